@@ -1,0 +1,75 @@
+"""A published system as a value, and how installed domains are found."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from sixfold.core.config import Config, UserError, unknown
+
+
+@dataclass(frozen=True)
+class System:
+    """What the command line, the tests and the pipelines need to know of one published system.
+
+    Args:
+        name: The name users type after the domain, e.g. ``frcrn``.
+        paper: Where it was published.
+        config: Its settings; the defaults are the published base size.
+        build: Makes the module from the settings.
+        convert: Turns an official checkpoint into (settings, state dict); raises on leftovers.
+        published: Named published sizes: settings and the paper's parameter count.
+        run: ``module:function`` behind ``sixfold run``, imported only when called.
+    """
+
+    name: str
+    paper: str
+    config: type[Config]
+    build: Callable[[Any], nn.Module]
+    convert: Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]
+    published: Mapping[str, tuple[Config, int]] = field(default_factory=dict)
+    run: str | None = None
+
+
+def domains() -> dict[str, ModuleType]:
+    """Import and return the installed domains by name, in alphabetical order."""
+    return {point.name: point.load() for point in sorted(entry_points(group="sixfold.domains"))}
+
+
+def domain(name: str) -> ModuleType:
+    """Import one installed domain.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    points = {point.name: point for point in entry_points(group="sixfold.domains")}
+    if name not in points:
+        installed = ", ".join(sorted(points)) or "none"
+        raise UserError(
+            f"no domain {name!r} is installed (installed: {installed}); "
+            f"try: pip install sixfold-{name}"
+        )
+    return points[name].load()
+
+
+def find_system(path: str) -> System:
+    """Return the system written ``domain/system``, e.g. ``speech/frcrn``.
+
+    Raises:
+        UserError: the domain is not installed or has no such system.
+    """
+    domain_name, _, name = path.partition("/")
+    systems = {system.name: system for system in domain(domain_name).SYSTEMS}
+    if name not in systems:
+        raise UserError(unknown(domain_name, "system", name, systems))
+    return systems[name]
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Import ``module:function``."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)

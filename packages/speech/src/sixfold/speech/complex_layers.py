@@ -1,0 +1,257 @@
+"""The complex layers of FRCRN, on planar channels-last maps.
+
+Shapes: B batch, C complex channels, F frequency bins, L frames. A planar map is (B, 2 C, F, L)
+with the real parts first, in memory (B, F, L, 2 C): convolutions read it as it is, and the FSMN cells,
+which work on the channel axis, need no transpose.
+"""
+
+from collections.abc import Hashable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sixfold.kernels import (
+    apply_kernel,
+    apply_transposed,
+    complex_bias,
+    complex_conv2d,
+    complex_kernel,
+    dwconv1d,
+    scaled_kernel,
+    transposed_kernels,
+)
+
+Cache = dict[Hashable, Tensor]
+"""What a causal network remembers from one call to the next, by module."""
+
+
+class ComplexBlock(nn.Module):
+    """A complex convolution of stride (2, 1) or its transpose, batch norm, LeakyReLU.
+
+    "Complex" batch norm is one for the real and one for the imaginary parts: together one over
+    planar channels. In time the kernel has two taps: an encoder reads a frame and the one before
+    and gives one frame more than it was given; a decoder reads a frame and the one after and gives
+    one less. The causal kind reads a frame and the one before, in both, and keeps their number.
+
+    Args:
+        channels: Complex channels of each input; the inputs are concatenated.
+        out: Complex channels of the output.
+        kernel: Taps along frequency.
+        causal: See above.
+        transposed: Decode rather than encode.
+    """
+
+    def __init__(
+        self, channels: list[int], out: int, kernel: int, *, causal: bool, transposed: bool = False
+    ) -> None:
+        super().__init__()
+        self.channels, self.causal, self.transposed = channels, causal, transposed
+        layer = nn.ConvTranspose2d if transposed else nn.Conv2d
+        real, imag = (layer(sum(channels), out, (kernel, 2)) for _ in range(2))
+        self.weight_re, self.bias_re = real.weight, real.bias
+        self.weight_im, self.bias_im = imag.weight, imag.bias
+        self.norm = nn.BatchNorm2d(2 * out)
+
+    def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
+        x = _convolve(self, inputs, self.kernels(), self.bias(), cache)
+        return functional.leaky_relu(self.norm(x))
+
+    def kernels(self) -> tuple[Tensor, ...]:
+        """Return the real kernels that do what the complex one means."""
+        if self.transposed:
+            return transposed_kernels(self.weight_re, self.weight_im, self.channels)
+        return (complex_kernel(self.weight_re, self.weight_im, self.channels),)
+
+    def bias(self) -> Tensor:
+        """Return the planar bias."""
+        return complex_bias(self.bias_re, self.bias_im)
+
+
+class FoldedBlock(nn.Module):
+    """A `ComplexBlock` for inference: its kernels merged once, batch norm folded into them."""
+
+    def __init__(self, block: ComplexBlock) -> None:
+        super().__init__()
+        self.causal, self.transposed = block.causal, block.transposed
+        norm = block.norm
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.scale = nn.Parameter(scale, False)
+        self.bias = nn.Parameter(norm.bias + (block.bias() - norm.running_mean) * scale, False)
+        self.kernels = nn.ParameterList(
+            nn.Parameter(scaled_kernel(kernel, scale).to(memory_format=torch.channels_last), False)
+            for kernel in block.kernels()
+        )
+
+    def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
+        x = _convolve(self, inputs, self.kernels, self.bias, cache, self.scale)
+        return functional.leaky_relu_(x)
+
+
+def _convolve(block, inputs, kernels, bias, cache: Cache | None, scale=None) -> Tensor:
+    if block.causal:
+        inputs = [with_past(x, 1, cache, (block, i)) for i, x in enumerate(inputs)]
+    if block.transposed:
+        return apply_transposed(inputs, kernels, bias, scale)
+    padding = (0, 0 if block.causal else 1)
+    return apply_kernel(inputs, *kernels, bias, (2, 1), padding, scale)
+
+
+class ComplexFSMN(nn.Module):
+    """Two FSMN cells used crosswise: (R(re) - I(im), R(im) + I(re))."""
+
+    def __init__(self, width: int, memory: int) -> None:
+        super().__init__()
+        self.re, self.im = FSMN(width, memory), FSMN(width, memory)
+
+    def forward(self, x: Float[Tensor, "batch c2 freq frame"]) -> Tensor:
+        """Recur along frequency, from low to high, every frame by itself."""
+        rows = x.permute(0, 2, 3, 1)
+        return self.crosswise(self.re(rows), self.im(rows)).permute(0, 3, 1, 2)
+
+    def over_time(self, x: Float[Tensor, "batch c2 1 frame"], cache: Cache | None = None) -> Tensor:
+        """Recur along time."""
+        rows = x.permute(0, 3, 2, 1)
+        real, imag = self.re(rows, cache), self.im(rows, cache)
+        return self.crosswise(real, imag).permute(0, 3, 2, 1)
+
+    def crosswise(self, real: Tensor, imag: Tensor) -> Tensor:
+        """Combine what each cell made of both parts, planar on the last axis."""
+        return real + _times_i(imag)
+
+
+class FSMN(nn.Module):
+    """One memory cell: y = x + p + (causal filter of p), p = project(relu(linear(x))).
+
+    It acts on real and imaginary parts alike, so planar channels are two sequences of ``width``.
+    """
+
+    def __init__(self, width: int, memory: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        self.project = nn.Linear(width, width, bias=False)
+        self.taps = nn.Parameter(torch.empty(width, 1, memory))
+        bound = memory**-0.5  # as nn.Conv1d begins
+        nn.init.uniform_(self.taps, -bound, bound)
+
+    def forward(
+        self, x: Float[Tensor, "batch step other c2"], cache: Cache | None = None
+    ) -> Tensor:
+        parts = x.unflatten(-1, (2, -1))
+        p = self.project(torch.relu(self.linear(parts))).flatten(-2)
+        taps, reach = torch.cat([self.taps, self.taps]), self.taps.shape[-1] - 1
+        if cache is None:
+            return x + dwconv1d(p, taps, padding=(reach, 0), residual=True)
+        return x + p + dwconv1d(with_past(p, reach, cache, self, axis=1), taps)
+
+
+class Gate(nn.Module):
+    """Squeeze and excite: scale each part of each channel by what the means of all say.
+
+    The means are over frequency and time; the causal kind's over frequency and the time so far.
+    """
+
+    def __init__(self, channels: int, reduction: int, *, causal: bool) -> None:
+        super().__init__()
+        self.causal, few = causal, channels // reduction
+        self.re, self.im = (
+            nn.Sequential(
+                nn.Linear(channels, few), nn.ReLU(), nn.Linear(few, channels), nn.Sigmoid()
+            )
+            for _ in range(2)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "batch c2 freq frame"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch c2 freq frame"]:
+        means = self.means_so_far(x.mean(2), cache) if self.causal else x.mean((2, 3))[..., None]
+        parts = means.unflatten(1, (2, -1)).transpose(2, 3)  # (B, 2, L or 1, C)
+        real, imag = self.re(parts), self.im(parts)
+        gate = torch.stack([real[:, 0] - imag[:, 1], real[:, 1] + imag[:, 0]], 1)
+        return x * gate.transpose(2, 3).flatten(1, 2)[:, :, None]
+
+    def means_so_far(self, now: Float[Tensor, "batch c2 frame"], cache: Cache | None) -> Tensor:
+        """Average each frame's mean with those of all frames before it."""
+        total, count = torch.zeros_like(now[..., :1]), now.new_zeros(())
+        if cache is not None:
+            total = cache.get((self, "total"), total)
+            count = cache.get((self, "count"), count)
+        totals = total + now.cumsum(-1)
+        counts = count + torch.arange(1, now.shape[-1] + 1, device=now.device)
+        if cache is not None:
+            cache[self, "total"], cache[self, "count"] = totals[..., -1:], counts[-1]
+        return totals / counts
+
+
+class CCBAM(nn.Module):
+    """Complex convolutional block attention, the paper's gate of the skips.
+
+    Channel attention from the mean and the maximum over frequency and time through a shared
+    complex perceptron, then spatial attention from the mean and the maximum over channels through
+    a complex 7 x 7 convolution; a sigmoid of each part scales that part. Recalled from the paper
+    and from CBAM (arXiv:1807.06521): no code or weights of it are published.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        few = channels // reduction
+        self.re, self.im = (
+            nn.Sequential(nn.Linear(channels, few), nn.ReLU(), nn.Linear(few, channels))
+            for _ in range(2)
+        )
+        self.spatial_re, self.spatial_im = (nn.Conv2d(2, 1, 7, padding=3) for _ in range(2))
+
+    def forward(
+        self, x: Float[Tensor, "batch c2 freq frame"], cache: Cache | None = None
+    ) -> Tensor:
+        gate = self.perceptron(x.mean((2, 3))) + self.perceptron(x.amax((2, 3)))
+        x = x * torch.sigmoid(gate)[:, :, None, None]
+        re, im = x.chunk(2, 1)
+        pooled = torch.stack([re.mean(1), re.amax(1), im.mean(1), im.amax(1)], 1)
+        real, imag = ((conv.weight, conv.bias) for conv in (self.spatial_re, self.spatial_im))
+        gate = complex_conv2d([pooled], real, imag, padding=(3, 3))
+        gate_re, gate_im = torch.sigmoid(gate).chunk(2, 1)
+        return torch.cat([re * gate_re, im * gate_im], 1)
+
+    def perceptron(self, planar: Float[Tensor, "batch c2"]) -> Float[Tensor, "batch c2"]:
+        """Apply the two perceptrons crosswise."""
+        parts = planar.unflatten(1, (2, -1))
+        return self.re(parts).flatten(1) + _times_i(self.im(parts).flatten(1))
+
+
+class ComplexScale(nn.Module):
+    """The last layer: a complex 1 x 1 convolution of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        real, imag = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+        self.weight_re, self.bias_re = real.weight, real.bias
+        self.weight_im, self.bias_im = imag.weight, imag.bias
+
+    def forward(self, x: Float[Tensor, "batch 2 freq frame"]) -> Tensor:
+        real, imag = (self.weight_re, self.bias_re), (self.weight_im, self.bias_im)
+        return complex_conv2d([x], real, imag)
+
+
+def with_past(
+    x: Tensor, count: int, cache: Cache | None, owner: Hashable, axis: int = -1
+) -> Tensor:
+    """Put what came before in front of x: ``count`` steps of the cache, zeros at the start.
+
+    With a cache, the last steps are kept in it under ``owner`` for the next call.
+    """
+    before = None if cache is None else cache.get(owner)
+    if before is None:
+        shape = list(x.shape)
+        shape[axis] = count
+        before = x.new_zeros(shape)
+    x = torch.cat([before, x], axis)
+    if cache is not None:
+        cache[owner] = x.narrow(axis, x.shape[axis] - count, count)
+    return x
+
+
+def _times_i(planar: Float[Tensor, "*batch c2"]) -> Float[Tensor, "*batch c2"]:
+    re, im = planar.chunk(2, -1)
+    return torch.cat([-im, re], -1)

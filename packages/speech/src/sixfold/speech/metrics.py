@@ -1,0 +1,208 @@
+"""Scores of separated and enhanced speech, by their published definitions.
+
+All take one item, shaped (time,), as a tensor or an array, and compute in float64 without any
+epsilon. Every function refuses what has no score: other lengths, NaN, silence, a wrong sample rate.
+
+SI-SDR: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019. SDR: BSS Eval version 3
+(Vincent et al., 2006). PESQ: ITU-T P.862 (nb), P.862.2 (wb). STOI: Taal et al., 2011; ESTOI: Jensen
+and Taal, 2016. DNSMOS: Reddy et al., ICASSP 2022 (P.835) and 2021 (P.808).
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from sixfold.core.config import UserError
+
+Signal = (
+    Tensor | np.ndarray
+)  # unshaped here: `validate` explains a wrong shape better than a checker
+
+
+def validate(estimate: Signal, reference: Signal) -> tuple[np.ndarray, np.ndarray]:
+    """Return both signals in float64, or say why they cannot be compared.
+
+    Raises:
+        UserError: they are not both shaped (time,) with one length, hold NaN or infinity, or one is
+            silent (constant).
+    """
+    signals = {"estimate": _float64(estimate), "reference": _float64(reference)}
+    shapes = [signal.shape for signal in signals.values()]
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        raise UserError(
+            f"metrics compare two signals shaped (time,) of one length, got estimate {shapes[0]} "
+            f"and reference {shapes[1]}; cut or pad one, and pass one item and channel at a time"
+        )
+    for name, signal in signals.items():
+        _refuse_unusable(name, signal)
+    return signals["estimate"], signals["reference"]
+
+
+def si_sdr(estimate: Signal, reference: Signal, *, zero_mean: bool = True) -> float:
+    """Measure the scale-invariant signal-to-distortion ratio, in decibels.
+
+    With both means removed, t = (<e,r>/<r,r>) r and the score is 10 log10(|t|²/|e-t|²). Infinite
+    for a scaled copy of the reference.
+
+    Args:
+        estimate: Output of the system.
+        reference: Clean speech, aligned to the estimate.
+        zero_mean: Remove the means first; some published scores do not.
+    """
+    e, r = validate(estimate, reference)
+    if zero_mean:
+        e, r = e - e.mean(), r - r.mean()
+    target = (e @ r) / (r @ r) * r
+    with np.errstate(divide="ignore"):  # an exact copy scores infinity, an orthogonal one minus it
+        return float(10 * np.log10(_energy(target) / _energy(e - target)))
+
+
+def sdr(estimate: Signal, reference: Signal) -> float:
+    """Measure BSS Eval 3's signal-to-distortion ratio, in decibels.
+
+    What a filter of 512 taps can make of the reference counts as target, the rest as distortion.
+    """
+    import fast_bss_eval
+
+    e, r = validate(estimate, reference)
+    return float(fast_bss_eval.sdr(r[None], e[None], filter_length=512)[0])
+
+
+def best_permutation(
+    estimates: Sequence[Signal],
+    references: Sequence[Signal],
+    score: Callable[[Signal, Signal], float] = si_sdr,
+) -> tuple[int, ...]:
+    """Return, for each estimate in order, the index of its reference: the highest mean score wins.
+
+    Raises:
+        UserError: there are not as many estimates as references, or `score` refuses a pair.
+    """
+    count = len(references)
+    if len(estimates) != count or count == 0:
+        raise UserError(f"{len(estimates)} estimates cannot be assigned to {count} references")
+    table = np.array([[score(e, r) for r in references] for e in estimates])
+    orders = itertools.permutations(range(count))
+    return max(orders, key=lambda order: table[range(count), order].sum())
+
+
+def pesq(
+    estimate: Signal, reference: Signal, sample_rate: int, band: Literal["wb", "nb"] = "wb"
+) -> float:
+    """Predict the mean opinion score (about 1 to 4.64) by the ITU's reference program.
+
+    Args:
+        estimate: Output of the system.
+        reference: Clean speech, aligned to the estimate.
+        sample_rate: 16000, or 8000 for the narrow band.
+        band: "wb" of P.862.2 (50 to 7000 Hz) or "nb" of P.862 (telephone).
+    """
+    _require_rate("PESQ " + band, sample_rate, (16000,) if band == "wb" else (8000, 16000))
+    try:
+        import pesq as itu
+    except ImportError:
+        raise UserError(
+            "PESQ needs the package pesq, which compiles C: pip install 'sixfold-speech[pesq]'"
+        ) from None
+    e, r = validate(estimate, reference)
+    try:
+        return float(itu.pesq(sample_rate, r, e, band))
+    except (itu.NoUtterancesError, itu.BufferTooShortError) as error:
+        raise UserError(
+            f"PESQ cannot score {len(r)} samples at {sample_rate} Hz: {_text(error)}; "
+            "give it at least a quarter of a second that holds speech"
+        ) from None
+
+
+def stoi(estimate: Signal, reference: Signal, sample_rate: int, *, extended: bool = False) -> float:
+    """Predict intelligibility, about 0 to 1, from short-time correlations of octave-band envelopes.
+
+    Args:
+        estimate: Output of the system.
+        reference: Clean speech, aligned to the estimate.
+        sample_rate: In Hz; both are resampled to the measure's 10 kHz.
+        extended: ESTOI, which also judges modulated maskers.
+    """
+    import pystoi
+
+    _require_rate("STOI", sample_rate, (8000, 10000, 16000, 22050, 24000, 32000, 44100, 48000))
+    e, r = validate(estimate, reference)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(r, e, sample_rate, extended=extended))
+        except (RuntimeWarning, ValueError) as error:
+            raise UserError(
+                f"STOI cannot score {len(r)} samples at {sample_rate} Hz: {error}; "
+                "give it at least 0.4 seconds that hold speech"
+            ) from None
+
+
+def estoi(estimate: Signal, reference: Signal, sample_rate: int) -> float:
+    """Predict intelligibility under modulated maskers: `stoi` in its extended form."""
+    return stoi(estimate, reference, sample_rate, extended=True)
+
+
+def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
+    """Predict opinion scores, 1 to 5, without a reference: by Microsoft's published networks.
+
+    Returns:
+        ``sig`` (the speech), ``bak`` (the background), ``ovrl`` (both), of P.835, and ``p808``.
+
+    Raises:
+        UserError: the extra is not installed, the rate is not 16 kHz, or samples exceed ±1.
+    """
+    _require_rate("DNSMOS", sample_rate, (16000,))
+    try:
+        from speechmos import dnsmos as networks
+    except ImportError as error:
+        raise UserError(
+            f"DNSMOS needs {error.name}: pip install 'sixfold-speech[dnsmos]'"
+        ) from None
+    signal = _float64(estimate)
+    if signal.ndim != 1:
+        raise UserError(f"DNSMOS scores one signal shaped (time,), got {signal.shape}")
+    _refuse_unusable("estimate", signal)
+    if (peak := np.abs(signal).max()) > 1:
+        raise UserError(f"DNSMOS takes samples within ±1, got a peak of {peak:.3g}; scale it down")
+    scores = networks.run(signal, sr=sample_rate)
+    return {name: float(scores[f"{name}_mos"]) for name in ("sig", "bak", "ovrl", "p808")}
+
+
+def _float64(signal: Signal) -> np.ndarray:
+    if isinstance(signal, Tensor):
+        signal = signal.detach().cpu().double().numpy()
+    return np.asarray(signal, dtype=np.float64)
+
+
+def _refuse_unusable(name: str, signal: np.ndarray) -> None:
+    if signal.size == 0:
+        raise UserError(f"the {name} has no samples")
+    if bad := int(np.count_nonzero(~np.isfinite(signal))):
+        raise UserError(f"the {name} holds {bad} samples of {signal.size} that are NaN or infinite")
+    if signal.min() == signal.max():
+        raise UserError(
+            f"the {name} is silent (all {signal.size} samples are {signal[0]:g}): it has no score; "
+            "leave such items out and say how many"
+        )
+
+
+def _require_rate(metric: str, sample_rate: int, allowed: Sequence[int]) -> None:
+    if sample_rate not in allowed:
+        rates = " or ".join(map(str, allowed))
+        raise UserError(
+            f"{metric} is defined at {rates} Hz, got {sample_rate} Hz; resample both signals first"
+        )
+
+
+def _energy(signal: np.ndarray) -> float:
+    return signal @ signal
+
+
+def _text(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode() if isinstance(reason, bytes) else str(reason)
