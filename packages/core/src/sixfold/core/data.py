@@ -122,8 +122,7 @@ def mirror_folders() -> list[Path]:
     folders = []
     here = Path.cwd()
     for name in filter(None, os.environ.get("SIXFOLD_MIRROR", "").split(os.pathsep)):
-        relative = Path(name).expanduser()
-        places = [start / relative for start in (here, *here.parents)]
+        places = [start / Path(name).expanduser() for start in (here, *here.parents)]
         found = next((place for place in places if place.is_dir()), None)
         if found is None:
             raise UserError(
@@ -150,7 +149,7 @@ def _fault(path: Path, file: File) -> str:
 
 def _verify(path: Path, file: File) -> None:
     if fault := _fault(path, file):
-        raise UserError(f"{path} {fault}: it is not the published file; replace or remove it")
+        raise UserError(f"{path} {fault}: not the published file; replace or remove it")
 
 
 def _in_mirror(dataset: Dataset, file: File) -> Path | None:
@@ -237,15 +236,10 @@ def _receive(file: File, url: str, part: Path) -> None:
 def _shown(response: http.client.HTTPResponse, file: File, held: int) -> Iterable[bytes]:
     """Yield the body in chunks, with a progress bar where a person is looking."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(file.path, total=file.size, completed=held)
         while chunk := response.read(_CHUNK_BYTES):

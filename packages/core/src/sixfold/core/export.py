@@ -99,7 +99,13 @@ def _write(
     from torch._dynamo.exc import UserError as Unexportable  # slow to import
 
     try:
-        program = torch.export.export(module, inputs, dynamic_shapes=shapes)
+        program = torch.export.export(
+            module,
+            inputs,
+            dynamic_shapes=shapes,
+            # What a size must satisfy becomes an assertion of the graph, not a reason to refuse it.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
     except Unexportable as error:  # its text names the axis and the mend
         reason = str(error).partition("\n\nThe error above")[0]
         raise UserError(f"export of {type(module).__name__}: {reason}") from None

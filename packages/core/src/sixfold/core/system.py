@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +24,8 @@ class System:
         convert: Turns an official checkpoint into (settings, state dict); raises on leftovers.
         published: Named published sizes: settings and the paper's parameter count.
         run: ``module:function`` behind ``sixfold run``, imported only when called.
+        export: ``module:function`` from a loaded model to what ``export`` takes: the module,
+            example inputs and their dynamic axes.
     """
 
     name: str
@@ -33,11 +35,16 @@ class System:
     convert: Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]
     published: Mapping[str, tuple[Config, int]] = field(default_factory=dict)
     run: str | None = None
+    export: str | None = None
+
+
+def _points() -> EntryPoints:
+    return entry_points(group="sixfold.domains")
 
 
 def domains() -> dict[str, ModuleType]:
     """Import and return the installed domains by name, in alphabetical order."""
-    return {point.name: point.load() for point in sorted(entry_points(group="sixfold.domains"))}
+    return {point.name: point.load() for point in sorted(_points(), key=lambda point: point.name)}
 
 
 def domain(name: str) -> ModuleType:
@@ -46,7 +53,7 @@ def domain(name: str) -> ModuleType:
     Raises:
         UserError: it is not installed.
     """
-    points = {point.name: point for point in entry_points(group="sixfold.domains")}
+    points = {point.name: point for point in _points()}
     if name not in points:
         installed = ", ".join(sorted(points)) or "none"
         raise UserError(

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -103,9 +103,10 @@ class Estimate(NamedTuple):
 
 
 class FRCRN(nn.Module):
-    """Estimate clean speech from noisy speech, both (batch, time) at 16 kHz, of equal length.
+    """Estimate clean speech from noisy speech (batch, time) at 16 kHz: ``model(noisy).waveform``.
 
-    The signal should be at the level of the training data, see `sixfold.speech.audio.normalise`.
+    The waveform is as long as the input, which should be at the level of the training data: see
+    `sixfold.speech.audio.normalise`.
     """
 
     def __init__(self, config: FRCRNConfig | None = None) -> None:
@@ -124,16 +125,18 @@ class FRCRN(nn.Module):
         """
         return cast(FRCRN, from_pretrained(path, SYSTEM))
 
-    def forward(self, noisy: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    def forward(self, noisy: Float[Tensor, "batch time"]) -> Estimate:
         self.check(noisy)
-        window, hop = self.config.win_length, self.config.hop_length
-        time = noisy.shape[1]
+        window, hop, time = self.config.win_length, self.config.hop_length, noisy.shape[1]
         frames = max(1, math.ceil((time - window) / hop) + 1)
-        padded = functional.pad(noisy, (0, (frames - 1) * hop + window - time))
-        return self.estimate(padded).waveform[:, :time]
+        estimate = self.estimate(functional.pad(noisy, (0, (frames - 1) * hop + window - time)))
+        return estimate._replace(waveform=estimate.waveform[:, :time])
 
     def estimate(self, noisy: Float[Tensor, "batch time"]) -> Estimate:
-        """Enhance whole frames only, as the official network: up to a hop of the tail is lost."""
+        """Enhance whole frames only, as the official network: up to a hop of the tail is lost.
+
+        `forward` pads with zeros instead.
+        """
         spectrum = self.spectrum(noisy)
         mask = self.mask(spectrum)
         estimate = _complex_product(spectrum, mask)
@@ -192,10 +195,15 @@ class Spectrum(nn.Module):
 
     def inverse(self, spectrum: Float[Tensor, "batch 2 freq frame"]) -> Float[Tensor, "batch time"]:
         """Overlap and add; divide by the sum of the squared windows, tiny at the two ends."""
-        values = torch.view_as_complex(spectrum.permute(0, 3, 2, 1).contiguous())
-        frames = torch.fft.irfft(values, n=self.n_fft)[..., : self.win] * self.window
+        frames = self.frames(spectrum) * self.window
         squares = (self.window**2).expand(1, frames.shape[1], -1)
-        return self.overlap_add(frames) / (self.overlap_add(squares) + 1e-8)
+        # x / (s + 1e-8), multiplied out: ONNX's optimiser takes a sum with 1e-8 for one with zero.
+        return 1e8 * self.overlap_add(frames) / (1e8 * self.overlap_add(squares) + 1)
+
+    def frames(self, spectrum: Float[Tensor, "batch 2 freq frame"]) -> Tensor:
+        """Return (batch, frame, win) before the synthesis window."""
+        values = torch.view_as_complex(spectrum.permute(0, 3, 2, 1).contiguous())
+        return torch.fft.irfft(values, n=self.n_fft)[..., : self.win]
 
     def overlap_add(self, frames: Float[Tensor, "batch frame win"]) -> Float[Tensor, "batch time"]:
         """Add frames, each a hop after the one before."""
@@ -286,6 +294,57 @@ def _complex_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], 1)
 
 
+class MatrixSpectrum(Spectrum):
+    """The same transform as matrix products, for runtimes whose FFT of 640 is inexact.
+
+    onnxruntime's is off by 2e-3, its inverse returns NaN; the product is exact and exports.
+    """
+
+    analysis: Tensor
+    synthesis: Tensor
+
+    def __init__(self, config: FRCRNConfig) -> None:
+        super().__init__(config)
+        units = torch.eye(self.n_fft // 2 + 1, dtype=torch.complex128)
+        synthesis = torch.fft.irfft(torch.cat([units, 1j * units]), n=self.n_fft)[:, : self.win]
+        self.register_buffer("analysis", dft_kernel(config)[:, None], persistent=False)
+        self.register_buffer("synthesis", synthesis.float(), persistent=False)
+
+    def forward(self, signal: Float[Tensor, "batch time"]) -> Float[Tensor, "batch 2 freq frame"]:
+        spectrum = functional.conv1d(signal[:, None], self.analysis, stride=self.hop)
+        return spectrum.unflatten(1, (2, -1))
+
+    def frames(self, spectrum: Float[Tensor, "batch 2 freq frame"]) -> Tensor:
+        """Return (batch, frame, win) before the synthesis window."""
+        return spectrum.flatten(1, 2).transpose(1, 2) @ self.synthesis
+
+
+def dft_kernel(config: FRCRNConfig) -> Float[Tensor, "freq2 win"]:
+    """Return the windowed rows of the DFT, those of the real parts first: official ``stft.weight``."""
+    unit = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64)[: config.win_length]).T
+    return torch.cat([unit.real, unit.imag]).float() * Spectrum(config).window
+
+
+class Enhancer(nn.Module):
+    """A folded FRCRN that maps a signal to a signal, for export."""
+
+    def __init__(self, model: FRCRN) -> None:
+        super().__init__()
+        self.model = model.folded()
+        self.model.spectrum = MatrixSpectrum(model.config)
+
+    def forward(self, noisy: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time_out"]:
+        return self.model.estimate(noisy).waveform
+
+
+def exportable(model: FRCRN) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
+    """Return what `sixfold.core.export.export` takes: whole frames, any length, any batch."""
+    window = model.config.win_length
+    time = torch.export.Dim("time", min=2 * window)
+    noise = torch.randn(2, 5 * window, generator=torch.Generator().manual_seed(0))
+    return Enhancer(model), (noise * 10 ** (-25 / 20),), {"noisy": {0: torch.export.Dim("batch"), 1: time}}
+
+
 OFFICIAL = {  # official key -> ours
     "{u}.encoder{i}.conv.conv_{p}.{leaf}": "unets.{u}.encoders.{i}.{leaf}_{p}",
     "{u}.encoder{i}.bn.bn_{p}.{leaf}": "unets.{u}.encoders.{i}.norm.{leaf}.{p}",
@@ -303,14 +362,14 @@ OFFICIAL = {  # official key -> ours
     "stft.{leaf}": None,  # constants, see `_check_transform`
     "istft.{leaf}": None,
 }
-LISTS = {  # the official checkpoint holds these modules twice: encoder0 is also encoders.0
-    "encoder{i}": "encoders.{i}",
-    "decoder{i}": "decoders.{i}",
-    "se_layer_enc{i}": "se_layers_enc.{i}",
-    "se_layer_dec{i}": "se_layers_dec.{i}",
-    "fsmn_enc{i}": "fsmn_enc.{i}",
-    "fsmn_dec{i}": "fsmn_dec.{i}",
-}
+for _one in ("encoder", "decoder", "se_layer_enc", "se_layer_dec", "fsmn_enc", "fsmn_dec"):
+    # The official checkpoint holds these modules twice: encoder0 is also encoders.0.
+    _many = {"encoder": "encoders", "decoder": "decoders"}.get(_one, _one.replace("layer", "layers"))
+    OFFICIAL |= {
+        old.replace(f"{_one}{{i}}", f"{_many}.{{i}}"): new
+        for old, new in OFFICIAL.items()
+        if f".{_one}{{i}}." in old
+    }
 
 
 def convert(official: Mapping[str, Tensor]) -> tuple[FRCRNConfig, dict[str, Tensor]]:
@@ -321,13 +380,7 @@ def convert(official: Mapping[str, Tensor]) -> tuple[FRCRNConfig, dict[str, Tens
     """
     config = _read_config(official)
     _check_transform(official, config)
-    copies = {
-        old.replace(one, many): new
-        for old, new in OFFICIAL.items()
-        for one, many in LISTS.items()
-        if f".{one}." in old
-    }
-    named = rename(official, copies | OFFICIAL, what="this FRCRN checkpoint")
+    named = rename(official, OFFICIAL, what="this FRCRN checkpoint")
     state = {}
     for key, value in named.items():
         if key.endswith(".re") and ".norm." in key:  # two batch norms become one over both halves
@@ -371,9 +424,7 @@ def _read_config(official: Mapping[str, Tensor]) -> FRCRNConfig:
 def _check_transform(official: Mapping[str, Tensor], config: FRCRNConfig) -> None:
     """Compare the stored STFT kernels, if any, with what `Spectrum` computes."""
     window = Spectrum(config).window
-    unit = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64)).T
-    analysis = torch.cat([unit.real, unit.imag]).float() * window
-    for key, expected in {"istft.window": window, "stft.weight": analysis}.items():
+    for key, expected in {"istft.window": window, "stft.weight": dft_kernel(config)}.items():
         stored = official.get(key, expected)
         if not torch.allclose(stored.reshape(expected.shape), expected, atol=1e-4):
             raise UserError(
@@ -390,4 +441,5 @@ SYSTEM = System(
     convert=convert,
     published={"FRCRN_SE_16K": (FRCRNConfig(), 13_141_844)},
     run="sixfold.speech.enhance:run",
+    export="sixfold.speech.frcrn:exportable",
 )

@@ -11,7 +11,7 @@ and Taal, 2016. DNSMOS: Reddy et al., ICASSP 2022 (P.835) and 2021 (P.808).
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -58,7 +58,7 @@ def si_sdr(estimate: Signal, reference: Signal, *, zero_mean: bool = True) -> fl
         e, r = e - e.mean(), r - r.mean()
     target = (e @ r) / (r @ r) * r
     with np.errstate(divide="ignore"):  # an exact copy scores infinity, an orthogonal one minus it
-        return float(10 * np.log10(_energy(target) / _energy(e - target)))
+        return float(10 * np.log10(np.float64(_energy(target)) / _energy(e - target)))
 
 
 def sdr(estimate: Signal, reference: Signal) -> float:
@@ -69,7 +69,7 @@ def sdr(estimate: Signal, reference: Signal) -> float:
     import fast_bss_eval
 
     e, r = validate(estimate, reference)
-    return float(fast_bss_eval.sdr(r[None], e[None], filter_length=512)[0])
+    return float(np.asarray(fast_bss_eval.sdr(r[None], e[None], filter_length=512))[0])
 
 
 def best_permutation(
@@ -124,12 +124,13 @@ def stoi(estimate: Signal, reference: Signal, sample_rate: int, *, extended: boo
     Args:
         estimate: Output of the system.
         reference: Clean speech, aligned to the estimate.
-        sample_rate: In Hz; both are resampled to the measure's 10 kHz.
+        sample_rate: 8000 Hz or more; both are resampled to the measure's 10 kHz.
         extended: ESTOI, which also judges modulated maskers.
     """
     import pystoi
 
-    _require_rate("STOI", sample_rate, (8000, 10000, 16000, 22050, 24000, 32000, 44100, 48000))
+    if sample_rate < 8000:
+        raise UserError(f"STOI judges bands up to 4.3 kHz: {sample_rate} Hz is below its 8000 Hz")
     e, r = validate(estimate, reference)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -169,7 +170,7 @@ def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
     _refuse_unusable("estimate", signal)
     if (peak := np.abs(signal).max()) > 1:
         raise UserError(f"DNSMOS takes samples within ±1, got a peak of {peak:.3g}; scale it down")
-    scores = networks.run(signal, sr=sample_rate)
+    scores: Any = networks.run(signal, sr=sample_rate)
     return {name: float(scores[f"{name}_mos"]) for name in ("sig", "bak", "ovrl", "p808")}
 
 
@@ -200,7 +201,7 @@ def _require_rate(metric: str, sample_rate: int, allowed: Sequence[int]) -> None
 
 
 def _energy(signal: np.ndarray) -> float:
-    return signal @ signal
+    return float(signal @ signal)
 
 
 def _text(error: Exception) -> str:

@@ -1,0 +1,111 @@
+"""Learning-rate schedules: closed forms of the step, and the plateau rule.
+
+All lengths are fractions of the whole training, so that a run of another length (``budget``) keeps
+the shape of its schedule. ``learning_rate`` is the peak; a schedule is a factor on it.
+"""
+
+import bisect
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from sixfold.core.config import Config
+
+
+class ScheduleConfig(Config):
+    """A schedule by name; each field says which names read it.
+
+    Args:
+        name: ``noam`` is the inverse square root of "Attention is all you need", scaled to peak at
+            ``learning_rate``.
+        warmup: All but onecycle and plateau: rise linearly from ``start`` over this fraction
+            (noam: the place of the peak; onecycle: likewise).
+        start: Factor at step 0 of the warm-up.
+        floor: cosine, polynomial, plateau: the factor that is never undercut.
+        period: step: multiply by ``gamma`` after each such fraction.
+        milestones: multistep: multiply by ``gamma`` at each of these fractions.
+        gamma: step, multistep, plateau: the multiplier.
+        power: polynomial: 1 is linear decay.
+        patience: plateau: evaluations without improvement of the early-stopping monitor that are
+            forgiven; the next one reduces.
+        reload_best: plateau: go back to the best weights at each reduction.
+        every: Hold the factor for this many steps (an epoch's worth: one change per epoch).
+    """
+
+    name: Literal[
+        "constant", "step", "multistep", "cosine", "onecycle", "plateau", "polynomial", "noam"
+    ] = "constant"
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    start: float = Field(default=0.0, ge=0, le=1)
+    floor: float = Field(default=0.0, ge=0, le=1)
+    period: float = Field(default=0.25, gt=0)
+    milestones: tuple[float, ...] = ()
+    gamma: float = Field(default=0.1, gt=0)
+    power: float = 1.0
+    patience: int = Field(default=0, ge=0)
+    reload_best: bool = False
+    every: int = Field(default=1, ge=1)
+
+
+def factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
+    """Return the factor on the learning rate as a function of the step alone."""
+
+    def at(step: int) -> float:
+        done = (step // config.every) * config.every / steps
+        if config.name == "noam":
+            peak = max(config.warmup * steps, 1.0)
+            place = (step + 1) / peak
+            return min(place, place**-0.5)
+        if done < config.warmup:
+            return config.start + (1 - config.start) * done / config.warmup
+        left = max(0.0, 1 - (done - config.warmup) / (1 - config.warmup))
+        match config.name:
+            case "step":
+                return config.gamma ** int(done / config.period)
+            case "multistep":
+                return config.gamma ** bisect.bisect_right(sorted(config.milestones), done)
+            case "cosine":
+                fall = (1 - math.cos(math.pi * left)) / 2
+                return config.floor + (1 - config.floor) * fall
+            case "polynomial":
+                return config.floor + (1 - config.floor) * left**config.power
+        return 1.0
+
+    return at
+
+
+class Plateau(ReduceLROnPlateau):
+    """Reduce when an evaluation brings no improvement; a step without evaluation does nothing."""
+
+    def step(self, metrics: float | None = None, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Take the monitored value, or None between evaluations."""
+        if metrics is not None:
+            super().step(metrics)
+
+
+def make_schedule(
+    optimizer: Optimizer, config: ScheduleConfig, steps: int, mode: Literal["min", "max"] = "min"
+) -> LambdaLR | OneCycleLR | Plateau:
+    """Attach a schedule to an optimiser; call its ``step()`` once after every optimiser step.
+
+    Args:
+        optimizer: Its present learning rates are the peaks.
+        config: The schedule.
+        steps: Of the whole training.
+        mode: plateau: whether a smaller or a larger monitored value is better.
+    """
+    peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    if config.name == "plateau":
+        floors = [peak * config.floor for peak in peaks]
+        return Plateau(
+            optimizer, mode, config.gamma, config.patience, threshold=0, min_lr=floors, eps=0
+        )
+    if config.name == "onecycle":
+        warmup = config.warmup or 0.3  # torch's default; 0 would be no cycle
+        # one more than the steps, because step() is also called after the last of them
+        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warmup)
+    return LambdaLR(optimizer, factor(config, steps))

@@ -1,0 +1,222 @@
+"""Read and write sound files, change sample rates, and set the level that the models work at.
+
+Audio is float32 shaped (channels, time), full scale ±1. Reading refuses what would silently spoil a
+result: files that are cut off, hold no samples, or hold NaN.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sixfold.core.config import UserError
+
+if TYPE_CHECKING:  # imported in the functions: reading sound is not needed to build a model
+    import soundfile
+
+# Suffix: format and encoding. Float WAV keeps any level exactly; the others stop at full scale.
+_FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
+_WRITE_BLOCK = 1 << 16
+_UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe put this or more in the header
+_LEVEL = 10 ** (-25 / 20)
+_LEVEL_EPS = 1e-6
+
+
+def read_audio(path: str | Path, sample_rate: int | None = None) -> tuple[Tensor, int]:
+    """Read a whole sound file of any format that libsndfile knows.
+
+    Args:
+        path: The file.
+        sample_rate: Resample to this many Hz; the file's own by default.
+
+    Returns:
+        Audio shaped (channels, time) and its sample rate in Hz.
+
+    Raises:
+        UserError: the file is missing, is no sound file, is cut off, holds no samples or NaN.
+    """
+    with _open(Path(path)) as file:
+        audio = _checked(Path(path), _read(Path(path), file, file.frames), file.frames)
+        own_rate = file.samplerate
+    if sample_rate is None:
+        return audio, own_rate
+    return resample(audio, own_rate, sample_rate), sample_rate
+
+
+def read_blocks(path: str | Path, block: int, overlap: int = 0) -> Iterator[Tensor]:
+    """Read a long file piece by piece, in constant memory, at its own sample rate.
+
+    Args:
+        path: The file.
+        block: Samples per piece; the last one may be shorter, and each holds at least one sample
+            that no earlier one held.
+        overlap: How many samples the pieces share with the one before.
+
+    Yields:
+        Pieces shaped (channels, time).
+
+    Raises:
+        UserError: as `read_audio`, or `overlap` is not below `block`.
+    """
+    if not 0 <= overlap < block:
+        raise UserError(f"blocks of {block} samples cannot overlap by {overlap}")
+    path = Path(path)
+    with _open(path) as file:
+        position, shared = 0, torch.empty(file.channels, 0)
+        while position < file.frames:
+            count = min(block - shared.shape[1], file.frames - position)
+            piece = torch.cat([shared, _checked(path, _read(path, file, count), count)], dim=1)
+            position += count
+            yield piece
+            shared = piece[:, piece.shape[1] - overlap :]
+
+
+def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
+    """Write a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file, whole or not at all.
+
+    Samples beyond ±1 are kept in .wav; in the other formats they are clipped, with a warning.
+
+    Raises:
+        UserError: the suffix is another, the audio is not shaped (channels, time), is empty or
+            holds NaN, or the file cannot be written.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(
+            f"{path}: write .wav, .flac or .ogg, not {path.suffix or 'without suffix'!r}"
+        )
+    if audio.ndim != 2:
+        raise UserError(f"audio to write is shaped (channels, time), got {tuple(audio.shape)}")
+    samples = _checked(path, audio.detach().float().cpu(), audio.shape[1])
+    kind, encoding = _FORMATS[path.suffix.lower()]
+    if kind != "WAV" and (peak := samples.abs().max().item()) > 1:
+        warnings.warn(f"{path}: peak {peak:.3f} is clipped to 1; .wav would keep it", stacklevel=2)
+        samples = samples.clamp(-1, 1)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with soundfile.SoundFile(
+            unfinished, "w", sample_rate, samples.shape[0], encoding, format=kind
+        ) as file:
+            for piece in samples.split(_WRITE_BLOCK, dim=1):  # one long Vorbis write can crash
+                file.write(piece.T.numpy())
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {error}; does its folder exist?") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def resample(
+    audio: Float[Tensor, "*channels time"], from_rate: int, to_rate: int
+) -> Float[Tensor, "*channels samples"]:
+    """Change the sample rate by a long windowed sinc (the settings known as "kaiser best").
+
+    Returns:
+        ceil(time * to_rate / from_rate) samples, aligned to the input.
+    """
+    if from_rate < 1 or to_rate < 1:
+        raise UserError(f"sample rates are positive, got {from_rate} and {to_rate} Hz")
+    if from_rate == to_rate:
+        return audio
+    return _resampler(from_rate, to_rate)(audio.float())
+
+
+@functools.lru_cache(maxsize=8)  # the table of a ratio like 22050:16000 takes longer than its use
+def _resampler(from_rate: int, to_rate: int) -> torch.nn.Module:
+    from torchaudio.transforms import Resample
+
+    return Resample(
+        from_rate,
+        to_rate,
+        lowpass_filter_width=64,
+        rolloff=0.9475937167399596,
+        resampling_method="sinc_interp_kaiser",
+        beta=14.769656459379492,
+    )
+
+
+def level_gain(audio: Float[Tensor, "*channels time"]) -> Float[Tensor, "*channels 1"]:
+    """Return the gain that brings audio to the level that FRCRN was trained at.
+
+    The official two steps: the root mean square to -25 dB, then that of the samples whose power is
+    above average. Multiply by it before a model, and divide the output by it. Silence stays silent.
+    """
+    first = _LEVEL / (audio.square().mean(-1, keepdim=True).sqrt() + _LEVEL_EPS)
+    power = (audio * first).square()
+    loud = power > power.mean(-1, keepdim=True)
+    count = loud.sum(-1, keepdim=True)
+    rms = ((power * loud).sum(-1, keepdim=True) / count.clamp_min(1)).sqrt()
+    # Of constant power (silence, a square wave) nothing is above average: the first step is enough.
+    return torch.where(count > 0, first * _LEVEL / (rms + _LEVEL_EPS), first)
+
+
+def _open(path: Path) -> "soundfile.SoundFile":
+    import soundfile
+
+    if not path.is_file():
+        raise UserError(f"there is no sound file {path}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes)")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw wants a sample rate
+        raise UserError(f"{path} is no sound file that can be read: {error}") from None
+    fault = "is cut off" if _is_cut_off(path) else "holds no samples" if not file.frames else ""
+    if fault:
+        file.close()
+        raise UserError(f"{path} {fault}; copy or make it again")
+    return file
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Tell if a WAV lacks bytes that its header promises, or an Ogg file its last page.
+
+    libsndfile reads such files without a word, as if they were shorter.
+    """
+    with path.open("rb") as stream:
+        kind = stream.read(12)
+        size = stream.seek(0, os.SEEK_END)
+        if kind.startswith(b"OggS"):
+            stream.seek(max(0, size - 0x10000))  # a page is shorter
+            _, _, page = stream.read().rpartition(b"OggS")
+            segments = page[23 : 23 + page[22]] if len(page) > 23 else b""
+            ends = bool(segments) and page[1] & 4  # the flag "end of stream"
+            return not ends or len(page) < 23 + page[22] + sum(segments)
+        if not (kind.startswith(b"RIFF") and kind.endswith(b"WAVE")):
+            return False
+        position = 12
+        while position + 8 <= size:
+            stream.seek(position)
+            name, length = stream.read(4), int.from_bytes(stream.read(4), "little")
+            if name == b"data":
+                return position + 8 + length > size and length < _UNKNOWN_LENGTH
+            position += 8 + length + length % 2
+    return True
+
+
+def _read(path: Path, file: "soundfile.SoundFile", count: int) -> Tensor:
+    import soundfile
+
+    try:
+        samples = file.read(count, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path} is damaged or cut off: {error}; copy or make it again") from None
+    return torch.from_numpy(samples).T.contiguous()
+
+
+def _checked(path: Path, audio: Tensor, frames: int) -> Tensor:
+    if audio.numel() == 0:
+        raise UserError(f"{path}: the audio holds no samples, shape {tuple(audio.shape)}")
+    if audio.shape[1] != frames:
+        raise UserError(f"{path} is cut off after {audio.shape[1]} of {frames} samples")
+    if bad := int((~audio.isfinite()).sum()):
+        raise UserError(f"{path}: {bad} of {audio.numel()} samples are NaN or infinite")
+    return audio

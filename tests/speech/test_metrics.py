@@ -1,0 +1,199 @@
+"""What the scores must do for any signal, and what they must refuse."""
+
+import builtins
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sixfold.core.config import UserError
+from sixfold.speech import metrics
+
+RATE = 16000
+
+
+def speech_like(seconds: float, seed: int = 0, rate: int = RATE) -> torch.Tensor:
+    """Make a harmonic tone that starts and stops four times a second, as syllables do."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(int(seconds * rate), dtype=torch.float64) / rate
+    tone = torch.zeros_like(time)
+    for harmonic in range(1, 25):
+        tone += torch.sin(2 * math.pi * 140 * harmonic * time) / harmonic
+    syllables = torch.sin(2 * math.pi * 4 * time).clamp(min=0)
+    noise = torch.randn(len(time), generator=generator, dtype=torch.float64)
+    return 0.05 * syllables * (tone + 0.1 * noise)
+
+
+def noise_like(signal: torch.Tensor, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(signal.shape, generator=generator, dtype=signal.dtype)
+
+
+@settings(deadline=None, max_examples=25)
+@given(snr_db=st.floats(-30, 60), seed=st.integers(0, 99))
+def test_si_sdr_of_orthogonal_noise_is_the_snr(snr_db: float, seed: int):
+    clean = speech_like(0.1, seed)
+    clean -= clean.mean()
+    noise = noise_like(clean, seed + 100)
+    noise -= noise.mean()
+    noise -= (noise @ clean) / (clean @ clean) * clean
+    noise *= clean.norm() / noise.norm() * 10 ** (-snr_db / 20)
+    assert metrics.si_sdr(clean + noise, clean) == pytest.approx(snr_db, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(scale=st.floats(0.01, 100), offset=st.floats(-1, 1), flip=st.booleans())
+def test_si_sdr_ignores_scale_sign_and_offset(scale: float, offset: float, flip: bool):
+    clean = speech_like(0.1)
+    noisy = clean + 0.01 * noise_like(clean)
+    changed = scale * (-noisy if flip else noisy) + offset
+    assert metrics.si_sdr(changed, clean) == pytest.approx(metrics.si_sdr(noisy, clean), abs=1e-6)
+
+
+def test_raw_si_sdr_sees_the_offset():
+    clean = speech_like(0.1)
+    assert metrics.si_sdr(clean + 1, clean) > metrics.si_sdr(clean + 1, clean, zero_mean=False) + 20
+
+
+def test_si_sdr_of_a_copy_is_infinite_and_of_nothing_alike_minus_infinite():
+    clean = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    assert metrics.si_sdr(2 * clean, clean) == math.inf
+    assert metrics.si_sdr(torch.tensor([1.0, 1.0, -1.0, -1.0]), clean) == -math.inf
+
+
+def test_sdr_forgives_a_short_filter_and_si_sdr_does_not():
+    clean = noise_like(torch.empty(8000, dtype=torch.float64))
+    echo = torch.zeros_like(clean)
+    echo[100:] = clean[:-100]
+    late = torch.zeros_like(clean)
+    late[600:] = clean[:-600]  # 512 taps do not reach so far
+    assert metrics.si_sdr(clean + 0.9 * echo, clean) < 5
+    assert metrics.sdr(clean + 0.9 * echo, clean) > 15
+    assert metrics.sdr(clean + 0.9 * late, clean) < 5
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_best_permutation_finds_the_order(order: tuple[int, ...]):
+    sources = [
+        speech_like(0.1, seed) + 0.1 * noise_like(torch.empty(1600), seed) for seed in (1, 2, 3)
+    ]
+    estimates = [sources[n] + 0.01 * noise_like(sources[n], 9) for n in order]
+    assert metrics.best_permutation(estimates, sources) == order
+
+
+def test_best_permutation_counts():
+    with pytest.raises(UserError, match="1 estimates cannot be assigned to 2 references"):
+        metrics.best_permutation([speech_like(0.1)], [speech_like(0.1)] * 2)
+
+
+@pytest.mark.parametrize("band", ["wb", "nb"])
+def test_pesq_falls_as_noise_rises(band):
+    pytest.importorskip("pesq")
+    clean = speech_like(1.0)
+    scores = [
+        metrics.pesq(clean + level * noise_like(clean), clean, RATE, band)
+        for level in (1e-5, 3e-3, 3e-2)
+    ]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 4
+    assert 1 <= scores[-1] < 2.5
+
+
+@pytest.mark.parametrize("score", [metrics.stoi, metrics.estoi])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_stoi_falls_as_noise_rises(score, rate: int):
+    clean = speech_like(1.0, rate=rate)
+    noise = noise_like(clean)
+    scores = [score(clean + level * noise, clean, rate) for level in (0.0, 0.01, 0.1, 1.0)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        metrics.si_sdr,
+        metrics.sdr,
+        lambda e, r: metrics.pesq(e, r, RATE),
+        lambda e, r: metrics.stoi(e, r, RATE),
+    ],
+    ids=["si_sdr", "sdr", "pesq", "stoi"],
+)
+def test_every_score_takes_float32_arrays_and_tensors_alike(score):
+    clean = speech_like(1.0).float()
+    noisy = clean + 0.01 * noise_like(clean)
+    assert score(noisy, clean) == score(noisy.numpy(), clean.numpy().astype(np.float64))
+
+
+BAD = {
+    "lengths": (torch.ones(3), torch.ones(4), r"estimate \(3,\) and reference \(4,\)"),
+    "batch": (torch.ones(1, 3), torch.ones(1, 3), "one item and channel at a time"),
+    "nothing": (torch.ones(0), torch.ones(0), "estimate has no samples"),
+    "nan": (torch.tensor([0.0, math.nan]), torch.ones(2), "estimate holds 1 samples of 2"),
+    "inf": (torch.tensor([0.0, 1.0]), torch.tensor([0.0, math.inf]), "reference holds 1"),
+    "silent": (torch.tensor([0.0, 1.0]), torch.zeros(2), "reference is silent"),
+    "silent estimate": (torch.zeros(2), torch.tensor([0.0, 1.0]), "estimate is silent"),
+}
+
+
+@pytest.mark.parametrize(("estimate", "reference", "message"), BAD.values(), ids=BAD)
+def test_what_has_no_score_is_refused(estimate, reference, message: str):
+    for score in (
+        metrics.si_sdr,
+        metrics.sdr,
+        lambda e, r: metrics.pesq(e, r, RATE),
+        lambda e, r: metrics.stoi(e, r, RATE),
+    ):
+        with pytest.raises(UserError, match=message):
+            score(estimate, reference)
+
+
+def test_wrong_sample_rates_and_too_short_signals_are_refused():
+    clean = speech_like(0.02)
+    with pytest.raises(UserError, match="PESQ wb is defined at 16000 Hz, got 8000 Hz"):
+        metrics.pesq(clean, clean, 8000, "wb")
+    with pytest.raises(UserError, match=r"STOI .* 4000 Hz"):
+        metrics.stoi(clean, clean, 4000)
+    with pytest.raises(UserError, match="DNSMOS is defined at 16000 Hz"):
+        metrics.dnsmos(clean, 8000)
+    with pytest.raises(UserError, match="at least a quarter of a second"):
+        metrics.pesq(clean, clean, RATE)
+    with pytest.raises(UserError, match=r"at least 0\.4 seconds"):
+        metrics.stoi(clean, clean, RATE)
+
+
+@pytest.mark.parametrize(
+    ("package", "call"),
+    [
+        ("pesq", lambda x: metrics.pesq(x, x, RATE)),
+        ("speechmos", lambda x: metrics.dnsmos(x, RATE)),
+    ],
+)
+def test_a_missing_extra_names_itself(package: str, call, monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def without(name: str, *args, **kwargs):
+        if name.split(".")[0] == package:
+            raise ImportError(name=package)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"pip install 'sixfold-speech\["):
+        call(speech_like(0.5))
+
+
+@pytest.mark.slow  # loads librosa, numba and three networks: half a minute
+def test_dnsmos_hears_noise():
+    pytest.importorskip("speechmos")
+    clean = speech_like(2.0).float()
+    clear = metrics.dnsmos(clean, RATE)
+    noisy = metrics.dnsmos(clean + 0.1 * noise_like(clean), RATE)
+    assert set(clear) == {"sig", "bak", "ovrl", "p808"}
+    assert all(1 <= score <= 5 for score in (*clear.values(), *noisy.values()))
+    assert noisy["bak"] < clear["bak"] - 0.5
+    with pytest.raises(UserError, match="peak"):
+        metrics.dnsmos(100 * clean, RATE)
