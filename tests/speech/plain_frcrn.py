@@ -19,7 +19,8 @@ def stft_kernels(n_fft: int = 640) -> tuple[Tensor, Tensor, Tensor]:
     basis = np.concatenate([spectrum.real, spectrum.imag], axis=1).T
     analysis, synthesis = basis * window, np.linalg.pinv(basis).T * window
     return tuple(
-        torch.tensor(k, dtype=torch.float32) for k in (analysis[:, None], synthesis[:, None], window)
+        torch.tensor(k, dtype=torch.float32)
+        for k in (analysis[:, None], synthesis[:, None], window)
     )
 
 
@@ -40,7 +41,9 @@ class Plain(nn.Module):
         re, im = spec[:, :321], spec[:, 321:]
         first = self.unet(torch.stack([re, im], -1)[:, None])
         mask = (torch.tanh(self.unet2(first)) + torch.tanh(first))[:, 0]
-        est = torch.cat([re * mask[..., 0] - im * mask[..., 1], re * mask[..., 1] + im * mask[..., 0]], 1)
+        est = torch.cat(
+            [re * mask[..., 0] - im * mask[..., 1], re * mask[..., 1] + im * mask[..., 0]], 1
+        )
         wav = nn.functional.conv_transpose1d(est, self.synthesis, stride=320)
         squares = (self.window**2)[None, :, None].expand(1, -1, est.shape[-1])
         total = nn.functional.fold(squares, (1, wav.shape[-1]), (1, 640), stride=(1, 320))[:, :, 0]

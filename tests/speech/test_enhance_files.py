@@ -89,15 +89,15 @@ def test_a_causal_network_enhances_files_too(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(enhance, "_BLOCK", 2000)
+    monkeypatch.setattr(enhance, "_BLOCK", 400)
 
     def held(samples: int) -> int:
         noisy = recording(tmp_path / f"{samples}.wav", samples)
         return peak_memory(
-            lambda: enhance.run(noisy, tmp_path / "out.wav", weights=weights, chunk_s=2000 / 16_000)
+            lambda: enhance.run(noisy, tmp_path / "out.wav", weights=weights, chunk_s=400 / 16_000)
         )
 
-    assert held(12_000) < 1.05 * held(6000)
+    assert held(3200) < 1.05 * held(1600)
 
 
 def broken_files(folder):

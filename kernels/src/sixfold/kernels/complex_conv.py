@@ -23,7 +23,7 @@ from sixfold.kernels.conv2d import conv2d
 
 GAUSS_CHANNELS = 64
 
-Planar = Float[Tensor, "batch channels2 height width"]
+Planar = Float[Tensor, "batch _channels2 _height _width"]
 
 
 def complex_conv2d(

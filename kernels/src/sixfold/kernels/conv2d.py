@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 PRODUCT_CHANNELS = 64  # below, the matrix products are too thin to pay (measured, CPU)
 
@@ -28,7 +29,7 @@ def conv2d(
     if few or x.is_cuda or not (torch.is_grad_enabled() and weight.requires_grad):
         return functional.conv2d(x, weight, bias, stride, padding, 1, groups)
     y = _Conv2d.apply(x, weight, stride, padding, groups)
-    return y if bias is None else y + bias[:, None, None]
+    return y if bias is None else y + bias[:, None, None].to(y.dtype)
 
 
 class _Conv2d(Function):
@@ -39,20 +40,22 @@ class _Conv2d(Function):
         return functional.conv2d(x, weight, None, stride, padding, 1, groups)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # under autocast x, weight and grad may each have their own dtype
         x, weight = ctx.saved_tensors
+        stride, padding, groups = ctx.stride, ctx.padding, ctx.groups
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.nn.grad.conv2d_input(
-                x.shape, weight, grad, ctx.stride, ctx.padding, 1, ctx.groups
-            )
+            taps = weight.to(grad.dtype)
+            grad_x = conv2d_input(x.shape, taps, grad, stride, padding, 1, groups).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = _weight_gradient(x, grad, weight, ctx.stride, ctx.padding, ctx.groups)
+            seen = x.to(grad.dtype)
+            grad_weight = _weight_gradient(seen, grad, weight.shape, stride, padding, groups)
+            grad_weight = grad_weight.to(weight.dtype)
         return grad_x, grad_weight, None, None, None
 
 
-def _weight_gradient(x, grad, weight, stride, padding, groups):
-    out, inputs, kernel_height, kernel_width = weight.shape
+def _weight_gradient(x, grad, shape, stride, padding, groups):
+    out, inputs, kernel_height, kernel_width = shape
     rows = functional.pad(x, (padding[1], padding[1], padding[0], padding[0])).permute(0, 2, 3, 1)
     height, width = grad.shape[2:]
     sent = grad.permute(0, 2, 3, 1).reshape(-1, groups, out // groups).permute(1, 2, 0)
@@ -62,4 +65,4 @@ def _weight_gradient(x, grad, weight, stride, padding, groups):
             seen = rows[:, i : i + stride[0] * height : stride[0], j : j + stride[1] * width]
             seen = seen[:, :height, :: stride[1]].reshape(-1, groups, inputs)
             taps.append(torch.bmm(sent, seen.transpose(0, 1)).reshape(out, inputs))
-    return torch.stack(taps, -1).view(weight.shape)
+    return torch.stack(taps, -1).view(shape)

@@ -27,13 +27,13 @@ def dwconv1d(
 ) -> Float[Tensor, "batch time_out *rest channel"]:
     """Filter every channel with its own taps along axis 1 (cross-correlation, as in torch).
 
-    The output has ``time + left + right - dilation (taps - 1)`` steps. Causal is
-    ``padding=(dilation * (taps - 1), 0)``.
+    The output has ``time + left + right - dilation (taps - 1)`` steps, perhaps none. Causal is
+    ``padding=(dilation * (taps - 1), 0)``. The weight's gradient cannot be differentiated again.
 
     Args:
         x: Any number of axes may stand between time and channel; each position is a sequence.
         weight: As of a depthwise ``nn.Conv1d``.
-        padding: Zeros before the first and after the last step.
+        padding: Zeros before the first and after the last step; a negative number cuts steps off.
         dilation: Steps between two taps.
         residual: Add the input; needs as many steps out as in.
 
@@ -41,24 +41,24 @@ def dwconv1d(
         ValueError: sizes do not fit; the message names both.
     """
     channels, taps = x.shape[-1], weight.shape[-1]
-    if weight.ndim != 3 or weight.shape[0] != channels or weight.shape[1] != 1:
+    if x.ndim < 3 or weight.ndim != 3 or weight.shape[0] != channels or weight.shape[1] != 1:
         raise ValueError(
-            f"dwconv1d: weight should be ({channels}, 1, taps) for x with {channels} channels "
-            f"(its last axis), got weight {tuple(weight.shape)} and x {tuple(x.shape)}"
+            "dwconv1d: x should be (batch, time, ..., channels) and weight (channels, 1, taps), "
+            f"got x {tuple(x.shape)} and weight {tuple(weight.shape)}"
         )
-    steps = x.shape[1] + sum(padding) - dilation * (taps - 1)
+    left, reach = padding[0], dilation * (taps - 1)
+    steps = x.shape[1] + sum(padding) - reach
     if steps < 0 or (residual and steps != x.shape[1]):
         raise ValueError(
             f"dwconv1d: {x.shape[1]} steps padded by {padding} give {steps} with {taps} taps of "
             f"dilation {dilation}" + ("; residual needs as many out as in" if residual else "")
         )
-    if residual:  # a residual is one more on the tap that reads the present step
+    if residual and 0 <= left <= reach and left % dilation == 0:
         present = torch.zeros_like(weight)
-        present[..., padding[0] // dilation] = 1
-        if padding[0] % dilation:
-            return _Dwconv1d.apply(x, weight, padding, dilation) + x
-        weight = weight + present
-    return _Dwconv1d.apply(x, weight, padding, dilation)
+        present[..., left // dilation] = 1  # one more on the tap that reads the present step
+        return _Dwconv1d.apply(x, weight + present, padding, dilation)
+    y = _Dwconv1d.apply(x, weight, padding, dilation)
+    return y + x if residual else y
 
 
 class _Dwconv1d(Function):
@@ -69,33 +69,38 @@ class _Dwconv1d(Function):
         return _convolve(x, weight, padding, dilation)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # under autocast x, weight and grad may each have their own dtype
         x, weight = ctx.saved_tensors
         (left, right), dilation, taps = ctx.padding, ctx.dilation, weight.shape[-1]
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             reach = dilation * (taps - 1)
             mirrored = (reach - left, reach - right)
-            grad_x = _Dwconv1d.apply(grad, weight.flip(-1), mirrored, dilation)
+            grad_x = _Dwconv1d.apply(grad, weight.flip(-1), mirrored, dilation).to(x.dtype)
         if ctx.needs_input_grad[1]:  # not differentiable again
-            grad_weight = _weight_gradient(x, grad, taps, left, dilation)
+            grad_weight = _weight_gradient(x, grad, taps, left, dilation).to(weight.dtype)
         return grad_x, grad_weight, None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int) -> Tensor:
-    batch, time, channels = x.shape[0], x.shape[1], x.shape[-1]
     left, right = padding
-    image = x.reshape(batch, time, -1, channels).permute(0, 3, 1, 2)  # channels-last strides
-    if left < 0 or right < 0:  # only in a backward pass, where a narrow padding turns into a crop
+    steps = x.shape[1] + left + right - dilation * (weight.shape[-1] - 1)
+    if steps == 0 or x.numel() == 0:  # which conv2d refuses; nothing or zeros come out
+        return x.new_zeros(x.shape[0], steps, *x.shape[2:])
+    image = _flat(x).permute(0, 3, 1, 2)  # channels-last strides
+    if left < 0 or right < 0:  # in a backward pass, where a wide padding turns into a crop
         image = functional.pad(image, (0, 0, left, right))
         left = right = 0
     both = max(left, right)  # padding is cheapest inside the convolution, where it is symmetric
     y = functional.conv2d(
-        image, weight[..., None], padding=(both, 0), dilation=(dilation, 1), groups=channels
+        image,
+        weight[..., None].to(x.dtype),
+        padding=(both, 0),
+        dilation=(dilation, 1),
+        groups=x.shape[-1],
     )
-    steps = time + left + right - dilation * (weight.shape[-1] - 1)
-    y = y[:, :, both - left :][:, :, :steps]
-    return y.permute(0, 2, 3, 1).reshape(batch, steps, *x.shape[2:])
+    y = y.narrow(2, both - left, steps)
+    return y.permute(0, 2, 3, 1).reshape(x.shape[0], steps, *x.shape[2:])
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: int) -> Tensor:
@@ -103,9 +108,10 @@ def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: in
 
     All products go through one buffer: fresh memory for each would cost more than the product.
     """
-    time, steps, channels = x.shape[1], grad.shape[1], x.shape[-1]
-    x, grad = x.reshape(len(x), time, -1, channels), grad.reshape(len(x), steps, -1, channels)
-    buffer, total = torch.empty_like(x[0]), x.new_zeros(taps, channels)
+    time, steps = x.shape[1], grad.shape[1]
+    x, grad = _flat(x), _flat(grad)
+    buffer = x.new_empty(x.shape[1:])
+    total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
     for item, sent in zip(x, grad, strict=True):
         for tap in range(taps):
             shift = tap * dilation - left  # this tap of output step t reads x at t + shift
@@ -113,5 +119,10 @@ def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: in
             if last > first:
                 seen = item[first + shift : last + shift]
                 product = torch.mul(sent[first:last], seen, out=buffer[: last - first])
-                total[tap] += product.sum((0, 1))
+                total[tap] += product.sum((0, 1), dtype=total.dtype)
     return total.t()[:, None]
+
+
+def _flat(x: Tensor) -> Tensor:
+    """View (batch, time, ..., channel) as (batch, time, rest, channel)."""
+    return x.reshape(*x.shape[:2], x.shape[2:-1].numel(), x.shape[-1])

@@ -186,6 +186,8 @@ def state_of(obj: Any, names: Mapping[int, str]) -> Any:
         return {"state": obj.get_state()}
     if not isinstance(obj, Optimizer):
         return obj.state_dict()
+    if any(id(p) not in names for group in obj.param_groups for p in group["params"]):
+        raise ValueError("an optimiser holds a parameter of no registered module; register that")
     groups = [
         {k: v for k, v in group.items() if k not in EXECUTION}
         | {"params": [names[id(p)] for p in group["params"]]}

@@ -27,7 +27,7 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from sixfold.core import checkpoint
 from sixfold.core.config import Config, UserError
@@ -173,9 +173,10 @@ class Run:
         """
         found = broadcast(self._newest_whole() if rank() == 0 else None)
         files = checkpoint.read(self.folder / "ckpt" / found) if found else {}
-        if f"{name}.safetensors" not in files:
+        state = json.loads(files.get("state.json", '{"objects": {}}'))
+        if name not in state["objects"]:
             raise UserError(f"{self.folder} holds no whole checkpoint with {name!r} in it")
-        self._load(name, obj, json.loads(files["state.json"]), files, {})
+        self._load(name, obj, state, files, self._parameter_names())
 
     def save(self, position: Position) -> None:
         """Write a checkpoint now; older ones but the last are removed once it is safe.
@@ -301,8 +302,8 @@ class Run:
         return None
 
     def _load(self, name: str, obj: Any, state: Any, files: Any, names: dict[int, str]) -> None:
-        tensors = checkpoint.from_bytes(files[f"{name}.safetensors"])
-        checkpoint.load_into(obj, checkpoint.unpack(state["objects"][name], tensors), names)
+        loaded = checkpoint.unpack(state["objects"][name], _tensors(files, name))
+        checkpoint.load_into(obj, loaded, names)
 
     def _restore_local(
         self, state: Mapping[str, Any], files: Mapping[str, bytes], names: Mapping[int, str]
@@ -322,7 +323,7 @@ class Run:
             prefix = f"{rank()}/"
             tensors = {
                 name.removeprefix(prefix): tensor
-                for name, tensor in checkpoint.from_bytes(files[f"{key}.safetensors"]).items()
+                for name, tensor in _tensors(files, key).items()
                 if name.startswith(prefix)
             }
             loaded = checkpoint.unpack(state["local"][key][rank()], tensors)
@@ -335,10 +336,16 @@ class Run:
         shared: Mapping[str, tuple[Any, dict]],
         ranks: list[dict[str, tuple[Any, dict]]],
     ) -> None:
-        files = {f"{k}.safetensors": checkpoint.to_bytes(t) for k, (_, t) in shared.items()}
+        parts = {key: tensors for key, (_, tensors) in shared.items()}
         for key in self._local:
-            merged = {f"{r}/{k}": t for r, own in enumerate(ranks) for k, t in own[key][1].items()}
-            files[f"{key}.safetensors"] = checkpoint.to_bytes(merged)
+            parts[key] = {
+                f"{r}/{k}": t for r, own in enumerate(ranks) for k, t in own[key][1].items()
+            }
+        files = {
+            f"{k}.safetensors": checkpoint.to_bytes(tensors)
+            for k, tensors in parts.items()
+            if tensors
+        }
         state = {
             "position": asdict(position),
             "config_hash": self.config_hash,
@@ -368,3 +375,8 @@ class _GlobalGenerators:
         torch.set_rng_state(state["cpu"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
+
+
+def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
+    data = files.get(f"{name}.safetensors")  # an object without tensors has no file
+    return checkpoint.from_bytes(data) if data else {}

@@ -123,5 +123,5 @@ def _load(batches: _Batches, keys: Iterable, workers: int) -> Iterable[dict[str,
         sampler=keys,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else it draws from the global one, which belongs to the model
+        generator=torch.Generator(),  # else it draws from the model's
     )

@@ -78,34 +78,40 @@ def factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
     return at
 
 
-class Plateau(ReduceLROnPlateau):
-    """Reduce when an evaluation brings no improvement; a step without evaluation does nothing."""
+class OneCycle(OneCycleLR):
+    """torch's, which may also be stepped after the last step."""
 
-    def step(self, metrics: float | None = None, epoch: int | None = None) -> None:  # type: ignore[override]
-        """Take the monitored value, or None between evaluations."""
-        if metrics is not None:
-            super().step(metrics)
+    def step(self, epoch: int | None = None) -> None:
+        """Go to the next step's rate, if there is a next step."""
+        if self.last_epoch + 1 < self.total_steps:
+            super().step()
 
 
 def make_schedule(
-    optimizer: Optimizer, config: ScheduleConfig, steps: int, mode: Literal["min", "max"] = "min"
-) -> LambdaLR | OneCycleLR | Plateau:
+    optimizer: Optimizer,
+    config: ScheduleConfig,
+    steps: int,
+    mode: Literal["min", "max"] = "min",
+    min_delta: float = 0.0,
+) -> LambdaLR | OneCycle | ReduceLROnPlateau:
     """Attach a schedule to an optimiser; call its ``step()`` once after every optimiser step.
+
+    A plateau's ``step(value)`` is called after every evaluation instead.
 
     Args:
         optimizer: Its present learning rates are the peaks.
         config: The schedule.
         steps: Of the whole training.
         mode: plateau: whether a smaller or a larger monitored value is better.
+        min_delta: plateau: what counts as improvement is better by more than this.
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     if config.name == "plateau":
         floors = [peak * config.floor for peak in peaks]
-        return Plateau(
-            optimizer, mode, config.gamma, config.patience, threshold=0, min_lr=floors, eps=0
+        return ReduceLROnPlateau(
+            optimizer, mode, config.gamma, config.patience, min_delta, "abs", min_lr=floors, eps=0
         )
     if config.name == "onecycle":
         warmup = config.warmup or 0.3  # torch's default; 0 would be no cycle
-        # one more than the steps, because step() is also called after the last of them
-        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warmup)
+        return OneCycle(optimizer, peaks, total_steps=steps, pct_start=warmup)
     return LambdaLR(optimizer, factor(config, steps))

@@ -28,7 +28,7 @@ class Update:
 
     def __init__(self, optimizer: Optimizer, clip: float | None = None) -> None:
         self.optimizer, self.clip = optimizer, clip
-        self.norm = math.nan
+        self.norm = self.learning_rate = math.nan  # of the last step
         self.refused = self.refused_in_a_row = 0
 
     def __call__(self) -> bool:
@@ -37,7 +37,9 @@ class Update:
         Raises:
             UserError: the tenth refusal in a row.
         """
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        groups = self.optimizer.param_groups
+        self.learning_rate = groups[0]["lr"]
+        parameters = [p for group in groups for p in group["params"]]
         parameters = [p for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if hasattr(norm, "full_tensor"):  # sharded over ranks
@@ -56,10 +58,10 @@ class Update:
         self.refused += not finite
         self.refused_in_a_row = 0 if finite else self.refused_in_a_row + 1
         if self.refused_in_a_row >= REFUSED_IN_A_ROW:
-            rate = self.optimizer.param_groups[0]["lr"]
             raise UserError(
                 f"the gradient was not finite in {REFUSED_IN_A_ROW} steps in a row (norm "
-                f"{self.norm}, learning rate {rate:.3g}); lower learning_rate, or set clip"
+                f"{self.norm}, learning rate {self.learning_rate:.3g}); "
+                "lower learning_rate, or set clip"
             )
 
     def state_dict(self) -> dict[str, int]:
@@ -101,8 +103,8 @@ class Ema:
                 values.append(value.float() if value.is_floating_point() else value)
             else:
                 self.averages[name].copy_(value)
-        torch._foreach_mul_(averages, decay)
-        torch._foreach_add_(averages, values, alpha=1 - decay)
+        torch._foreach_mul_(averages, decay)  # type: ignore[attr-defined]
+        torch._foreach_add_(averages, values, alpha=1 - decay)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

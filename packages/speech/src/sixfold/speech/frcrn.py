@@ -342,7 +342,11 @@ def exportable(model: FRCRN) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[i
     window = model.config.win_length
     time = torch.export.Dim("time", min=2 * window)
     noise = torch.randn(2, 5 * window, generator=torch.Generator().manual_seed(0))
-    return Enhancer(model), (noise * 10 ** (-25 / 20),), {"noisy": {0: torch.export.Dim("batch"), 1: time}}
+    return (
+        Enhancer(model),
+        (noise * 10 ** (-25 / 20),),
+        {"noisy": {0: torch.export.Dim("batch"), 1: time}},
+    )
 
 
 OFFICIAL = {  # official key -> ours
@@ -364,7 +368,9 @@ OFFICIAL = {  # official key -> ours
 }
 for _one in ("encoder", "decoder", "se_layer_enc", "se_layer_dec", "fsmn_enc", "fsmn_dec"):
     # The official checkpoint holds these modules twice: encoder0 is also encoders.0.
-    _many = {"encoder": "encoders", "decoder": "decoders"}.get(_one, _one.replace("layer", "layers"))
+    _many = {"encoder": "encoders", "decoder": "decoders"}.get(
+        _one, _one.replace("layer", "layers")
+    )
     OFFICIAL |= {
         old.replace(f"{_one}{{i}}", f"{_many}.{{i}}"): new
         for old, new in OFFICIAL.items()

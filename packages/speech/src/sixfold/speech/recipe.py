@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from sixfold.core.config import UserError
-from sixfold.core.data import Dataset
 from torch import Tensor
 
+from sixfold.core.config import UserError
+from sixfold.core.data import Dataset
 from sixfold.speech import metrics
 from sixfold.speech.audio import write_audio
 from sixfold.speech.data import DataConfig, Mixtures, prepare, read_test
@@ -31,9 +31,7 @@ def training_set(folder: Path, data: DataConfig) -> Mixtures:
     return Mixtures(folder, data)
 
 
-def evaluate(
-    model: FRCRN | None, folder: Path, samples: Path | None
-) -> dict[str, float | None]:
+def evaluate(model: FRCRN | None, folder: Path, samples: Path | None) -> dict[str, float | None]:
     """Score the test mixtures, averaged over clips; a metric that is not installed is None.
 
     Args:
