@@ -95,7 +95,7 @@ def test_when_every_checkpoint_is_damaged_the_run_starts_afresh(tmp_path, capsys
     assert not (tmp_path / "run" / "curve.csv").exists()
 
 
-@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize("call", range(1, 10))
 def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path, monkeypatch, call):
     run = with_two_checkpoints(tmp_path / "run")
     real, left = os.fsync, [call]
@@ -106,15 +106,13 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path, monkeypatch, 
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left") as error:
         patch.setattr(os, "fsync", full)
-        try:
-            run.save(Position(step=3))
-        except UserError as error:
-            assert "step-00000003" in str(error)
-            assert "No space left on device" in str(error)
+        run.save(Position(step=3))
+    assert "step-00000003" in str(error.value)
     assert not list((tmp_path / "run" / "ckpt").glob(".tmp-*"))
-    assert restored(tmp_path / "run")[0] in (2, 3)
+    # the eighth and ninth call come when the new checkpoint is already whole and in its place
+    assert restored(tmp_path / "run")[0] == (2 if call < 8 else 3)
 
 
 @pytest.mark.slow
@@ -156,7 +154,7 @@ def test_every_kind_of_state_comes_back_exactly(tmp_path):
         model[2].weight = model[0].weight  # tied
         model[0].register_buffer("turned", torch.randn(3, 2).T)
         model[0].register_buffer("complex", torch.randn(3, dtype=torch.complex64))
-        model[0].register_buffer("half", torch.randn(3).bfloat16())
+        model[0].register_buffer("in_bf16", torch.randn(3).bfloat16())
         optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
         generator = torch.Generator().manual_seed(seed)
         held = Held(

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,28 @@ class Torn(Exception):
     """A checkpoint that cannot be believed; the message says which file, and why."""
 
 
+@contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Say what a failed write means.
+
+    Raises:
+        UserError: instead of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path if path.exists() else path.parent).free / 1e6
+        raise UserError(
+            f"could not write {path}: {error.strerror or error} ({free:.1f} MB free); the "
+            "checkpoints before it are whole: make room and start again, to continue from there"
+        ) from error
+
+
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make ``folder`` with these files; after a crash it is there and whole, or not there.
 
     Raises:
-        UserError: the disk is full or cannot be written; what was there before is untouched.
+        OSError: the disk is full or cannot be written; what was there before is untouched.
     """
     temporary = folder.parent / f".tmp-{os.getpid()}-{folder.name}"
     manifest = {
@@ -48,13 +66,9 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         sync_folder(temporary)
         os.rename(temporary, folder)
         sync_folder(folder.parent)
-    except OSError as error:
+    except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
-        size = sum(map(len, files.values())) / 1e6
-        raise UserError(
-            f"could not save {folder} ({size:.1f} MB): {error.strerror or error}; the checkpoints "
-            "before it are whole: make room, then start again and training continues from there"
-        ) from error
+        raise
 
 
 def read(folder: Path) -> dict[str, bytes]:

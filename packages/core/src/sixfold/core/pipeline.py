@@ -215,6 +215,7 @@ def train(pipeline: Pipeline, name: str) -> None:
     print(f"weights: {weights}")
 
 
+@torch.inference_mode()
 def evaluate(pipeline: Pipeline, name: str) -> None:
     """Score every seed of an entry, or the `input` as it is; write results and samples."""
     samples = pipeline.folder / "samples" / name

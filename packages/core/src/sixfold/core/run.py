@@ -198,8 +198,9 @@ class Run:
         mine = {k: checkpoint.pack(checkpoint.state_of(v, names)) for k, v in self._local.items()}
         ranks = gather_objects(mine)
         if rank() == 0:
-            self._curve.sync()
-            self._write(name, position, shared, ranks)
+            with checkpoint.clear_errors(self.folder / "ckpt" / name):
+                self._curve.sync()
+                self._write(name, position, shared, ranks)
         barrier()
         self._saved, self._saved_at = position, time.monotonic()
 
@@ -224,7 +225,8 @@ class Run:
     def log(self, step: int, **scalars: float) -> None:
         """Append a row to curve.csv: at most one a step, and before that step's checkpoint."""
         if rank() == 0:
-            self._curve.append(step, {name: float(value) for name, value in scalars.items()})
+            with checkpoint.clear_errors(self._curve.path):
+                self._curve.append(step, {name: float(value) for name, value in scalars.items()})
 
     def finish(self, metrics: Mapping[str, float]) -> None:
         """Write DONE with the final metrics; of the checkpoints only the last one stays.
@@ -235,7 +237,7 @@ class Run:
         if self._saved is None:
             raise ValueError("save the final state before finishing the run")
         if rank() == 0:
-            checkpoint.replace(self.folder / "DONE", to_text(dict(metrics)).encode())
+            self.write_json("DONE", metrics)
             self._prune(1)
         barrier()
         self.state, self.metrics = "done", dict(metrics)
@@ -259,7 +261,8 @@ class Run:
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a file of the run folder, all or nothing, on rank 0."""
         if rank() == 0:
-            checkpoint.replace(self.folder / name, to_text(values).encode())
+            with checkpoint.clear_errors(self.folder / name):
+                checkpoint.replace(self.folder / name, to_text(values).encode())
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

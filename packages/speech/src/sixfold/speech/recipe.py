@@ -68,5 +68,5 @@ METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def _enhance(model: FRCRN, noisy: Tensor) -> Tensor:
-    with torch.inference_mode():  # clip by clip: squeeze-and-excitation pools over each
-        return torch.cat([model(clip[None]).waveform for clip in noisy])
+    # clip by clip: squeeze-and-excitation pools over each
+    return torch.cat([model(clip[None]).waveform for clip in noisy])
