@@ -220,6 +220,7 @@ def evaluate(pipeline: Pipeline, name: str) -> None:
     """Score every seed of an entry, or the `input` as it is; write results and samples."""
     samples = pipeline.folder / "samples" / name
     shutil.rmtree(samples, ignore_errors=True)
+    samples.mkdir(parents=True)
     result: dict[str, Any] = {"source": pipeline.source(), "budget": pipeline.params.budget}
     if name == INPUT:
         scores = {"input": pipeline.recipe.evaluate(None, pipeline.prepared, samples)}

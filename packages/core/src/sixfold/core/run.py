@@ -357,7 +357,7 @@ class Run:
             "objects": {key: plain for key, (plain, _) in shared.items()},
             "local": {key: [own[key][0] for own in ranks] for key in self._local},
         }
-        files["state.json"] = to_text(state).encode()
+        files["state.json"] = json.dumps(state, indent=1).encode()  # keeps the order of keys
         checkpoint.write(self.folder / "ckpt" / name, files)
         checkpoint.replace(self.folder / "ckpt" / "latest", f"{name}\n".encode())
         self._prune(KEPT)

@@ -1,8 +1,8 @@
 """The complex layers of FRCRN, on planar channels-last maps.
 
 Shapes: B batch, C complex channels, F frequency bins, L frames. A planar map is (B, 2 C, F, L)
-with the real parts first, in memory (B, F, L, 2 C): convolutions read it as it is, and the FSMN cells,
-which work on the channel axis, need no transpose.
+with the real parts first, in memory (B, F, L, 2 C): convolutions read it as it is, and the FSMN
+cells, which work on the channel axis, need no transpose.
 """
 
 from collections.abc import Hashable
@@ -50,8 +50,8 @@ class ComplexBlock(nn.Module):
         self.channels, self.causal, self.transposed = channels, causal, transposed
         layer = nn.ConvTranspose2d if transposed else nn.Conv2d
         real, imag = (layer(sum(channels), out, (kernel, 2)) for _ in range(2))
-        self.weight_re, self.bias_re = real.weight, real.bias
-        self.weight_im, self.bias_im = imag.weight, imag.bias
+        self.weight_re, self.bias_re = real.parameters()
+        self.weight_im, self.bias_im = imag.parameters()
         self.norm = nn.BatchNorm2d(2 * out)
 
     def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
@@ -76,9 +76,10 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.causal, self.transposed = block.causal, block.transposed
         norm = block.norm
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        mean, variance, _ = norm.buffers()
+        scale = norm.weight / torch.sqrt(variance + norm.eps)
         self.scale = nn.Parameter(scale, False)
-        self.bias = nn.Parameter(norm.bias + (block.bias() - norm.running_mean) * scale, False)
+        self.bias = nn.Parameter(norm.bias + (block.bias() - mean) * scale, False)
         self.kernels = nn.ParameterList(
             nn.Parameter(scaled_kernel(kernel, scale).to(memory_format=torch.channels_last), False)
             for kernel in block.kernels()
@@ -94,8 +95,8 @@ def _convolve(block, inputs, kernels, bias, cache: Cache | None, scale=None) -> 
         inputs = [with_past(x, 1, cache, (block, i)) for i, x in enumerate(inputs)]
     if block.transposed:
         return apply_transposed(inputs, kernels, bias, scale)
-    padding = (0, 0 if block.causal else 1)
-    return apply_kernel(inputs, *kernels, bias, (2, 1), padding, scale)
+    (kernel,), padding = kernels, (0, 0 if block.causal else 1)
+    return apply_kernel(inputs, kernel, bias, (2, 1), padding, scale)
 
 
 class ComplexFSMN(nn.Module):
@@ -209,8 +210,8 @@ class CCBAM(nn.Module):
         x = x * torch.sigmoid(gate)[:, :, None, None]
         re, im = x.chunk(2, 1)
         pooled = torch.stack([re.mean(1), re.amax(1), im.mean(1), im.amax(1)], 1)
-        real, imag = ((conv.weight, conv.bias) for conv in (self.spatial_re, self.spatial_im))
-        gate = complex_conv2d([pooled], real, imag, padding=(3, 3))
+        (a, bias_re), (b, bias_im) = self.spatial_re.parameters(), self.spatial_im.parameters()
+        gate = complex_conv2d([pooled], (a, bias_re), (b, bias_im), padding=(3, 3))
         gate_re, gate_im = torch.sigmoid(gate).chunk(2, 1)
         return torch.cat([re * gate_re, im * gate_im], 1)
 
@@ -226,8 +227,8 @@ class ComplexScale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         real, imag = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
-        self.weight_re, self.bias_re = real.weight, real.bias
-        self.weight_im, self.bias_im = imag.weight, imag.bias
+        self.weight_re, self.bias_re = real.parameters()
+        self.weight_im, self.bias_im = imag.parameters()
 
     def forward(self, x: Float[Tensor, "batch 2 freq frame"]) -> Tensor:
         real, imag = (self.weight_re, self.bias_re), (self.weight_im, self.bias_im)

@@ -12,9 +12,10 @@ Feature maps are planar and channels-last, see `sixfold.speech.complex_layers`.
 """
 
 import copy
+import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -146,19 +147,19 @@ class FRCRN(nn.Module):
         self, spectrum: Float[Tensor, "batch 2 frequency frame"], cache: Cache | None = None
     ) -> Float[Tensor, "batch 2 frequency frame"]:
         """Sum the bounded masks of the U-Nets; each U-Net reads the one before, unbounded."""
-        x, mask = spectrum.contiguous(memory_format=torch.channels_last), 0.0
+        x, masks = spectrum.contiguous(memory_format=torch.channels_last), []
         for unet in self.unets.values():
             x = unet(x, cache)
-            mask = mask + torch.tanh(x)
-        return mask
+            masks.append(torch.tanh(x))
+        return functools.reduce(torch.add, masks)
 
     def folded(self) -> "FRCRN":
         """Return a copy for inference: batch norms folded into the convolutions, kernels merged."""
         model = copy.deepcopy(self).eval().requires_grad_(False)
-        for unet in model.modules():
-            if isinstance(unet, UNet):
-                unet.encoders = nn.ModuleList(map(FoldedBlock, unet.encoders))
-                unet.decoders = nn.ModuleList(map(FoldedBlock, unet.decoders))
+        for parent in list(model.modules()):
+            for name, block in list(parent.named_children()):
+                if isinstance(block, ComplexBlock):
+                    setattr(parent, name, FoldedBlock(block))
         return model
 
     def check(self, noisy: Tensor) -> None:
@@ -271,7 +272,7 @@ class UNet(nn.Module):
             x = encoder(x, cache=cache)
             if i < last:
                 skips.append(self.gated(i, x, cache))
-        for memory in self.time_memory:
+        for memory in cast(Iterable[ComplexFSMN], self.time_memory):
             x = memory.over_time(x, cache)
         x = self.decoders[0](x, cache=cache)
         for j in range(last):
@@ -320,7 +321,7 @@ class MatrixSpectrum(Spectrum):
 
 
 def dft_kernel(config: FRCRNConfig) -> Float[Tensor, "freq2 win"]:
-    """Return the windowed rows of the DFT, those of the real parts first: official ``stft.weight``."""
+    """Return the windowed rows of the DFT, real parts first: official ``stft.weight``."""
     unit = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64)[: config.win_length]).T
     return torch.cat([unit.real, unit.imag]).float() * Spectrum(config).window
 
