@@ -13,26 +13,26 @@ DECODER_KERNELS = (2, 5, 5, 5, 6, 5, 5)
 
 
 def stft_kernels(n_fft: int = 640) -> tuple[Tensor, Tensor, Tensor]:
-    """Return analysis and synthesis kernels (n_fft + 2, 1, n_fft), and the window (n_fft,)."""
+    """Return analysis and synthesis (n_fft + 2, 1, n_fft) and the window (n_fft,), float64."""
     window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
     spectrum = np.fft.rfft(np.eye(n_fft))
     basis = np.concatenate([spectrum.real, spectrum.imag], axis=1).T
     analysis, synthesis = basis * window, np.linalg.pinv(basis).T * window
-    return tuple(
-        torch.tensor(k, dtype=torch.float32)
-        for k in (analysis[:, None], synthesis[:, None], window)
-    )
+    analysis, synthesis, window = (torch.from_numpy(k) for k in (analysis, synthesis, window))
+    return analysis[:, None], synthesis[:, None], window
 
 
 class Plain(nn.Module):
     """The two U-Nets between a convolution STFT and its inverse."""
 
+    analysis: Tensor
+    synthesis: Tensor
+    window: Tensor
+
     def __init__(self, channels: int, memory: int = 20, reduction: int = 8) -> None:
         super().__init__()
-        analysis, synthesis, window = stft_kernels()
-        self.register_buffer("analysis", analysis, persistent=False)
-        self.register_buffer("synthesis", synthesis, persistent=False)
-        self.register_buffer("window", window, persistent=False)
+        for name, kernel in zip(("analysis", "synthesis", "window"), stft_kernels(), strict=True):
+            self.register_buffer(name, kernel.float(), persistent=False)
         self.unet = PlainUNet(channels, memory, reduction)
         self.unet2 = PlainUNet(channels, memory, reduction)
 

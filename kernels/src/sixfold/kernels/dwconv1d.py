@@ -28,7 +28,7 @@ def dwconv1d(
     """Filter every channel with its own taps along axis 1 (cross-correlation, as in torch).
 
     The output has ``time + left + right - dilation (taps - 1)`` steps, perhaps none. Causal is
-    ``padding=(dilation * (taps - 1), 0)``. The weight's gradient cannot be differentiated again.
+    ``padding=(dilation * (taps - 1), 0)``.
 
     Args:
         x: Any number of axes may stand between time and channel; each position is a sequence.
@@ -77,7 +77,7 @@ class _Dwconv1d(Function):
             reach = dilation * (taps - 1)
             mirrored = (reach - left, reach - right)
             grad_x = _Dwconv1d.apply(grad, weight.flip(-1), mirrored, dilation).to(x.dtype)
-        if ctx.needs_input_grad[1]:  # not differentiable again
+        if ctx.needs_input_grad[1]:
             grad_weight = _weight_gradient(x, grad, taps, left, dilation).to(weight.dtype)
         return grad_x, grad_weight, None, None
 
@@ -107,19 +107,25 @@ def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: in
     """Correlate x with the output's gradient, one tap and one item of the batch at a time.
 
     All products go through one buffer: fresh memory for each would cost more than the product.
+    A compiler fuses product and sum by itself, and a gradient to be differentiated again must
+    keep the products: both take all items at once and no buffer.
     """
     time, steps = x.shape[1], grad.shape[1]
     x, grad = _flat(x), _flat(grad)
-    buffer = x.new_empty(x.shape[1:])
+    whole = torch.compiler.is_compiling() or torch.is_grad_enabled()
+    items = [(x, grad)] if whole else zip(x.split(1), grad.split(1), strict=True)
+    buffer = None if whole else torch.empty_like(x[:1])
     total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
-    for item, sent in zip(x, grad, strict=True):
+    for item, sent in items:
         for tap in range(taps):
             shift = tap * dilation - left  # this tap of output step t reads x at t + shift
             first, last = max(0, -shift), min(steps, time - shift)
             if last > first:
-                seen = item[first + shift : last + shift]
-                product = torch.mul(sent[first:last], seen, out=buffer[: last - first])
-                total[tap] += product.sum((0, 1), dtype=total.dtype)
+                seen, out = item[:, first + shift : last + shift], None
+                if buffer is not None:
+                    out = buffer[:, : last - first]
+                product = torch.mul(sent[:, first:last], seen, out=out)
+                total[tap] += product.sum((0, 1, 2), dtype=total.dtype)
     return total.t()[:, None]
 
 

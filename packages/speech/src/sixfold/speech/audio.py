@@ -1,4 +1,4 @@
-"""Read and write sound files, change sample rates, and set the level that the models work at.
+"""Read and write sound files, resample, and measure the level that the models work at.
 
 Audio is float32 shaped (channels, time), full scale ±1. Reading refuses what would silently spoil a
 result: files that are cut off, hold no samples, or hold NaN.
@@ -7,7 +7,7 @@ result: files that are cut off, hold no samples, or hold NaN.
 import functools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # imported in the functions: reading sound is not needed to b
 
 # Suffix: format and encoding. Float WAV keeps any level exactly; the others stop at full scale.
 _FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
-_WRITE_BLOCK = 1 << 16
+_WRITE_BLOCK = 1 << 16  # one long Vorbis write can crash
+_WAV_BYTES = 4_000_000_000  # a WAV counts its bytes in 32 bits; more go into RF64, also called .wav
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe put this or more in the header
 _LEVEL = 10 ** (-25 / 20)
 _LEVEL_EPS = 1e-6
@@ -86,32 +87,76 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
         UserError: the suffix is another, the audio is not shaped (channels, time), is empty or
             holds NaN, or the file cannot be written.
     """
-    import soundfile
-
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise UserError(
-            f"{path}: write .wav, .flac or .ogg, not {path.suffix or 'without suffix'!r}"
-        )
     if audio.ndim != 2:
         raise UserError(f"audio to write is shaped (channels, time), got {tuple(audio.shape)}")
     samples = _checked(path, audio.detach().float().cpu(), audio.shape[1])
-    kind, encoding = _FORMATS[path.suffix.lower()]
-    if kind != "WAV" and (peak := samples.abs().max().item()) > 1:
+    if write_blocks(path, [samples], sample_rate, *samples.shape):
+        peak = samples.abs().max().item()
         warnings.warn(f"{path}: peak {peak:.3f} is clipped to 1; .wav would keep it", stacklevel=2)
-        samples = samples.clamp(-1, 1)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def write_blocks(
+    path: Path, blocks: Iterable[Tensor], sample_rate: int, channels: int, samples: int
+) -> int:
+    """Write the first ``samples`` of a stream piece by piece, as `write_audio` does the whole.
+
+    Args:
+        path: The file; it appears when it is whole.
+        blocks: Each shaped (channels, time), on the CPU.
+        sample_rate: In Hz.
+        channels: Of every block.
+        samples: Length of the file; the stream may be longer.
+
+    Returns:
+        How many samples were beyond ±1 and clipped.
+
+    Raises:
+        UserError: as `check_output`, or the disk is full.
+    """
+    import soundfile
+
+    check_output(path)
+    kind, encoding = _FORMATS[path.suffix.lower()]
+    if kind == "WAV" and 4 * channels * samples > _WAV_BYTES:
+        kind = "RF64"
+    clipped, left = 0, samples
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with soundfile.SoundFile(
-            unfinished, "w", sample_rate, samples.shape[0], encoding, format=kind
+            partial, "w", sample_rate, channels, encoding, format=kind
         ) as file:
-            for piece in samples.split(_WRITE_BLOCK, dim=1):  # one long Vorbis write can crash
-                file.write(piece.T.numpy())
-        os.replace(unfinished, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {error}; does its folder exist?") from None
+            for block in blocks:
+                block = block[:, :left]
+                left -= block.shape[1]
+                if encoding != "FLOAT":
+                    clipped += int((block.abs() > 1).sum())
+                    block = block.clamp(-1, 1)
+                for part in block.split(_WRITE_BLOCK, 1):
+                    file.write(part.T.numpy())
+        os.replace(partial, path)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"cannot write {path}: {error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+    return clipped
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold.
+
+    Raises:
+        UserError: its suffix is unknown, it is a folder, or its folder is missing or read-only.
+    """
+    folder, suffix = path.parent, path.suffix
+    if suffix.lower() not in _FORMATS:
+        raise UserError(f"{path}: write .wav, .flac or .ogg, not {suffix or 'without suffix'!r}")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path}: the folder {folder} is not writable; name another")
 
 
 def resample(
@@ -149,13 +194,36 @@ def level_gain(audio: Float[Tensor, "*channels time"]) -> Float[Tensor, "*channe
     The official two steps: the root mean square to -25 dB, then that of the samples whose power is
     above average. Multiply by it before a model, and divide the output by it. Silence stays silent.
     """
-    first = _LEVEL / (audio.square().mean(-1, keepdim=True).sqrt() + _LEVEL_EPS)
-    power = (audio * first).square()
-    loud = power > power.mean(-1, keepdim=True)
-    count = loud.sum(-1, keepdim=True)
-    rms = ((power * loud).sum(-1, keepdim=True) / count.clamp_min(1)).sqrt()
+    return stream_gain(lambda: [audio]).to(audio)
+
+
+def stream_gain(blocks: Callable[[], Iterable[Tensor]]) -> Float[Tensor, "*channels 1"]:
+    """Return the `level_gain` of a stream, which is read twice, in float64.
+
+    Args:
+        blocks: Begins the stream anew; blocks are shaped (*channels, time).
+    """
+    count, energy = 0, torch.zeros(())
+    for block in blocks():
+        count += block.shape[-1]
+        energy = energy + block.double().square().sum(-1, keepdim=True)
+    power = energy / count
+    number, loud = torch.zeros_like(power), torch.zeros_like(power)
+    for block in blocks():
+        squares = block.double().square()
+        above = squares > power
+        number += above.sum(-1, keepdim=True)
+        loud += (squares * above).sum(-1, keepdim=True)
+    first = _LEVEL / (power.sqrt() + _LEVEL_EPS)
+    rms = first * (loud / number.clamp_min(1)).sqrt()
     # Of constant power (silence, a square wave) nothing is above average: the first step is enough.
-    return torch.where(count > 0, first * _LEVEL / (rms + _LEVEL_EPS), first)
+    return torch.where(number > 0, first * _LEVEL / (rms + _LEVEL_EPS), first)
+
+
+def check_finite(what: str, audio: Tensor) -> None:
+    """Raise UserError if samples are NaN or infinite, which spoils all that is computed of them."""
+    if bad := int((~audio.isfinite()).sum()):
+        raise UserError(f"{what}: {bad} of {audio.numel()} samples are NaN or infinite")
 
 
 def _open(path: Path) -> "soundfile.SoundFile":
@@ -217,6 +285,5 @@ def _checked(path: Path, audio: Tensor, frames: int) -> Tensor:
         raise UserError(f"{path}: the audio holds no samples, shape {tuple(audio.shape)}")
     if audio.shape[1] != frames:
         raise UserError(f"{path} is cut off after {audio.shape[1]} of {frames} samples")
-    if bad := int((~audio.isfinite()).sum()):
-        raise UserError(f"{path}: {bad} of {audio.numel()} samples are NaN or infinite")
+    check_finite(str(path), audio)
     return audio

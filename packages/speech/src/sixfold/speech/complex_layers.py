@@ -86,7 +86,7 @@ class FoldedBlock(nn.Module):
         )
 
     def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
-        x = _convolve(self, inputs, self.kernels, self.bias, cache, self.scale)
+        x = _convolve(self, inputs, tuple(self.kernels), self.bias, cache, self.scale)
         return functional.leaky_relu_(x)
 
 
@@ -181,7 +181,8 @@ class Gate(nn.Module):
         totals = total + now.cumsum(-1)
         counts = count + torch.arange(1, now.shape[-1] + 1, device=now.device)
         if cache is not None:
-            cache[self, "total"], cache[self, "count"] = totals[..., -1:], counts[-1]
+            cache[self, "total"] = totals[..., -1:].clone()
+            cache[self, "count"] = counts[-1].clone()
         return totals / counts
 
 
@@ -249,7 +250,8 @@ def with_past(
         before = x.new_zeros(shape)
     x = torch.cat([before, x], axis)
     if cache is not None:
-        cache[owner] = x.narrow(axis, x.shape[axis] - count, count)
+        past = x.narrow(axis, x.shape[axis] - count, count)
+        cache[owner] = past.clone()  # a view would keep the whole map alive
     return x
 
 

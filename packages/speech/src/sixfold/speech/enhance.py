@@ -6,14 +6,14 @@ over the whole would give, and so does a causal network, which goes on where it 
 released network has such gates: theirs pool over a piece and its context, so pieces differ a
 little in gain from one pass; neighbours are crossfaded over a second to leave no seam.
 
-All work on a stream of blocks shaped (channels, time), one after another.
+A window less a hop of zeros stands before and behind every recording and is cut off again. Where
+fewer windows overlap, the overlap-add divides by next to nothing, which is heard as clicks.
 """
 
 import math
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.speech.audio import read_blocks, resample
+from sixfold.speech.audio import (
+    check_finite,
+    check_output,
+    level_gain,
+    read_blocks,
+    stream_gain,
+    write_blocks,
+)
+from sixfold.speech.blocks import padded, resampled, trimmed, windows
 from sixfold.speech.frcrn import FRCRN, FRCRNConfig
 from sixfold.speech.streaming import Streamer
 
@@ -32,12 +40,7 @@ if TYPE_CHECKING:
 DEFAULT_WEIGHTS = Path("pipelines/speech/weights/frcrn/seed-0.safetensors")
 FADE_S = 1.0
 
-_LEVEL = 10 ** (-25 / 20)
-_LEVEL_EPS = 1e-6
 _BLOCK = 1 << 18  # samples of a channel that are read at once
-_WRITE_BLOCK = 1 << 16  # one long Vorbis write can crash
-_FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
-_WAV_BYTES = 4_000_000_000  # a WAV counts its bytes in 32 bits; more go into RF64, also called .wav
 
 
 def run(
@@ -64,7 +67,9 @@ def run(
     """
     input, output = Path(input), Path(output)
     rate, channels, samples = _describe(input)
-    _check_output(output, input)
+    check_output(output)
+    if output.exists() and output.samefile(input):
+        raise UserError(f"{output} is the input; name another file for the output")
     model = _load(weights, device)
     own_rate = model.config.sample_rate
     _check_rate(input, rate, own_rate)
@@ -77,16 +82,17 @@ def run(
         )
 
     def noisy() -> Iterator[Tensor]:
-        return resampled(read_blocks(input, _BLOCK), rate, own_rate)
+        return resampled(read_blocks(input, _BLOCK), rate, own_rate, _BLOCK)
 
     started, total = time.perf_counter(), math.ceil(samples * own_rate / rate)
-    gain = stream_gain(noisy)
+    gain = stream_gain(noisy).float()
     levelled = (block * gain for block in noisy())
     enhanced = (
         block.cpu() / gain
         for block in _with_progress(enhance_blocks(model, levelled, total, chunk_s), total)
     )
-    clipped = _write(output, resampled(enhanced, own_rate, rate), rate, channels, samples)
+    enhanced = resampled(enhanced, own_rate, rate, _BLOCK)  # up to a few samples longer
+    clipped = write_blocks(output, enhanced, rate, channels, samples)
     if clipped:
         print(f"{clipped} samples exceeded full scale and were clipped; .wav would keep them")
     print(f"{output}: written after {time.perf_counter() - started:.1f} s")
@@ -115,9 +121,8 @@ def enhance(
             f"use sixfold.speech.audio.resample(audio, {sample_rate}, {model.config.sample_rate})"
         )
     model.check(audio)
-    if bad := int((~audio.isfinite()).sum()):
-        raise UserError(f"{bad} of {audio.numel()} samples are NaN or infinite")
-    gain = stream_gain(lambda: [audio])
+    check_finite("audio", audio)
+    gain = level_gain(audio)
     pieces = enhance_blocks(model, [audio * gain], audio.shape[1], chunk_s)
     return torch.cat([piece.to(audio) for piece in pieces], 1) / gain
 
@@ -138,11 +143,12 @@ def enhance_blocks(
     """
     if model.training:
         raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
+    margin = model.config.win_length - model.config.hop_length
     piece = _piece_samples(samples, chunk_s, model.config)
-    if model.config.causal:
-        return _streamed(model, blocks, piece)
-    fade = round(FADE_S * model.config.sample_rate) if model.config.attention != "none" else 0
-    return _windowed(model, blocks, piece, fade)
+    enhanced = (_streamed if model.config.causal else _windowed)(
+        model, padded(blocks, margin), piece
+    )
+    return trimmed(enhanced, margin, samples)
 
 
 def context(config: FRCRNConfig) -> tuple[int, int]:
@@ -157,71 +163,12 @@ def context(config: FRCRNConfig) -> tuple[int, int]:
     return config.unets * (back + memories), config.unets * ahead
 
 
-def stream_gain(blocks: Callable[[], Iterable[Tensor]]) -> Float[Tensor, "channels 1"]:
-    """Measure `sixfold.speech.audio.level_gain` of a stream, which is read twice.
-
-    Args:
-        blocks: Begins the stream anew.
-    """
-    count, energy = 0, torch.zeros(())
-    for block in blocks():
-        count += block.shape[1]
-        energy = energy + block.double().square().sum(1, keepdim=True)
-    power = energy / count
-    number, loud = torch.zeros_like(power), torch.zeros_like(power)
-    for block in blocks():
-        squares = block.double().square()
-        above = squares > power
-        number += above.sum(1, keepdim=True)
-        loud += (squares * above).sum(1, keepdim=True)
-    first = _LEVEL / (power.sqrt() + _LEVEL_EPS)
-    rms = first * (loud / number.clamp_min(1)).sqrt()
-    gain = torch.where(number > 0, first * _LEVEL / (rms + _LEVEL_EPS), first)
-    return gain.float()
-
-
-def resampled(blocks: Iterable[Tensor], from_rate: int, to_rate: int) -> Iterator[Tensor]:
-    """Change the sample rate of a stream, as `sixfold.speech.audio.resample` does of the whole."""
-    step = from_rate // math.gcd(from_rate, to_rate)  # samples that become a whole number of them
-    reach = 72 * max(1.0, from_rate / to_rate) + step  # its filter has 68 zero crossings a side
-    reach, size = (math.ceil(n / step) * step for n in (reach, _BLOCK))
-    if from_rate == to_rate:
-        yield from blocks
-        return
-    for window, start, stop in windows(blocks, size, reach, reach):
-        first, end = start * to_rate // from_rate, math.ceil(stop * to_rate / from_rate)
-        yield resample(window, from_rate, to_rate)[:, first:end]
-
-
-def windows(
-    blocks: Iterable[Tensor], size: int, before: int, after: int
-) -> Iterator[tuple[Tensor, int, int]]:
-    """Cut a stream into pieces of ``size`` samples, the last one shorter, with what is around them.
-
-    Yields:
-        A window and where in it the piece starts and stops. Up to ``before`` samples stand before
-        the piece and up to ``after`` behind it: as many as the stream has.
-    """
-    held, start, rest = torch.empty(0, 0), 0, iter(blocks)
-    ended = False
-    while not ended or start < held.shape[1]:
-        while not ended and held.shape[1] < start + size + after:
-            block = next(rest, None)
-            ended = block is None
-            if block is not None:
-                held = torch.cat([held, block], 1) if held.numel() else block
-        if start < held.shape[1]:
-            window = held[:, : start + size + after]
-            yield window, start, min(start + size, window.shape[1])
-        drop = max(0, start + size - before)
-        held, start = held[:, drop:], start + size - drop
-
-
 @torch.no_grad()
-def _windowed(model: FRCRN, blocks: Iterable[Tensor], piece: int, fade: int) -> Iterator[Tensor]:
-    """Enhance pieces with their context; crossfade each into the next over ``fade`` samples."""
+def _windowed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Tensor]:
+    """Enhance pieces with their context; crossfade each into the next if gates pool over each."""
     hop, overlap = model.config.hop_length, model.config.win_length - model.config.hop_length
     back, ahead = (frames * hop + overlap for frames in context(model.config))
+    fade = round(FADE_S * model.config.sample_rate) if model.config.attention != "none" else 0
     tail = None
     for window, start, stop in windows(blocks, piece, back, fade + ahead):
         window = window.to(model.spectrum.window)
@@ -245,12 +192,17 @@ def _streamed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Te
 
 
 def _piece_samples(samples: int, chunk_s: float, config: FRCRNConfig) -> int:
-    """Divide a recording evenly: no short piece at its end, whose gates would pool over little."""
+    """Divide a recording and the zeros around it into equal pieces.
+
+    A short one at the end would have gates that pool over little. What is not longer than
+    ``chunk_s`` is one piece.
+    """
     if not 0 < chunk_s < math.inf:
         raise UserError(f"chunk_s is the seconds of a piece, above 0; got {chunk_s}")
     longest = max(config.hop_length, round(chunk_s * config.sample_rate))
     pieces = math.ceil(samples / longest)
-    return math.ceil(samples / pieces / config.hop_length) * config.hop_length
+    hops = samples / config.hop_length + 2 * (config.win_length / config.hop_length - 1)
+    return math.ceil(hops / pieces) * config.hop_length
 
 
 def _describe(path: Path) -> tuple[int, int, int]:
@@ -260,17 +212,6 @@ def _describe(path: Path) -> tuple[int, int, int]:
     next(read_blocks(path, 1))  # says what is wrong with it, if anything is
     info = soundfile.info(path)
     return info.samplerate, info.channels, info.frames
-
-
-def _check_output(path: Path, source: Path) -> None:
-    if path.suffix.lower() not in _FORMATS:
-        raise UserError(f"{path}: the output is .wav, .flac or .ogg, not {path.suffix or 'bare'!r}")
-    if path.exists() and path.samefile(source):
-        raise UserError(f"{path} is the input; name another file for the output")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: make the folder {path.parent} first, name a file")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {path}: the folder {path.parent} is not writable")
 
 
 def _check_rate(path: Path, rate: int, own_rate: int) -> None:
@@ -294,37 +235,6 @@ def _load(weights: Path | None, device: str) -> FRCRN:
         reason = str(error).partition("\n")[0]
         raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None
     return FRCRN.from_pretrained(weights or DEFAULT_WEIGHTS).folded().to(device)
-
-
-def _write(
-    path: Path, blocks: Iterable[Tensor], sample_rate: int, channels: int, samples: int
-) -> int:
-    """Write the first ``samples`` of a stream, all or nothing; return how many were clipped."""
-    import soundfile
-
-    kind, encoding = _FORMATS[path.suffix.lower()]
-    if kind == "WAV" and 4 * channels * samples > _WAV_BYTES:
-        kind = "RF64"
-    clipped, left = 0, samples
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with soundfile.SoundFile(
-            partial, "w", sample_rate, channels, encoding, format=kind
-        ) as file:
-            for block in blocks:
-                block = block[:, :left]  # back at its own rate a file has up to a few samples more
-                left -= block.shape[1]
-                if encoding != "FLOAT":
-                    clipped += int((block.abs() > 1).sum())
-                    block = block.clamp(-1, 1)
-                for part in block.split(_WRITE_BLOCK, 1):
-                    file.write(part.T.numpy())
-        os.replace(partial, path)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"cannot write {path}: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return clipped
 
 
 def _with_progress(blocks: Iterable[Tensor], total: int) -> Iterator[Tensor]:

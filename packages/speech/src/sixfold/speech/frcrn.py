@@ -107,7 +107,7 @@ class FRCRN(nn.Module):
     """Estimate clean speech from noisy speech (batch, time) at 16 kHz: ``model(noisy).waveform``.
 
     The waveform is as long as the input, which should be at the level of the training data: see
-    `sixfold.speech.audio.normalise`.
+    `sixfold.speech.audio.level_gain`.
     """
 
     def __init__(self, config: FRCRNConfig | None = None) -> None:
@@ -126,7 +126,7 @@ class FRCRN(nn.Module):
         """
         return cast(FRCRN, from_pretrained(path, SYSTEM))
 
-    def forward(self, noisy: Float[Tensor, "batch time"]) -> Estimate:
+    def forward(self, noisy: Tensor) -> Estimate:
         self.check(noisy)
         window, hop, time = self.config.win_length, self.config.hop_length, noisy.shape[1]
         frames = max(1, math.ceil((time - window) / hop) + 1)

@@ -11,6 +11,7 @@ from sixfold.core.data import Dataset
 from sixfold.speech import metrics
 from sixfold.speech.audio import write_audio
 from sixfold.speech.data import DataConfig, Mixtures, prepare, read_test
+from sixfold.speech.enhance import enhance
 from sixfold.speech.frcrn import FRCRN
 from sixfold.speech.losses import frcrn_loss as loss
 from sixfold.speech.recordings import DATASETS, SAMPLE_RATE
@@ -61,12 +62,13 @@ def evaluate(model: FRCRN | None, folder: Path, samples: Path | None) -> dict[st
 
 METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "si_sdr": metrics.si_sdr,
-    "pesq_wb": lambda estimate, clean: metrics.pesq(estimate, clean, SAMPLE_RATE, mode="wb"),
+    "pesq_wb": lambda estimate, clean: metrics.pesq(estimate, clean, SAMPLE_RATE, "wb"),
     "stoi": lambda estimate, clean: metrics.stoi(estimate, clean, SAMPLE_RATE),
-    "dnsmos": lambda estimate, clean: metrics.dnsmos(estimate, SAMPLE_RATE)["ovrl_mos"],
+    # DNSMOS takes what a file can hold
+    "dnsmos": lambda estimate, clean: metrics.dnsmos(estimate.clamp(-1, 1), SAMPLE_RATE)["ovrl"],
 }
 
 
 def _enhance(model: FRCRN, noisy: Tensor) -> Tensor:
     # clip by clip: squeeze-and-excitation pools over each
-    return torch.cat([model(clip[None]).waveform for clip in noisy])
+    return torch.cat([enhance(model, clip[None]) for clip in noisy])

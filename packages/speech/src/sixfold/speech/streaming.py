@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sixfold.core import UserError
+from sixfold.speech.audio import check_finite
 from sixfold.speech.complex_layers import Cache
 from sixfold.speech.frcrn import FRCRN
 
@@ -102,8 +103,6 @@ class Streamer:
         """Turn whole frames into samples; only a hop for each frame is finished."""
         spectrum = self.model.spectrum(noisy)
         mask = self.model.mask(spectrum, self._cache)
-        if spectrum.shape[-1] > 1:  # views of maps of many frames would keep all of them
-            self._cache = {owner: past.clone() for owner, past in self._cache.items()}
         noisy_bins, mask_bins = (
             torch.view_as_complex(x.movedim(1, -1).contiguous()) for x in (spectrum, mask)
         )
@@ -126,5 +125,4 @@ class Streamer:
             )
         if not samples.is_floating_point():
             raise UserError(f"a stream takes float samples within ±1, got {samples.dtype}")
-        if bad := int((~samples.isfinite()).sum()):
-            raise UserError(f"{bad} of {samples.numel()} pushed samples are NaN or infinite")
+        check_finite("what was pushed", samples)

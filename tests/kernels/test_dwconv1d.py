@@ -1,0 +1,222 @@
+"""The depthwise convolution against its formula, in values, gradients, memory and graphs."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from sixfold.kernels import dwconv1d
+
+Sizes = tuple[tuple[int, ...], int, tuple[int, int], int, bool]
+SIZES: list[Sizes] = [  # x, taps, padding, dilation, residual
+    ((2, 9, 5), 3, (1, 1), 1, True),
+    ((2, 40, 4), 17, (8, 8), 1, True),
+    ((1, 50, 3), 39, (19, 19), 1, False),
+    ((1, 7, 3), 20, (19, 0), 1, True),  # causal; fewer steps than taps
+    ((2, 1, 4), 20, (19, 0), 1, True),  # one step
+    ((3, 11, 2), 4, (6, 0), 2, True),  # dilation, causal
+    ((2, 11, 2), 4, (0, 6), 2, True),  # looks ahead only
+    ((2, 12, 3), 5, (8, 8), 4, True),
+    ((2, 12, 3), 3, (1, 5), 3, True),  # no tap reads the present step
+    ((2, 12, 3), 3, (7, -1), 3, True),  # all taps read the past
+    ((2, 12, 3), 3, (-1, 3), 1, True),  # all taps read the future
+    ((2, 10, 3), 4, (0, 0), 1, False),
+    ((2, 10, 3), 4, (5, 1), 1, False),
+    ((2, 10, 3), 4, (1, 5), 1, False),
+    ((2, 10, 3), 3, (7, 6), 1, False),  # wider than the taps: the backward pass crops
+    ((2, 10, 3), 3, (-2, -1), 1, False),  # a crop
+    ((2, 10, 3), 3, (-2, 4), 1, False),
+    ((2, 10, 3), 1, (0, 0), 1, True),
+    ((1, 6, 1), 2, (1, 0), 5, False),
+    ((2, 6, 3, 4), 3, (2, 0), 1, True),  # one more axis
+    ((2, 6, 2, 3, 4), 4, (2, 2), 1, False),  # two more
+    ((2, 1, 3, 4), 2, (1, 0), 1, True),
+    ((0, 6, 3), 3, (2, 0), 1, True),  # no batch
+    ((2, 0, 3), 3, (2, 0), 1, True),  # no steps
+    ((2, 0, 3), 3, (2, 2), 1, False),  # none in, two out
+    ((2, 3, 3), 4, (0, 0), 1, False),  # none out
+    ((2, 5, 0, 3), 3, (2, 0), 1, True),
+]
+DTYPES = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (8e-3, 1.5e-2)}
+
+
+def naive_dwconv1d(x, weight, padding=(0, 0), dilation=1, residual=False):
+    """Sum the taps of the formula one by one."""
+    taps, time, left = weight.shape[-1], x.shape[1], padding[0]
+    steps = time + sum(padding) - dilation * (taps - 1)
+    rows = []
+    for t in range(steps):
+        row = x.new_zeros(x.shape[:1] + x.shape[2:])
+        for j in range(taps):
+            if 0 <= t + j * dilation - left < time:
+                row = row + weight[:, 0, j] * x[:, t + j * dilation - left]
+        rows.append(row)
+    empty = x.new_zeros(x.shape[0], 0, *x.shape[2:])
+    y = torch.stack(rows, 1) if rows else empty
+    return y + x if residual else y
+
+
+def draw(sizes: Sizes, dtype=torch.float64) -> tuple[Tensor, Tensor, dict]:
+    shape, taps, padding, dilation, residual = sizes
+    generator = torch.Generator().manual_seed(sum(shape) + taps)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    weight = torch.randn(shape[-1], 1, taps, generator=generator, dtype=torch.float64)
+    options = {"padding": padding, "dilation": dilation, "residual": residual}
+    return x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), options
+
+
+def gradients(y: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Pull back a cotangent that depends on the size alone."""
+    sent = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).cos().view(y.shape)
+    return torch.autograd.grad(y, inputs, sent.to(y.dtype), materialize_grads=True)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    scale = float(expected.detach().norm()) or 1.0
+    return float((found.double() - expected).detach().norm() / scale)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_values_and_gradients_are_those_of_the_formula(sizes):
+    x, weight, options = draw(sizes)
+    y, expected = dwconv1d(x, weight, **options), naive_dwconv1d(x, weight, **options)
+    assert error(y, expected) < 1e-12
+    if not expected.requires_grad:  # nothing came out
+        expected = expected + 0 * (x.sum() + weight.sum())
+    for found, wanted in zip(gradients(y, x, weight), gradients(expected, x, weight), strict=True):
+        assert error(found, wanted) < 1e-11
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", SIZES[1:8], ids=str)
+def test_rounding_is_that_of_the_number_format(sizes, dtype):
+    forward, backward = DTYPES[dtype]
+    x, weight, options = draw(sizes, dtype)
+    y = dwconv1d(x, weight, **options)
+    exact = [v.detach().double().requires_grad_() for v in (x, weight)]
+    expected = naive_dwconv1d(*exact, **options)
+    assert y.dtype == dtype
+    assert error(y, expected) < forward
+    pairs = zip(gradients(y, x, weight), gradients(expected, *exact), strict=True)
+    for found, wanted in pairs:
+        assert found.dtype == dtype
+        assert error(found, wanted) < backward
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[8], SIZES[12], SIZES[15], SIZES[19]], ids=str)
+def test_gradcheck(sizes):
+    x, weight, options = draw(sizes)
+    torch.autograd.gradcheck(lambda *v: dwconv1d(*v, **options), (x, weight), eps=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[8], SIZES[12], SIZES[19]], ids=str)
+def test_gradients_can_be_differentiated_again(sizes):
+    x, weight, options = draw(sizes)
+    torch.autograd.gradgradcheck(lambda *v: dwconv1d(*v, **options), (x, weight), atol=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[1], SIZES[12], SIZES[19]], ids=str)
+def test_memory_layout_does_not_matter(sizes):
+    x, weight, options = draw(sizes)
+    expected = dwconv1d(x, weight, **options)
+    wanted = gradients(expected, x, weight)
+    for other in (
+        x.transpose(0, -1).contiguous().transpose(0, -1),
+        torch.stack([x, x], -1)[..., 0],
+    ):
+        assert not other.is_contiguous()
+        strided = other.detach().requires_grad_()
+        y = dwconv1d(strided, weight.flip(-1).detach().flip(-1), **options)
+        torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+        for found, value in zip(
+            gradients(dwconv1d(strided, weight, **options), strided, weight), wanted, strict=True
+        ):
+            torch.testing.assert_close(found, value, rtol=1e-11, atol=1e-11)
+
+
+def test_autocast_trains():
+    """Under autocast the convolution runs in bfloat16, and each gradient has its input's dtype."""
+    x, weight, options = draw(SIZES[1], torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = dwconv1d(x, weight, **options)
+    exact = [v.detach().double().requires_grad_() for v in (x, weight)]
+    expected = naive_dwconv1d(*exact, **options)
+    assert error(y, expected) < 8e-3
+    for found, wanted in zip(gradients(y, x, weight), gradients(expected, *exact), strict=True):
+        assert found.dtype == torch.float32
+        assert error(found, wanted) < 1.5e-2
+
+
+def test_two_runs_agree_to_the_bit():
+    x, weight, options = draw(SIZES[1], torch.float32)
+    runs = [dwconv1d(x, weight, **options) for _ in range(2)]
+    assert torch.equal(*runs)
+    for first, second in zip(*(gradients(y, x, weight) for y in runs), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[8], SIZES[12], SIZES[21]], ids=str)
+def test_compiles_whole_with_its_backward(sizes, unchecked):
+    torch.compiler.reset()  # or the second size is traced again with symbols, which takes longer
+    x, weight, options = draw(sizes)
+    compiled = torch.compile(
+        lambda *v: dwconv1d(*v, **options), fullgraph=True, backend="aot_eager"
+    )
+    y, expected = compiled(x, weight), dwconv1d(x, weight, **options)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    for found, wanted in zip(gradients(y, x, weight), gradients(expected, x, weight), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+
+
+class Filter(torch.nn.Module):
+    def __init__(self, taps: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4, 1, taps))
+        self.reach = taps - 1
+
+    def forward(self, x):
+        return dwconv1d(x, self.weight, padding=(self.reach, 0), residual=True)
+
+
+def test_exports_with_any_batch_and_length(unchecked):
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time", min=2)
+    module = Filter(5)
+    program = torch.export.export(
+        module, (torch.randn(2, 9, 4),), dynamic_shapes=({0: batch, 1: time},)
+    )
+    assert {node.target.namespace for node in program.graph.nodes if node.op == "call_function"
+            if hasattr(node.target, "namespace")} == {"aten"}  # fmt: skip
+    for shape in ((3, 31, 4), (2, 3, 4)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program.module()(x), module(x))
+
+
+def test_forward_allocates_the_output_and_nothing_of_the_size_of_the_input():
+    x, weight = torch.randn(1, 4000, 64), torch.randn(64, 1, 17)
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+        y = dwconv1d(x, weight, padding=(8, 8), residual=True)
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in run.events())
+    size = y.nbytes
+    assert size <= allocated < 1.1 * size  # the weight, laid out anew, is the rest
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "options", "message"),
+    [
+        ((2, 9, 5), (4, 1, 3), {}, r"got x \(2, 9, 5\) and weight \(4, 1, 3\)"),
+        ((2, 9, 5), (5, 2, 3), {}, r"weight \(channels, 1, taps\), got .* weight \(5, 2, 3\)"),
+        ((2, 9, 5), (5, 3), {}, r"weight \(5, 3\)"),
+        ((9, 5), (5, 1, 3), {}, r"x should be \(batch, time, ..., channels\).*got x \(9, 5\)"),
+        (
+            (2, 3, 5),
+            (5, 1, 5),
+            {},
+            r"3 steps padded by \(0, 0\) give -1 with 5 taps of dilation 1$",
+        ),
+        ((2, 9, 5), (5, 1, 3), {"residual": True}, "give 7 .*residual needs as many out as in"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(shape, weight, options, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        dwconv1d(torch.zeros(shape), torch.zeros(weight), **options)
