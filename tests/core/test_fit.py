@@ -12,7 +12,7 @@ from torch import nn
 
 from sixfold.core import sampling
 from sixfold.core.config import UserError
-from sixfold.core.device import make_fabric
+from sixfold.core.device import numerics
 from sixfold.core.fit import Ema, FitConfig, Update, _Training, fit, key, make_optimizer
 from sixfold.core.run import Position, Run
 from sixfold.core.sampling import order, steps
@@ -51,7 +51,9 @@ def settings(**given):
 def train(folder, config, model=None, dataset=None, loss=squared, evaluate=None):
     model = linear() if model is None else model
     run = Run.open(folder, config, "test")
-    scores = fit(run, model, Table() if dataset is None else dataset, loss, config, seed=0, evaluate=evaluate)
+    scores = fit(
+        run, model, Table() if dataset is None else dataset, loss, config, seed=0, evaluate=evaluate
+    )
     return model, scores
 
 
@@ -99,7 +101,9 @@ def test_a_loss_with_a_count_is_divided_by_the_count_of_the_step(tmp_path, accum
     expected.backward()
     config = settings(steps=1, optimizer="sgd", learning_rate=1.0, accumulate=accumulate)
     trained, scores = train(tmp_path / "run", config, loss=weighted)
-    torch.testing.assert_close(trained.weight, model.weight - model.weight.grad)
+    gradient = model.weight.grad
+    assert gradient is not None
+    torch.testing.assert_close(trained.weight, model.weight - gradient)
     assert scores["loss"] == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -201,7 +205,7 @@ def test_ema_against_its_formula():
     for t in range(12):
         with torch.no_grad():
             model.weight.copy_(torch.tensor([t, t**2]))
-            model.num_batches_tracked.fill_(t)
+            model.get_buffer("num_batches_tracked").fill_(t)
         ema.update(model)
         decay = min(0.5, (1 + t) / (10 + t))
         expected = decay * expected + (1 - decay) * torch.tensor([t, t**2])
@@ -344,23 +348,22 @@ def test_training_stops_when_patience_is_over_and_ends_with_the_best_weights(tmp
 
 
 def test_a_plateau_reduces_the_rate_and_reloads(tmp_path):
-    scores, seen = iter([1.0, 2.0, 0.5]), []
+    scores, scored, used = iter([1.0, 2.0, 0.5]), [], []
 
     def evaluate(model):
-        seen.append(model.weight.detach().clone())
+        scored.append(model.weight.detach().clone())
         return {"loss": next(scores, 9.0)}
 
-    config = settings(
-        steps=3,
-        eval_every=1,
-        log_every=1,
-        best={},
-        schedule={"name": "plateau", "gamma": 0.5, "reload_best": True},
-        optimizer="sgd",
-        learning_rate=1e-30,  # the weights move by reloading only
-    )
-    train(tmp_path / "run", config, evaluate=evaluate)
-    assert column(tmp_path / "run", "learning_rate") == ["1e-30", "1e-30", "5e-31"]
+    def loss(model, batch):
+        used.append(model.weight.detach().clone())
+        return squared(model, batch)
+
+    schedule = {"name": "plateau", "gamma": 0.5, "reload_best": True}
+    config = settings(steps=3, eval_every=1, log_every=1, best={}, schedule=schedule)
+    train(tmp_path / "run", config, loss=loss, evaluate=evaluate)
+    assert column(tmp_path / "run", "learning_rate") == ["0.1", "0.1", "0.05"]
+    assert torch.equal(used[1], scored[0])
+    assert torch.equal(used[2], scored[0])  # and not scored[1], which was worse
 
 
 def test_evaluation_leaves_no_trace(tmp_path):
@@ -375,7 +378,8 @@ def test_evaluation_leaves_no_trace(tmp_path):
 
     alone, _ = train(tmp_path / "alone", settings(), model())
     scored, scores = train(tmp_path / "scored", settings(eval_every=1), model(), evaluate=evaluate)
-    assert torch.equal(alone[0].weight, scored[0].weight)
+    name = "0.weight"
+    assert torch.equal(alone.get_parameter(name), scored.get_parameter(name))
     assert len(set(column(tmp_path / "scored", "score"))) == 1  # the same randomness each time
     assert scores["score"] == pytest.approx(float(column(tmp_path / "scored", "score")[0]))
 
@@ -479,60 +483,49 @@ def test_importing_fit_imports_nothing_heavy_but_torch():
 
 
 @pytest.mark.slow
-def test_overhead_of_fit_per_step(tmp_path):
+def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
     """Less than 50 us a step and 50 us a logged value more than the bare loop."""
 
     class Ready(Table):
         def batch(self, indices):
             return {"x": self.x[indices], "y": self.x[indices, 0]}
 
-    table, count = Ready(4000), 3000
-    config = settings(steps=count, optimizer="sgd", clip=1e9, log_every=10**9, ckpt_seconds=None)
+    table, count, taken = Ready(4000), 2000, []
+    config = settings(steps=count, optimizer="sgd", clip=1e9, log_every=10**9)
+    logging = config.model_copy(update={"log_every": 1})
+    loop = _Training.loop
+
+    def timed(training, position):
+        began = time.perf_counter()
+        position = loop(training, position)
+        taken.append((time.perf_counter() - began) / count)
+        return position
 
     def bare():
-        model, generator = linear(), torch.Generator()
+        model, indices = linear(), order(4000, 0, 0)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         schedule = make_schedule(optimizer, ScheduleConfig(), count)
-        taken = []
-        indices = torch.randperm(4000, generator=generator).tolist()
-        for step in range(count):
+        with numerics(config):
             began = time.perf_counter()
-            at = step * 4 % 4000
-            squared(model, table.batch(indices[at : at + 4])).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            taken.append(time.perf_counter() - began)
-        return sum(taken) / count
+            for step in range(count):
+                at = step * 4 % 4000
+                squared(model, table.batch(indices[at : at + 4])).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+                optimizer.step()
+                schedule.step()  # type: ignore[call-arg]
+                optimizer.zero_grad(set_to_none=True)
+            return (time.perf_counter() - began) / count
 
-    def fitted(folder, config):
-        ready = linear()
-        run = Run.open(folder, config, "test")
-        training = []
-        original = _Training.loop
+    def fitted(name, config):
+        run = Run.open(tmp_path / name, config, "test")
+        fit(run, linear(), table, squared, config, seed=0)
+        return taken.pop()
 
-        def timed(self, position):
-            began = time.perf_counter()
-            try:
-                return original(self, position)
-            finally:
-                training.append(time.perf_counter() - began)
-
-        _Training.loop = timed
-        try:
-            fit(run, ready, table, squared, config, seed=0)
-        finally:
-            _Training.loop = original
-        return training[0] / count
-
-    make_fabric(config)  # the import is paid once
+    monkeypatch.setattr(_Training, "loop", timed)
     bare()
-    rounds = range(5)
-    alone = min(bare() for _ in rounds)
-    quiet = min(fitted(tmp_path / f"quiet{i}", config) for i in rounds)
-    logging = config.model_copy(update={"log_every": 1})
-    loud = min(fitted(tmp_path / f"loud{i}", logging) for i in rounds)
-    print(f"bare {alone * 1e6:.0f} us, fit {quiet * 1e6:.0f} us, logging {loud * 1e6:.0f} us")
-    assert quiet - alone < 50e-6
-    assert loud - alone < 50e-6 + 3 * 50e-6  # loss, gradient_norm, learning_rate
+    # in turns, and the least of each, because other work on the machine only ever adds
+    rounds = [(bare(), fitted(f"quiet{i}", config), fitted(f"loud{i}", logging)) for i in range(8)]
+    alone, quiet, loud = (min(times) * 1e6 for times in zip(*rounds, strict=True))
+    print(f"bare {alone:.0f} us, fit {quiet:.0f} us, logging three values {loud:.0f} us")
+    assert quiet - alone < 50
+    assert loud - alone < 50 + 3 * 50

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ class Server:
 
     def __init__(self, folder):
         self.log = folder / "log"
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             [sys.executable, str(HERE / "toys.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -45,8 +45,7 @@ def small_model(*middle):
 
 
 def train(folder, model, dataset, loss, evaluate=None, **settings):
-    settings = {"threads": 1, "log_every": 1, "ckpt_every": 5} | settings
-    config = FitConfig(**settings)
+    config = FitConfig.parse({"threads": 1, "log_every": 1, "ckpt_every": 5} | settings, "toy")
     run = Run.open(Path(folder), config, "toy")
     return fit(run, model, dataset, loss, config, seed=0, evaluate=evaluate)
 

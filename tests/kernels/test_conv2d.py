@@ -1,6 +1,7 @@
 """The convolution with its own weight gradient against the formula."""
 
 import itertools
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from sixfold.kernels import conv2d
 from sixfold.kernels.conv2d import PRODUCT_CHANNELS, _Conv2d
 
+MODULE = import_module(conv2d.__module__)  # the package gives the function this name
 SIZES = [  # x, out, kernel, stride, padding, groups
     ((2, 3, 9, 6), 4, (5, 2), (2, 1), (0, 1), 1),  # an encoder
     ((2, 3, 8, 6), 4, (5, 2), (2, 1), (0, 1), 1),  # a row that no tap reads
@@ -31,7 +33,7 @@ TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (8e-3, 1.5e-2)}
 @pytest.fixture(autouse=True)
 def products(monkeypatch):
     """Take the path of many channels with few."""
-    monkeypatch.setattr("sixfold.kernels.conv2d.PRODUCT_CHANNELS", 1)
+    monkeypatch.setattr(MODULE, "PRODUCT_CHANNELS", 1)
 
 
 def naive_conv2d(x, weight, bias, stride, padding, groups):
@@ -61,7 +63,7 @@ def draw(sizes, biased: bool, dtype=torch.float64):
 
 def gradients(y: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Pull back a cotangent that depends on the size alone."""
-    sent = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).cos().view(y.shape)
+    sent = torch.linspace(0, 2, y.numel(), dtype=torch.float64).cos().view(y.shape)
     return torch.autograd.grad(y, inputs, sent.to(y.dtype))
 
 
@@ -94,11 +96,15 @@ def test_rounding_is_that_of_the_number_format(sizes, dtype):
         assert error(found, wanted) < backward
 
 
-@pytest.mark.parametrize("sizes", [SIZES[3], SIZES[6]], ids=str)
+@pytest.mark.parametrize("sizes", [SIZES[4], SIZES[6]], ids=str)
 def test_gradcheck_once_and_twice(sizes):
     tensors, arguments = draw(sizes, True)
-    torch.autograd.gradcheck(lambda *v: conv2d(*arguments(v)), tensors, eps=1e-6, atol=1e-7)
-    torch.autograd.gradgradcheck(lambda *v: conv2d(*arguments(v)), tensors, atol=1e-7)
+    torch.autograd.gradcheck(
+        lambda *v: conv2d(*arguments(v)), tensors, eps=1e-6, atol=1e-7, fast_mode=True
+    )
+    torch.autograd.gradgradcheck(
+        lambda *v: conv2d(*arguments(v)), tensors, atol=1e-7, fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("sizes", [SIZES[0], SIZES[3]], ids=str)
@@ -165,7 +171,7 @@ def test_exports_with_any_batch_and_width(unchecked):
 
 
 def test_the_matrix_products_are_for_many_channels_in_training_only(monkeypatch):
-    monkeypatch.setattr("sixfold.kernels.conv2d.PRODUCT_CHANNELS", PRODUCT_CHANNELS)
+    monkeypatch.setattr(MODULE, "PRODUCT_CHANNELS", PRODUCT_CHANNELS)
 
     def own(channels: int, *, trained: bool = True) -> bool:
         """Say whether the backward pass is ours."""

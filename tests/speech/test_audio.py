@@ -8,7 +8,15 @@ import soundfile
 import torch
 
 from sixfold.core.config import UserError
-from sixfold.speech.audio import level_gain, read_audio, read_blocks, resample, write_audio
+from sixfold.speech.audio import (
+    level_gain,
+    read_audio,
+    read_blocks,
+    resample,
+    stream_gain,
+    write_audio,
+    write_blocks,
+)
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = 16000) -> torch.Tensor:
@@ -101,7 +109,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path):
         write_audio(tmp_path / "x.wav", torch.zeros(1, 0), 16000)
     with pytest.raises(UserError, match=r"shaped \(channels, time\), got \(1600,\)"):
         write_audio(tmp_path / "x.wav", tone(0.1), 16000)
-    with pytest.raises(UserError, match="does its folder exist"):
+    with pytest.raises(UserError, match=r"there is no folder .*none; make it first"):
         write_audio(tmp_path / "none" / "x.wav", tone(0.1)[None], 16000)
     assert list(tmp_path.iterdir()) == []
 
@@ -149,8 +157,25 @@ def test_level_follows_the_official_two_steps():
         torch.testing.assert_close(gain[0], first * second)
 
 
+def test_the_level_of_a_stream_is_that_of_the_whole():
+    noise = 0.1 * torch.randn(1, 5000, generator=torch.Generator().manual_seed(0))
+    growing = noise * torch.linspace(0, 20, 5000)
+    whole = torch.cat([noise, growing, torch.ones(1, 5000), torch.zeros(1, 5000)])
+    gain = stream_gain(lambda: iter(whole.split(777, 1)))
+    torch.testing.assert_close(gain, level_gain(whole).double())
+
+
 def test_level_of_silence_and_of_constant_power_is_finite():
     assert torch.equal(level_gain(torch.zeros(1, 100)) * torch.zeros(1, 100), torch.zeros(1, 100))
     square = torch.tensor([[0.5, -0.5] * 50])
     peak = float((level_gain(square) * square).abs().max())
     assert peak == pytest.approx(10 ** (-25 / 20), rel=1e-5)
+
+
+def test_clipped_samples_are_counted(tmp_path: Path):
+    blocks = [torch.tensor([[0.5, 1.5, -2.0]]), torch.tensor([[0.1, 3.0]])]
+    assert write_blocks(tmp_path / "loud.flac", blocks, 16_000, 1, 4) == 2
+    assert write_blocks(tmp_path / "loud.wav", blocks, 16_000, 1, 4) == 0
+    flac, wav = (read_audio(tmp_path / f"loud.{kind}")[0][0] for kind in ("flac", "wav"))
+    assert wav.tolist() == pytest.approx([0.5, 1.5, -2.0, 0.1])
+    assert flac.tolist() == pytest.approx([0.5, 1, -1, 0.1], abs=1e-6)

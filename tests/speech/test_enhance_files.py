@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, weights, monkeypatch):
             lambda: enhance.run(noisy, tmp_path / "out.wav", weights=weights, chunk_s=400 / 16_000)
         )
 
-    assert held(3200) < 1.05 * held(1600)
+    assert held(2400) < 1.05 * held(1200)
 
 
 def broken_files(folder):
@@ -136,11 +136,11 @@ def test_a_broken_input_is_refused_and_nothing_is_overwritten(tmp_path, weights)
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("missing/clean.wav", "make the folder .*missing first"),
-        ("noisy.wav/clean.wav", "make the folder .*noisy.wav first"),
+        ("missing/clean.wav", "there is no folder .*missing; make it first"),
+        ("noisy.wav/clean.wav", "there is no folder .*noisy.wav; make it first"),
         ("folder.wav", "name a file"),
-        ("clean.xyz", r"the output is \.wav, \.flac or \.ogg, not '\.xyz'"),
-        ("clean", "the output is"),
+        ("clean.xyz", r"write \.wav, \.flac or \.ogg, not '\.xyz'"),
+        ("clean", "not 'without suffix'"),
         ("noisy.wav", "is the input"),
         ("link.wav", "is the input"),
     ],
@@ -244,15 +244,6 @@ def test_what_stops_halfway_leaves_nothing(tmp_path, weights, monkeypatch, error
     assert calls == [1, 1, 1]  # the unfinished file was there, under another name
     assert sorted(tmp_path.iterdir()) == before
     assert clean.read_bytes() == b"of yesterday"
-
-
-def test_clipped_samples_are_counted(tmp_path, capsys):
-    blocks = [torch.tensor([[0.5, 1.5, -2.0]]), torch.tensor([[0.1, 3.0]])]
-    assert enhance._write(tmp_path / "loud.flac", blocks, 16_000, 1, 4) == 2
-    assert enhance._write(tmp_path / "loud.wav", blocks, 16_000, 1, 4) == 0
-    flac, wav = (audio.read_audio(tmp_path / f"loud.{kind}")[0][0] for kind in ("flac", "wav"))
-    assert wav.tolist() == pytest.approx([0.5, 1.5, -2.0, 0.1])
-    assert flac.tolist() == pytest.approx([0.5, 1, -1, 0.1], abs=1e-6)
 
 
 def test_a_long_job_says_how_far_it_is_in_a_log(monkeypatch, capsys):

@@ -146,9 +146,10 @@ class _Training:
     ) -> None:
         self.run, self.model, self.dataset, self.config = run, model, dataset, config
         self.loss, self.seed, self.scores = loss, seed, evaluate
-        self.fabric = make_fabric(config)
+        self.fabric, self.ranks = make_fabric(config), world_size()
         self.device = self.fabric.device
         self.forward = set_up(self.fabric, model, config)
+        self.backward = Tensor.backward if self.forward is model else self.fabric.backward
         self.optimizer = make_optimizer(model, config)
         self.update = Update(self.optimizer, config.clip)
         best = config.best or StopConfig()
@@ -225,16 +226,15 @@ class _Training:
             gave counts, the sums and, as ``#``, the count.
         """
         sums: dict[str, Tensor] = {}
-        micro_batches = zip(step.counts, step.batches, strict=False)  # batches go on for ever
+        micro_batches = zip(step.counts, step.batches, strict=False)  # batches may go on
         for number, (samples, batch) in enumerate(micro_batches, 1):
             with self._sync(last=number == len(step.counts)):
                 on_device = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
                 losses, count = _named(self.loss(self.forward, on_device))
                 # the sampler's share of the step; with counts the division comes at the end
                 weight = samples / step.samples if count is None else float(samples > 0)
-                scale = weight * world_size() / (1 if count is None else step.samples)
-                value = losses["loss"]
-                self.fabric.backward(value if scale == 1 else value * scale)
+                scale = weight * self.ranks / (1 if count is None else step.samples)
+                self.backward(losses["loss"] if scale == 1 else losses["loss"] * scale)
             if count is not None:
                 losses["#"] = torch.as_tensor(count, dtype=torch.float32, device=self.device)
             for name, part in losses.items():
@@ -242,9 +242,10 @@ class _Training:
                 sums[name] = sums[name] + part if name in sums else part
         if "#" in sums:
             sums["#"] = total(sums["#"])
+            scale = step.samples / sums["#"].item()
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
-                    parameter.grad.mul_(step.samples / sums["#"])
+                    parameter.grad.mul_(scale)
         return sums
 
     def reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -304,7 +305,7 @@ class _Training:
         return self.run.metrics
 
     def _sync(self, last: bool) -> AbstractContextManager:
-        if world_size() == 1 or last:
+        if self.ranks == 1 or last:
             return nullcontext()
         return self.fabric.no_backward_sync(self.forward)
 

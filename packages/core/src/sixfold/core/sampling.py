@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Step:
         after: The position once it is done.
         samples: Size of the global batch; smaller at the end of an epoch.
         counts: Samples of this rank in each micro-batch; 0 for a stand-in.
-        batches: The micro-batches, loaded as they are asked for.
+        batches: The micro-batches, loaded as they are asked for; may go on into the next step's.
     """
 
     after: Position
@@ -63,22 +64,15 @@ def steps(
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty")
-    parts = [batch, accumulate, seed, start]
-    keys = (
-        (step.epoch, indices)
-        for step, _, cuts in _plan(len(dataset), *parts)
-        for indices, _ in cuts
-    )
-    loaded = iter(_load(_Batches(dataset, seed), keys, workers))
-    for before, samples, cuts in _plan(len(dataset), *parts):
-        last = (before.batch + 1) * batch >= len(dataset)
-        after = Position(
-            before.phase,
-            before.epoch + last,
-            0 if last else before.batch + 1,
-            before.step + 1,
-        )
-        yield Step(after, samples, [count for _, count in cuts], loaded)
+    plan = partial(_plan, len(dataset), batch, accumulate, seed, start)
+    source = _Batches(dataset, seed)
+    loaded = iter(_load(source, plan(), workers)) if workers else None
+    for before, samples, cuts in plan():
+        epoch, last = before.epoch, (before.batch + 1) * batch >= len(dataset)
+        number = 0 if last else before.batch + 1
+        after = Position(before.phase, epoch + last, number, before.step + 1)
+        batches = (source[epoch, indices] for indices, _ in cuts) if loaded is None else loaded
+        yield Step(after, samples, [count for _, count in cuts], batches)
 
 
 def _plan(
@@ -86,12 +80,13 @@ def _plan(
 ) -> Iterator[tuple[Position, int, list[tuple[list[int], int]]]]:
     """Yield (position before the step, its samples, this rank's micro-batches of indices)."""
     step, epoch, first = start.step, start.epoch, start.batch
+    mine, ranks = rank(), world_size()
     while True:
         indices = order(length, seed, epoch)
         for number in range(first, -(-length // batch)):
-            mine = indices[number * batch : (number + 1) * batch]
-            cuts = share(mine, rank(), world_size(), accumulate)
-            yield Position(start.phase, epoch, number, step), len(mine), cuts
+            together = indices[number * batch : (number + 1) * batch]
+            cuts = share(together, mine, ranks, accumulate)
+            yield Position(start.phase, epoch, number, step), len(together), cuts
             step += 1
         epoch, first = epoch + 1, 0
 
@@ -114,13 +109,11 @@ class _Batches:
         return default_collate([self.dataset.sample(*pair) for pair in pairs])
 
 
-def _load(batches: _Batches, keys: Iterable, workers: int) -> Iterable[dict[str, Tensor]]:
-    if workers == 0:
-        return map(batches.__getitem__, keys)
+def _load(batches: _Batches, plan: Iterable[Any], workers: int) -> DataLoader:
     return DataLoader(
         batches,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=keys,
+        sampler=((before.epoch, indices) for before, _, cuts in plan for indices, _ in cuts),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it draws from the model's

@@ -59,7 +59,7 @@ def trimmed(blocks: Iterable[Tensor], margin: int, samples: int) -> Iterator[Ten
 def resampled(
     blocks: Iterable[Tensor], from_rate: int, to_rate: int, size: int
 ) -> Iterator[Tensor]:
-    """Change the sample rate of a stream, ``size`` samples at once, as `resample` does the whole."""
+    """Change the sample rate of a stream as `resample` does of the whole, ``size`` at once."""
     step = from_rate // math.gcd(from_rate, to_rate)  # samples that become a whole number of them
     reach = 72 * max(1.0, from_rate / to_rate) + step  # its filter has 68 zero crossings a side
     reach, size = (math.ceil(n / step) * step for n in (reach, size))

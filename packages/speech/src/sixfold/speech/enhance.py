@@ -145,10 +145,8 @@ def enhance_blocks(
         raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
     margin = model.config.win_length - model.config.hop_length
     piece = _piece_samples(samples, chunk_s, model.config)
-    enhanced = (_streamed if model.config.causal else _windowed)(
-        model, padded(blocks, margin), piece
-    )
-    return trimmed(enhanced, margin, samples)
+    enhance_all = _streamed if model.config.causal else _windowed
+    return trimmed(enhance_all(model, padded(blocks, margin), piece), margin, samples)
 
 
 def context(config: FRCRNConfig) -> tuple[int, int]:
