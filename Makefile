@@ -32,10 +32,10 @@ repro-%: .venv/.ready ## Reproduce one domain, e.g. make repro-speech
 
 .PHONY: test
 test: .venv/.ready ## Every quick test
-	@pytest -m "not slow"
+	@pytest -m "not slow and not wheels"
 
 test-%: .venv/.ready ## The quick tests of one domain, e.g. make test-speech
-	@pytest -m "not slow" tests/$*
+	@pytest -m "not slow and not wheels" tests/$*
 
 .PHONY: check
 check: .venv/.ready ## Format, lint, types, layout

@@ -7,6 +7,7 @@ convolution STFT, and transposes around its FSMN cells; it computes the same num
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from sixfold.speech.streaming import Streamer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "speech"))
-from plain_frcrn import Plain  # noqa: E402
+from plain_frcrn import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 COMMAND = "python benchmarks/frcrn.py"
 SECOND = 16_000
@@ -33,24 +34,28 @@ def speed(channels: int, batch: int, threads: int, repeats: int) -> list[dict]:
     """Compare forward passes and training steps on one second of audio."""
     torch.set_num_threads(threads)
     plain, fast = networks(channels)
+    parameters = [*plain.parameters(), *fast.parameters()]
     folded, noisy = fast.folded(), torch.randn(batch, SECOND) * 0.05
-    plain.eval()
 
     def forward(model) -> None:
         with torch.inference_mode():
             model(noisy)
 
-    def step(model) -> None:
-        for parameter in model.parameters():
+    def step(model: Callable, noisy: torch.Tensor) -> None:
+        """Take the gradient of the sum of squares of all that the network returns."""
+        for parameter in parameters:
             parameter.grad = None
-        sum(part.square().mean() for part in model(noisy)).backward()
+        torch.stack([part.square().mean() for part in model(noisy)]).sum().backward()
 
     rows = []
     for what, calls in {
-        "forward": {"plain": lambda: forward(plain), "sixfold": lambda: forward(folded.estimate)},
+        "forward": {
+            "plain": lambda: forward(plain.eval()),
+            "sixfold": lambda: forward(folded.estimate),
+        },
         "training step": {
-            "plain": lambda: step(plain.train()),
-            "sixfold": lambda: step_of(fast.train(), noisy),
+            "plain": lambda: step(plain.train(), noisy),
+            "sixfold": lambda: step(fast.train().estimate, noisy),
         },
     }.items():
         result = compare(calls, repeats, warmup=1)
@@ -70,13 +75,6 @@ def speed(channels: int, batch: int, threads: int, repeats: int) -> list[dict]:
         )
         print(rows[-1], flush=True)
     return rows
-
-
-def step_of(model: FRCRN, noisy: torch.Tensor) -> None:
-    """Take the gradient of the same sum of squares."""
-    for parameter in model.parameters():
-        parameter.grad = None
-    sum(part.square().mean() for part in model.estimate(noisy)).backward()
 
 
 def real_time(threads: int) -> dict:

@@ -291,6 +291,14 @@ def test_schedules_against_their_formulas(schedule, expected):
         assert rate(step) == pytest.approx(expected(step), abs=1e-12), step
 
 
+def test_the_loop_follows_the_schedule_and_logs_the_rate_of_the_step(tmp_path):
+    schedule = {"name": "cosine", "warmup": 0.25}
+    train(tmp_path / "run", settings(steps=8, log_every=1, schedule=schedule))
+    expected = [0.1 * factor(ScheduleConfig(**schedule), 8)(step) for step in range(8)]
+    rates = [float(rate) for rate in column(tmp_path / "run", "learning_rate")]
+    assert rates == pytest.approx(expected)
+
+
 def test_onecycle_is_torchs_and_ends_at_its_end():
     def rates(make, extra):
         optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1)
@@ -470,6 +478,20 @@ def test_settings_that_contradict_each_other_are_named(tmp_path, given, message)
         train(tmp_path / "run", settings(**given))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learn_rate": 1.0}, "did you mean 'learning_rate'"),
+        ({"schedule": {"name": "cosin"}}, "schedule.name"),
+        ({"steps": 0}, "steps"),
+        ({"best": {"patience": "two"}}, "best.patience"),
+    ],
+)
+def test_a_wrong_setting_is_named(given, message):
+    with pytest.raises(UserError, match=message):
+        FitConfig.parse({"steps": 4, "batch": 4, "learning_rate": 0.1} | given, "train")
+
+
 def test_an_empty_training_set_is_named(tmp_path):
     with pytest.raises(UserError, match="training set is empty"):
         train(tmp_path / "run", settings(), dataset=Table(length=0))
@@ -480,6 +502,16 @@ def test_importing_fit_imports_nothing_heavy_but_torch():
     code = f"import sys, sixfold.core.fit; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.compile
+def test_a_compiled_training_keeps_the_names_of_the_weights(tmp_path):
+    plain, _ = train(tmp_path / "plain", settings())
+    compiled, _ = train(tmp_path / "compiled", settings(compile=True))
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(compiled.weight, plain.weight)
+    assert compiled._compiled_call_impl is None
 
 
 @pytest.mark.slow

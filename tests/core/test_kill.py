@@ -75,7 +75,7 @@ def outcome(folder):
     files |= {path.name: path.read_bytes() for path in last.glob("*.safetensors")}
     state = json.loads((last / "state.json").read_text())
     state["objects"].get("progress", {}).pop("elapsed_s", None)
-    return files | {"state": json.dumps(state), "last": last.name}
+    return files | {"state": json.dumps(state, sort_keys=True), "last": last.name}
 
 
 def finish_and_compare(server, kind, folder, whole):

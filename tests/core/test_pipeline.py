@@ -12,7 +12,8 @@ from torch import nn
 
 from sixfold.core import Config, System, UserError, cli, system
 from sixfold.core.data import Dataset, File
-from sixfold.core.pipeline import Pipeline, join_curves, write_json
+from sixfold.core.pipeline import Pipeline, write_json
+from sixfold.core.stages import join_curves
 
 PARAMS = """
 data: {source: auto, points: 32}

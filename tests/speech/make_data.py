@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 DATA = Path(__file__).resolve().parent / "data" / "frcrn"
-CHANNELS, REDUCTION, SAMPLES, RATE = 4, 4, 2560, 16_000
+CHANNELS, REDUCTION, SAMPLES, RATE = 4, 4, 1600, 16_000
 GRADIENTS = ("encoder0.", "encoder4.", "decoder1.", "decoder6.", "fsmn.", "linear.")
 GRADIENTS += ("fsmn_enc0.", "fsmn_enc2.", "fsmn_dec4.", "se_layer_enc3.", "se_layer_dec5.")
 Spectrum = tuple[Tensor, Tensor]
@@ -65,8 +65,9 @@ def draw_norms(model: Plain, noisy: Tensor) -> None:
         model.train()(noisy)
     for norm in norms:
         norm.momentum = 0.1
-        norm.running_mean += 0.1 * torch.randn(norm.num_features)
-        norm.running_var *= 1 + 0.2 * torch.rand(norm.num_features)
+        mean, variance, _ = norm.buffers()
+        mean += 0.1 * torch.randn(norm.num_features)
+        variance *= 1 + 0.2 * torch.rand(norm.num_features)
 
 
 def record(model: Plain, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:

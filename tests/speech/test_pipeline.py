@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.core import pipeline as stages
+from sixfold.core import stages
 from sixfold.core.config import UserError
+from sixfold.core.pipeline import INPUT, Pipeline
 from sixfold.speech import recipe, report
 
 PARAMS = """
@@ -26,7 +27,7 @@ systems:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> stages.Pipeline:
+def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
     root = tmp_path_factory.mktemp("repository")
     folder = root / "pipelines" / "speech"
@@ -40,11 +41,11 @@ def done(tmp_path_factory) -> stages.Pipeline:
             dict(list(recipe.METRICS.items())[:1])
             | dict.fromkeys(list(recipe.METRICS)[1:], unavailable),
         )
-        pipeline = stages.Pipeline.find("speech")
+        pipeline = Pipeline.find("speech")
         stages.prepare(pipeline)
         for name in pipeline.params.systems:
             stages.train(pipeline, name)
-        for name in (stages.INPUT, *pipeline.params.systems):
+        for name in (INPUT, *pipeline.params.systems):
             stages.evaluate(pipeline, name)
         report.write_report(pipeline)
     return pipeline
@@ -110,7 +111,7 @@ def test_equal_time_is_read_when_the_faster_one_is_done():
 
 
 def test_nothing_prepared_is_an_error_that_says_so(done, tmp_path: Path):
-    empty = stages.Pipeline("speech", tmp_path / "pipelines" / "speech", done.params)
+    empty = Pipeline("speech", tmp_path / "pipelines" / "speech", done.params)
     with pytest.raises(UserError, match="sixfold prepare speech"):
         stages.train(empty, "frcrn")
     with pytest.raises(UserError, match="sixfold evaluate speech/input"):

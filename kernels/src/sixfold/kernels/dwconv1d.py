@@ -10,6 +10,8 @@ operator brings its backward: the input's gradient is the same call with the tap
 weight's is one multiply-and-sum per tap.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -131,4 +133,4 @@ def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: in
 
 def _flat(x: Tensor) -> Tensor:
     """View (batch, time, ..., channel) as (batch, time, rest, channel)."""
-    return x.reshape(*x.shape[:2], x.shape[2:-1].numel(), x.shape[-1])
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:-1]), x.shape[-1])

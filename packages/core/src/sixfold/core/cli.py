@@ -60,10 +60,10 @@ def prepare(domain: str, *, source_only: bool = False) -> None:
         domain: e.g. speech.
         source_only: Only decide and write down which source `auto` means on this machine.
     """
-    from sixfold.core import pipeline
+    from sixfold.core import stages
+    from sixfold.core.pipeline import Pipeline
 
-    found = pipeline.Pipeline.find(domain)
-    (pipeline.choose_source if source_only else pipeline.prepare)(found)
+    (stages.choose_source if source_only else stages.prepare)(Pipeline.find(domain))
 
 
 @app.command
@@ -73,10 +73,11 @@ def train(name: str) -> None:
     Args:
         name: domain/entry, e.g. speech/frcrn.
     """
-    from sixfold.core import pipeline
+    from sixfold.core import stages
+    from sixfold.core.pipeline import Pipeline
 
     domain, _, entry = name.partition("/")
-    pipeline.train(pipeline.Pipeline.find(domain), entry)
+    stages.train(Pipeline.find(domain), entry)
 
 
 @app.command
@@ -86,10 +87,11 @@ def evaluate(name: str) -> None:
     Args:
         name: domain/entry, e.g. speech/frcrn.
     """
-    from sixfold.core import pipeline
+    from sixfold.core import stages
+    from sixfold.core.pipeline import Pipeline
 
     domain, _, entry = name.partition("/")
-    pipeline.evaluate(pipeline.Pipeline.find(domain), entry)
+    stages.evaluate(Pipeline.find(domain), entry)
 
 
 @app.command

@@ -118,8 +118,7 @@ def machine() -> str:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         model = next((ln.partition(": ")[2] for ln in lines if ln.startswith("model name")), model)
     parts = [model, f"{os.cpu_count()} cores"]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
+    parts += [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     return ", ".join([*parts, f"torch {torch.__version__}"])
 
 

@@ -131,7 +131,7 @@ class FRCRN(nn.Module):
         window, hop, time = self.config.win_length, self.config.hop_length, noisy.shape[1]
         frames = max(1, math.ceil((time - window) / hop) + 1)
         estimate = self.estimate(functional.pad(noisy, (0, (frames - 1) * hop + window - time)))
-        return estimate._replace(waveform=estimate.waveform[:, :time])
+        return Estimate(estimate.waveform[:, :time], estimate.spectrum, estimate.mask)
 
     def estimate(self, noisy: Float[Tensor, "batch time"]) -> Estimate:
         """Enhance whole frames only, as the official network: up to a hop of the tail is lost.
@@ -433,7 +433,8 @@ def _check_transform(official: Mapping[str, Tensor], config: FRCRNConfig) -> Non
     window = Spectrum(config).window
     for key, expected in {"istft.window": window, "stft.weight": dft_kernel(config)}.items():
         stored = official.get(key, expected)
-        if not torch.allclose(stored.reshape(expected.shape), expected, atol=1e-4):
+        same = stored.numel() == expected.numel()
+        if not same or not torch.allclose(stored.view_as(expected), expected, atol=1e-4):
             raise UserError(
                 f"this FRCRN checkpoint's {key} is not that of a square-root Hann window of "
                 f"{config.win_length}; it was trained with another transform"

@@ -93,9 +93,9 @@ def write_report(pipeline: Pipeline) -> None:
 
 
 EQUAL = (
-    "Equal steps: the end of training. Equal time: each system at the moment when the faster one is "
-    "done. The learning rate falls only towards the end of training, so the slower one is read off "
-    "before its best part. The seconds per step are of the machine that trained."
+    "Equal steps: the end of training. Equal time: each system at the moment when the faster one "
+    "is done. The learning rate falls only towards the end of training, so the slower one is read "
+    "off before its best part. The seconds per step are of the machine that trained."
 )
 
 
