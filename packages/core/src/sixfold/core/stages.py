@@ -132,10 +132,6 @@ def join_curves(curves: list[tuple[int, str]]) -> str:
 
 def fingerprint(pipeline: Pipeline) -> str:
     """Hash the prepared data and the source of every module of sixfold that training imported."""
-    here = {
-        f"sixfold.core.{name}"
-        for name in ("cli", "pipeline", "stages", "report", "measure", "export")
-    }
     digest = hashlib.sha256((pipeline.prepared / "manifest.json").read_bytes())
     for name, module in sorted(sys.modules.items()):
         if (
