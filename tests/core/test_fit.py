@@ -528,9 +528,9 @@ def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
     loop = _Training.loop
 
     def timed(training, position):
-        began = time.perf_counter()
+        began = time.process_time()
         position = loop(training, position)
-        taken.append((time.perf_counter() - began) / count)
+        taken.append((time.process_time() - began) / count)
         return position
 
     def bare():
@@ -538,7 +538,7 @@ def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         schedule = make_schedule(optimizer, ScheduleConfig(), count)
         with numerics(config):
-            began = time.perf_counter()
+            began = time.process_time()
             for step in range(count):
                 at = step * 4 % 4000
                 squared(model, table.batch(indices[at : at + 4])).backward()
@@ -546,7 +546,7 @@ def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
                 optimizer.step()
                 schedule.step()  # type: ignore[call-arg]
                 optimizer.zero_grad(set_to_none=True)
-            return (time.perf_counter() - began) / count
+            return (time.process_time() - began) / count
 
     def fitted(name, config):
         run = Run.open(tmp_path / name, config, "test")
@@ -555,7 +555,7 @@ def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_Training, "loop", timed)
     bare()
-    # in turns, and the least of each, because other work on the machine only ever adds
+    # processor time, in turns, the least of each: other work on the machine only ever adds
     rounds = [(bare(), fitted(f"quiet{i}", config), fitted(f"loud{i}", logging)) for i in range(8)]
     alone, quiet, loud = (min(times) * 1e6 for times in zip(*rounds, strict=True))
     print(f"bare {alone:.0f} us, fit {quiet:.0f} us, logging three values {loud:.0f} us")

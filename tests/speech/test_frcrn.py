@@ -16,7 +16,6 @@ from sixfold.core.convert import save_pretrained
 from sixfold.core.export import export
 from sixfold.speech import FRCRN, PAPER, FRCRNConfig
 from sixfold.speech.frcrn import (
-    SYSTEM,
     MatrixSpectrum,
     Spectrum,
     convert,
@@ -28,6 +27,7 @@ from sixfold.speech.losses import estimate_losses, frcrn_loss
 PLAIN = runpy.run_path(str(Path(__file__).with_name("plain_frcrn.py")))
 MODULES = {"GAUSS_CHANNELS": "complex_conv", "PRODUCT_CHANNELS": "conv2d"}
 TINY = FRCRNConfig(channels=4, depth=4, n_fft=16, win_length=16, hop_length=8, reduction=2)
+UNUSED = ("encoder_memories.0.", "decoder_memories.1.", "encoder_gates.1.", "decoder_gates.0.")
 VARIANTS = {
     "without recurrence": {"frequency_recurrence": False},
     "without attention": {"attention": "none"},
@@ -108,11 +108,13 @@ def test_every_number_and_gradient_is_that_of_the_published_formulation(training
     plain, fast = plain_and_fast(seed=1, channels=6, reduction=3)
     plain.train(training)
     fast.train(training)
-    noisy, clean = speech_like(2, 2, 1600), speech_like(3, 2, 1600)
+    noisy, clean = speech_like(2, 2, 1280), speech_like(3, 2, 1280)
     expected, estimate = plain(noisy), fast.estimate(noisy)
     found = (estimate.spectrum.flatten(1, 2), estimate.waveform, estimate.mask.flatten(1, 2))
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * float(other.abs().max()))
+        torch.testing.assert_close(
+            one, other, rtol=1e-9, atol=1e-9 * float(other.detach().abs().max())
+        )
     wanted = plain_losses(expected, noisy, clean)
     losses = tuple(estimate_losses(estimate, noisy, clean, fast.config).values())
     torch.testing.assert_close(losses, wanted, rtol=1e-9, atol=0)
@@ -290,7 +292,8 @@ def test_what_cannot_be_enhanced_is_refused(noisy, message, unchecked):
 @pytest.mark.parametrize("time", [1, 7, 16, 17, 101])
 def test_the_length_is_kept(changes, time):
     model = tiny(**changes)
-    estimate = model(speech_like(0, 2, time).float())
+    with torch.no_grad():
+        estimate = model(speech_like(0, 2, time).float())
     assert estimate.waveform.shape == (2, time)
     assert estimate.waveform.isfinite().all()
     assert estimate.mask.shape == estimate.spectrum.shape
@@ -303,23 +306,10 @@ def test_every_variant_trains_and_what_is_unused_gets_no_gradient(changes):
     batch = {"noisy": speech_like(0, 2, 120).float(), "clean": speech_like(1, 2, 120).float()}
     torch.stack(list(frcrn_loss(model, batch).values())).sum().backward()
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, name
+        used = not any(part in name for part in UNUSED)
+        assert (parameter.grad is not None) == used, name
+        assert parameter.requires_grad == used
         assert parameter.grad is None or parameter.grad.isfinite().all()
-    unused = {
-        f"{part}.{index}."
-        for part, index in [
-            ("encoder_memories", 0),
-            ("decoder_memories", 1),
-            ("encoder_gates", 1),
-            ("decoder_gates", 0),
-        ]
-        if any(f".{part}.{index}." in name for name, _ in model.named_parameters())
-    }
-    if model.config.attention == "ccbam":
-        unused -= {"encoder_gates.1.", "decoder_gates.0."}
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    assert {part for part in unused if any(f".{part}" in name for name in frozen)} == unused
-    assert all(any(f".{part}" in name for part in unused) for name in frozen)
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
@@ -434,26 +424,24 @@ def test_compiles_whole(unchecked):
         torch.testing.assert_close(compiled(noisy), model(noisy))
 
 
-def check_export(folder: Path, formats: list[str]) -> None:
-    module, inputs, dynamic = exportable(tiny())
-    report = export(module, inputs, folder, formats, dynamic)
-    for name in formats:
-        assert max(report[name]["max_abs_error"].values()) < 1e-4
-
-
-def test_exports_for_torch(tmp_path, unchecked):
-    check_export(tmp_path / "export", ["torch_export"])
+def test_exports_with_any_batch_and_length(unchecked):
+    model = tiny(unets=1, attention="none")
+    module, inputs, dynamic = exportable(model)
     noisy = speech_like(0, 3, 216).float()
-    program = torch.export.load(tmp_path / "export" / "model.pt2").module()
     with torch.no_grad():
-        torch.testing.assert_close(program(noisy), tiny()(noisy).waveform, rtol=0, atol=1e-5)
+        program = torch.export.export(
+            module.eval(),
+            inputs,
+            dynamic_shapes=dynamic,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        found = program.module()(noisy)
+        torch.testing.assert_close(found, model(noisy).waveform, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_exports_for_onnx(tmp_path, unchecked):
-    check_export(tmp_path / "export", ["torch_export", "onnx"])
-
-
-def test_the_system_is_what_the_package_lists():
-    assert SYSTEM.build is FRCRN
-    assert SYSTEM.convert is convert
+def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked):
+    module, inputs, dynamic = exportable(tiny())
+    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
+    for name in ("torch_export", "onnx"):
+        assert max(report[name]["max_abs_error"].values()) < 1e-4

@@ -70,14 +70,18 @@ def prepare(domain: str, *, source_only: bool = False) -> None:
 def train(name: str) -> None:
     """Train every seed of an entry of params.yaml; a run that was stopped goes on.
 
+    On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train <name>.
+
     Args:
         name: domain/entry, e.g. speech/frcrn.
     """
     from sixfold.core import stages
+    from sixfold.core.distributed import launch
     from sixfold.core.pipeline import Pipeline
 
     domain, _, entry = name.partition("/")
-    stages.train(Pipeline.find(domain), entry)
+    with launch():
+        stages.train(Pipeline.find(domain), entry)
 
 
 @app.command
@@ -162,3 +166,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("sixfold: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

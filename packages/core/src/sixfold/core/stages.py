@@ -14,6 +14,7 @@ from torch import nn
 from sixfold.core.config import UserError
 from sixfold.core.convert import from_pretrained, save_pretrained
 from sixfold.core.data import Dataset, available
+from sixfold.core.distributed import rank
 from sixfold.core.fit import fit, key
 from sixfold.core.pipeline import INPUT, Pipeline, Source, write_json
 from sixfold.core.report import write_text
@@ -72,9 +73,11 @@ def train(pipeline: Pipeline, name: str) -> None:
             fingerprint(pipeline),
         )
         fit(run, model, dataset, recipe.loss, settings, seed=seed)
-        save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
-        curves.append((seed, (run.folder / "curve.csv").read_text(encoding="utf-8")))
-    write_text(pipeline.folder / "curves" / f"{name}.csv", join_curves(curves))
+        if rank() == 0:
+            save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
+            curves.append((seed, (run.folder / "curve.csv").read_text(encoding="utf-8")))
+    if rank() == 0:
+        write_text(pipeline.folder / "curves" / f"{name}.csv", join_curves(curves))
     print(f"weights: {weights}")
 
 
@@ -124,7 +127,7 @@ def summary(scores: Mapping[str, Mapping[str, float | None]], metric: str, of: A
 
 
 def join_curves(curves: list[tuple[int, str]]) -> str:
-    """Put the curves of all seeds into one CSV with a column ``seed`` in front."""
+    """Put the curves of all seeds, which have the same columns, into one CSV led by ``seed``."""
     header = curves[0][1].splitlines()[0]
     rows = [f"{seed},{row}" for seed, text in curves for row in text.splitlines()[1:]]
     return "\n".join([f"seed,{header}", *rows, ""])
