@@ -71,7 +71,8 @@ def python(package, tmp_path_factory):
     folder = tmp_path_factory.mktemp(package.part) / "env"
     uv("venv", "--python", sys.executable, str(folder))
     python = folder / "bin" / "python"
-    uv("pip", "install", "--find-links", "dist", "--python", str(python), package.name)
+    fresh = [f"--refresh-package=sixfold-{part}" for part in package.parts]  # uv caches by version
+    uv("pip", "install", "--find-links", "dist", *fresh, "--python", str(python), package.name)
     yield python
     shutil.rmtree(folder)  # pytest would keep its gigabytes
 
@@ -104,6 +105,13 @@ def test_the_wheel_holds_every_file_and_no_other(package):
     assert inside == files(package)
     wanted = {"core": "report.html.j2", "speech": "checksums.csv"}.get(package.part, "__init__.py")
     assert f"sixfold/{package.part}/{wanted}" in inside
+
+
+def test_what_is_installed_is_what_the_wheel_holds(package, python):
+    (installed,) = python.parents[1].glob(f"lib/python*/site-packages/sixfold/{package.part}")
+    for name in files(package):
+        relative = Path(name).relative_to("sixfold", package.part)
+        assert (installed / relative).read_bytes() == (package.folder / "src" / name).read_bytes()
 
 
 def test_every_module_imports_and_no_sibling_is_there(package, python, tmp_path):

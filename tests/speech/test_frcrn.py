@@ -397,7 +397,7 @@ def test_training_lowers_the_loss():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[1] < losses[0]
     assert losses[-1] < losses[0] - 1
 
