@@ -46,17 +46,19 @@ class Progress:
         self.elapsed_s += seconds
         self.durations.append(seconds)
         if self._bar is not None:
-            text = f"loss {self.losses.get('loss', float('nan')):.4g}"
-            self._bar.update(self._task, completed=step, description=text)
+            self._bar.update(self._task, completed=step, description=self._loss())
         elif rank() == 0 and time.monotonic() - self._shown_at > LINE_EVERY_S:
             self._shown_at, median = time.monotonic(), self.median_s
-            loss = self.losses.get("loss", float("nan"))
             left = (self.steps - step) * median
             print(
-                f"step {step}/{self.steps}: loss {loss:.4g}, {median * 1e3:.3g} ms a step, "
+                f"step {step}/{self.steps}: {self._loss()}{median * 1e3:.3g} ms a step, "
                 f"{left:.0f} s left",
                 flush=True,
             )
+
+    def _loss(self) -> str:
+        """Say the last loss that was logged, once there is one."""
+        return f"loss {self.losses['loss']:.4g}, " if "loss" in self.losses else ""
 
     def stop(self) -> None:
         """Close the bar."""
