@@ -5,6 +5,8 @@ convolution, FSMN cells between transposes. Module names are the official checkp
 official state dict loads as it is.
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 DECODER_KERNELS = (2, 5, 5, 5, 6, 5, 5)
 
 
+@functools.cache
 def stft_kernels(n_fft: int = 640) -> tuple[Tensor, Tensor, Tensor]:
     """Return analysis and synthesis (n_fft + 2, 1, n_fft) and the window (n_fft,), float64."""
     window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+
 from sixfold.core import load_strict, rename
 from sixfold.core.convert import read_state_dict
-from sixfold.speech.frcrn import FRCRN, OFFICIAL, convert, dft_kernel
+from sixfold.speech.frcrn import FRCRN, OFFICIAL, UNet, convert, dft_kernel
 from sixfold.speech.losses import estimate_losses
-from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
@@ -140,6 +141,7 @@ def record(model: FRCRN) -> dict[str, Tensor]:
         "se_dec": "decoder_gates",
     }
     for name, unet in model.unets.items():
+        assert isinstance(unet, UNet)
         unet.register_forward_hook(keep(f"{name}_out"))
         unet.decoders[0].register_forward_pre_hook(keep_input(f"{name}_fsmn"))
         for official, ours in lists.items():
