@@ -308,6 +308,20 @@ def test_a_finished_run_says_so_and_keeps_its_metrics(tmp_path):
         again.load("model", held)
 
 
+def test_killed_as_soon_as_it_is_done_it_is_tidy_already(tmp_path, monkeypatch):
+    run = with_two_checkpoints(tmp_path / "run")
+
+    def write_and_die(name, values):
+        Run.write_json(run, name, values)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_json", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish({"score": 1.0})
+    assert (tmp_path / "run" / "DONE").is_file()
+    assert [path.name for path in (tmp_path / "run" / "ckpt").glob("step-*")] == ["step-00000002"]
+
+
 def test_a_run_that_saved_nothing_cannot_finish(tmp_path):
     with pytest.raises(ValueError, match="save the final state"):
         open_run(tmp_path / "run").finish({})

@@ -237,8 +237,8 @@ class Run:
         if self._saved is None:
             raise ValueError("save the final state before finishing the run")
         if rank() == 0:
+            self._prune(1)  # first: nobody tidies a folder that says DONE
             self.write_json("DONE", metrics)
-            self._prune(1)
         barrier()
         self.state, self.metrics = "done", dict(metrics)
 
