@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.core.config import UserError
-from sixfold.core.data import Dataset, File
+from sixfold.core.data import Dataset, File, available
 from sixfold.speech import data, recordings, synth
 from sixfold.speech.audio import level_gain, write_audio
 from sixfold.speech.data import DataConfig, Mixtures, mix, prepare, read_manifest, read_test
@@ -117,19 +117,20 @@ def test_real_recordings_are_read_resampled_and_sorted_to_speakers(
     assert len(test.noise["noise/ch08_sm001.wav"]) == math.ceil(RATE / 3)
 
 
-def test_auto_is_builtin_where_nothing_is_and_never_asks_the_network(
+def test_real_without_a_mirror_names_what_is_missing_and_never_asks_the_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path))
     monkeypatch.delenv("SIXFOLD_MIRROR", raising=False)
     monkeypatch.setattr("socket.socket", None)
-    assert data.source(DataConfig()) == "builtin"
-    assert data.source(DataConfig(source="real")) == "real"
+    assert not any(map(available, DATASETS.values()))
     with pytest.raises(UserError, match=r"asterisk_prompts_16k/.* cannot be downloaded"):
         prepare(DataConfig(), "real", tmp_path / "speech")
 
 
-def test_auto_is_real_where_every_set_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_sets_are_available_where_every_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for dataset in DATASETS.values():
         for file in dataset.files:
             path = tmp_path / dataset.name / file.path
@@ -137,10 +138,9 @@ def test_auto_is_real_where_every_set_is(tmp_path: Path, monkeypatch: pytest.Mon
             path.touch()
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIXFOLD_MIRROR", str(tmp_path))
-    assert data.source(DataConfig()) == "real"
-    assert data.source(DataConfig(source="builtin")) == "builtin"
+    assert all(map(available, DATASETS.values()))
     path.unlink()
-    assert data.source(DataConfig()) == "builtin"
+    assert not all(map(available, DATASETS.values()))
 
 
 @settings(deadline=None, max_examples=30)

@@ -23,9 +23,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sixfold.core.config import Config, UserError
-from sixfold.core.data import available
 from sixfold.speech.audio import level_gain
-from sixfold.speech.recordings import DATASETS, SAMPLE_RATE, Material, Source, credits, read
+from sixfold.speech.recordings import SAMPLE_RATE, Material, Source, credits, read
 
 
 class DataConfig(Config):
@@ -48,13 +47,6 @@ class DataConfig(Config):
     test_seconds: PositiveFloat = 2.5
     test_snr_db: tuple[float, float] = (0.0, 5.0)
     seed: int = 0
-
-
-def source(config: DataConfig) -> Source:
-    """Say which source `config` means on this machine now, without touching the network."""
-    if config.source != "auto":
-        return config.source
-    return "real" if all(map(available, DATASETS.values())) else "builtin"
 
 
 def prepare(config: DataConfig, source: Source, folder: Path) -> None:
