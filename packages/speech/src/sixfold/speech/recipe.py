@@ -13,7 +13,7 @@ from sixfold.speech.audio import write_audio
 from sixfold.speech.data import DataConfig, Mixtures, prepare, read_test
 from sixfold.speech.enhance import enhance
 from sixfold.speech.frcrn import FRCRN
-from sixfold.speech.losses import frcrn_loss as loss
+from sixfold.speech.losses import si_snr
 from sixfold.speech.recordings import DATASETS, SAMPLE_RATE
 from sixfold.speech.report import write_report as report
 
@@ -30,6 +30,16 @@ def datasets(data: DataConfig) -> list[Dataset]:
 def training_set(folder: Path, data: DataConfig) -> Mixtures:
     """Return the mixtures to train on."""
     return Mixtures(folder, data)
+
+
+def loss(model: FRCRN, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Train on SI-SNR alone.
+
+    The released loss (`sixfold.speech.losses.frcrn_loss`) adds 640 times the mask's squared error,
+    which outweighs SI-SNR for the few hundred steps of this budget: whether the waveform gets
+    better in them is then a matter of chance (test SI-SDR of -3.8 and of 10.5 dB were seen).
+    """
+    return {"si_snr": -si_snr(model(batch["noisy"]).waveform, batch["clean"]).mean()}
 
 
 def evaluate(model: FRCRN | None, folder: Path, samples: Path | None) -> dict[str, float | None]:
