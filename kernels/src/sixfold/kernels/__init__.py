@@ -10,7 +10,7 @@ from sixfold.kernels.complex_conv import (
     scaled_kernel,
     transposed_kernels,
 )
-from sixfold.kernels.conv2d import conv2d
+from sixfold.kernels.conv2d_weight import conv2d_weight
 from sixfold.kernels.dwconv1d import dwconv1d
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "complex_conv2d",
     "complex_conv_transpose2d",
     "complex_kernel",
-    "conv2d",
+    "conv2d_weight",
     "dwconv1d",
     "scaled_kernel",
     "transposed_kernels",

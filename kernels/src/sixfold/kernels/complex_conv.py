@@ -5,23 +5,32 @@ height, width). A complex kernel A + iB acts on it in one of two forms, both of 
 reads its input once and makes no interleaved copies:
 
 - the block form, the real kernel [[A, -B], [B, A]]: as many multiplications as four convolutions;
-- Gauss' form, three quarters of them: with s = A (re + im),
-  real = s - (A + B) im and imag = s + (B - A) re, a convolution in three groups.
+- Gauss' form, three quarters of them: with s = B (re + im),
+  real = (A + B) re - s and imag = (A - B) im + s, a convolution in three groups.
 
-Gauss' form pays where the multiplications dominate: from 64 channels on (measured, CPU). Two real
-convolutions with biases a and b, used crosswise, have the bias (a - b, a + b).
+Gauss' form pays where the multiplications dominate: from 64 channels on. Two real convolutions with
+biases a and b, used crosswise, have the bias (a - b, a + b).
+
+The operators bring their backward. It keeps the planar input alone, takes the weight's gradient
+from `conv2d_weight`, and of a transposed convolution, which the forward pass computes as two
+ordinary ones (even rows and odd), it takes both gradients from one strided convolution.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
-from sixfold.kernels.conv2d import conv2d
+from sixfold.kernels.conv2d_weight import conv2d_weight
 
 GAUSS_CHANNELS = 64
+PRODUCT_SIZE = 64 * 32  # weights of a tap from which `conv2d_weight` is the faster gradient here
+THIN_CHANNELS = 2  # up to so many outputs, a transposed convolution is a product and an overlap-add
 
 Planar = Float[Tensor, "batch _channels2 _height _width"]
 
@@ -46,9 +55,12 @@ def complex_conv2d(
     Raises:
         ValueError: x has other channels than the kernel reads.
     """
-    _check("complex_conv2d", x, real[0].shape[1])
-    kernel = complex_kernel(real[0], imag[0], [part.shape[1] // 2 for part in x])
-    return apply_kernel(x, kernel, complex_bias(real[1], imag[1]), stride, padding)
+    channels = _channels("complex_conv2d", x, real[0].shape[1])
+    kernel = complex_kernel(real[0], imag[0], channels)
+    bias = complex_bias(real[1], imag[1])
+    if kernel.is_cuda or len(kernel) < 3 * len(real[0]):  # block form: PyTorch's gradients are fast
+        return apply_kernel(x, kernel, bias, stride, padding)
+    return _GaussConv.apply(kernel, bias, stride, padding, *x)
 
 
 def complex_conv_transpose2d(
@@ -67,30 +79,32 @@ def complex_conv_transpose2d(
     Raises:
         ValueError: x has other channels than the kernel reads.
     """
-    _check("complex_conv_transpose2d", x, real[0].shape[0])
-    channels = [part.shape[1] // 2 for part in x]
-    kernels = transposed_kernels(real[0], imag[0], channels)
-    return apply_transposed(x, kernels, complex_bias(real[1], imag[1]))
+    channels = _channels("complex_conv_transpose2d", x, real[0].shape[0])
+    bias = complex_bias(real[1], imag[1])
+    if real[0].shape[1] <= THIN_CHANNELS:
+        return apply_transposed(x, transposed_kernels(real[0], imag[0], channels), bias)
+    kernel = complex_kernel(real[0], imag[0], channels, axis=0)
+    if kernel.is_cuda or kernel.shape[0] * kernel.shape[1] < PRODUCT_SIZE:
+        return apply_transposed(x, transposed_kernels(real[0], imag[0], channels), bias)
+    return _ConvTranspose.apply(kernel, bias, *x)
 
 
-def complex_kernel(real: Tensor, imag: Tensor, channels: Sequence[int]) -> Tensor:
+def complex_kernel(real: Tensor, imag: Tensor, channels: Sequence[int], axis: int = 1) -> Tensor:
     """Return the real kernel of a complex one, in the form that suits its size.
 
     Args:
         real: A, (out, in, height, width).
         imag: B, likewise.
         channels: Complex channels of each planar tensor that the input is made of.
+        axis: Where A has its inputs; 0 for the order of a transposed convolution.
 
     Returns:
-        Block form (2 out, 2 in, ...) or Gauss' form (3 out, in, ...), which `apply_kernel` tells
-        apart by the second size.
+        Block form, (2 out, 2 in, ...), or Gauss' form, whose first axis is three times and whose
+        second is as long as A's.
     """
-    if real.shape[1] >= GAUSS_CHANNELS:
-        return torch.cat([real, -(real + imag), imag - real])
-    columns = []
-    for a, b in zip(real.split(channels, 1), imag.split(channels, 1), strict=True):
-        columns += [torch.cat([a, b]), torch.cat([-b, a])]
-    return torch.cat(columns, 1)
+    if real.shape[axis] >= GAUSS_CHANNELS:
+        return torch.cat([imag, real + imag, real - imag])
+    return _block(real, imag, channels, axis)
 
 
 def complex_bias(real: Float[Tensor, " out"], imag: Float[Tensor, " out"]) -> Tensor:
@@ -116,17 +130,11 @@ def apply_kernel(
         padding: Zeros on both sides of height and width.
         scale: If the kernel went through `scaled_kernel`, the same scale.
     """
-    channels = sum(part.shape[1] for part in x)
-    if kernel.shape[1] == channels:
-        return conv2d(torch.cat(list(x), 1), kernel, bias, stride, padding)
-    halves = [part.chunk(2, 1) for part in x]
-    sums, re, im = [a + b for a, b in halves], [a for a, _ in halves], [b for _, b in halves]
+    if kernel.shape[1] == sum(part.shape[1] for part in x):
+        return functional.conv2d(torch.cat(list(x), 1), kernel, bias, stride, padding)
     bias = functional.pad(bias, (len(bias) // 2, 0))
-    y = conv2d(torch.cat(sums + im + re, 1), kernel, bias, stride, padding, groups=3)
-    y = y.permute(0, 2, 3, 1).unflatten(-1, (3, -1))
-    shared, own = y[..., :1, :], y[..., 1:, :]
-    y = own + shared if scale is None else torch.addcmul(own, shared, scale.view(2, -1))
-    return y.flatten(-2).permute(0, 3, 1, 2)
+    y = functional.conv2d(_spread(x), kernel, bias, stride, padding, groups=3)
+    return _merge(y, _signs(y) if scale is None else _signs(y) * scale.view(2, -1))
 
 
 def scaled_kernel(kernel: Tensor, scale: Float[Tensor, " out2"]) -> Tensor:
@@ -138,24 +146,22 @@ def scaled_kernel(kernel: Tensor, scale: Float[Tensor, " out2"]) -> Tensor:
     return torch.cat([kernel[:shared], kernel[shared:] * scale[:, None, None, None]])
 
 
-def transposed_kernels(
-    real: Tensor, imag: Tensor, channels: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def transposed_kernels(real: Tensor, imag: Tensor, channels: Sequence[int]) -> tuple[Tensor, ...]:
     """Return the kernels of the even and of the odd rows of a transposed convolution.
 
     Row 2q of the result sees only the taps 0, 2, ..., row 2q + 1 only 1, 3, ...: each is an
-    ordinary convolution, which CPUs run faster than the transposed one (1.2 times here).
+    ordinary convolution, which CPUs run faster than the transposed one. With so few outputs that
+    these would idle (`THIN_CHANNELS`), the one kernel of a matrix product is returned.
 
     Args:
         real: A, (in, out, height, width).
         imag: B, likewise.
         channels: Complex channels of each planar tensor that the input is made of.
     """
-    kernels = []
-    for first in (0, 1):
-        a, b = (w[:, :, first::2].flip(2, 3).transpose(0, 1) for w in (real, imag))
-        kernels.append(complex_kernel(a, b, channels))
-    return kernels[0], kernels[1]
+    if real.shape[1] <= THIN_CHANNELS:
+        return (_block(real, imag, channels, axis=0).transpose(0, 1),)
+    kernel = complex_kernel(real, imag, channels, axis=0)
+    return _rows(kernel, 3 if len(kernel) == 3 * len(real) else 1)
 
 
 def apply_transposed(
@@ -165,21 +171,155 @@ def apply_transposed(
 
     The arguments are those of `apply_kernel`.
     """
-    even, odd = (
-        apply_kernel(x, kernel, bias, padding=(kernel.shape[2] - 1, 0), scale=scale)
-        for kernel in kernels
-    )
-    missing = even.shape[2] - odd.shape[2]  # an odd number of taps gives one even row more
-    rows = [part.permute(0, 2, 3, 1) for part in (even, functional.pad(odd, (0, 0, 0, missing)))]
-    y = torch.stack(rows, 2).flatten(1, 2)
+    if len(kernels) == 1:
+        return _overlap_add(torch.cat(list(x), 1), kernels[0], bias)
+    if kernels[0].shape[1] == sum(part.shape[1] for part in x):
+        return _both_rows(torch.cat(list(x), 1), kernels, bias, None)
+    signs = _signs(x[0]) if scale is None else _signs(x[0]) * scale.view(2, -1)
+    return _both_rows(_spread(x), kernels, bias, signs)
+
+
+class _GaussConv(Function):
+    """`apply_kernel` in Gauss' form, with its backward."""
+
+    @staticmethod
+    def forward(ctx, kernel, bias, stride, padding, *x):
+        ctx.save_for_backward(kernel, *x)
+        ctx.stride, ctx.padding = stride, padding
+        return apply_kernel(x, kernel, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx, grad):  # under autocast each tensor may have its own dtype
+        kernel, *x = ctx.saved_tensors
+        seen, sent, grad_kernel, grads = _spread(x), _spread([grad], -1), None, [None] * len(x)
+        stride, padding = ctx.stride, ctx.padding
+        if any(ctx.needs_input_grad[4:]):
+            taps = kernel.to(sent.dtype)
+            back = conv2d_input(seen.shape, taps, sent, stride, padding, 1, 3)
+            grads = _parted(back, x, gauss=True)
+        if ctx.needs_input_grad[0]:
+            grad_kernel = conv2d_weight(seen.to(sent.dtype), kernel.shape, sent, stride, padding, 3)
+            grad_kernel = grad_kernel.to(kernel.dtype)
+        return grad_kernel, grad.sum((0, 2, 3)).to(kernel.dtype), None, None, *grads
+
+
+class _ConvTranspose(Function):
+    """`apply_transposed` with its backward, for a kernel in torch's order of a transposed one."""
+
+    @staticmethod
+    def forward(ctx, kernel, bias, *x):
+        ctx.save_for_backward(kernel, *x)
+        gauss = len(kernel) != sum(part.shape[1] for part in x)
+        return apply_transposed(x, _rows(kernel, 3 if gauss else 1), bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        kernel, *x = ctx.saved_tensors
+        gauss = len(kernel) != sum(part.shape[1] for part in x)
+        seen, sent = _gathered(x, gauss), _spread([grad], -1) if gauss else grad
+        grad_kernel, grads, groups = None, [None] * len(x), 3 if gauss else 1
+        stride, padding = (2, 1), (0, kernel.shape[3] - 1)
+        if any(ctx.needs_input_grad[2:]):
+            back = functional.conv2d(sent, kernel.to(sent.dtype), None, stride, padding, 1, groups)
+            grads = _parted(back, x, gauss=gauss)
+        if ctx.needs_input_grad[0]:
+            seen = seen.to(sent.dtype)
+            grad_kernel = conv2d_weight(sent, kernel.shape, seen, stride, padding, groups)
+            grad_kernel = grad_kernel.to(kernel.dtype)
+        return grad_kernel, grad.sum((0, 2, 3)).to(kernel.dtype), *grads
+
+
+def _gathered(x: Sequence[Tensor], gauss: bool) -> Tensor:
+    return _spread(x) if gauss else torch.cat(list(x), 1)
+
+
+def _parted(grad: Tensor, x: Sequence[Tensor], *, gauss: bool) -> list[Tensor]:
+    """Return the gradients of the parts that `_gathered` put together."""
+    if not gauss:
+        parts = zip(grad.split([part.shape[1] for part in x], 1), x, strict=True)
+        return [g.to(part.dtype) for g, part in parts]
+    count, first, grads = grad.shape[1] // 3, 0, []
+    for part in x:
+        own = slice(first, first + part.shape[1] // 2)
+        thirds = grad.unflatten(1, (3, count))[:, :, own]
+        grads.append(_merge(thirds, _signs(grad).abs()).to(part.dtype))
+        first = own.stop
+    return grads
+
+
+def _spread(x: Sequence[Tensor], sign: int = 1) -> Tensor:
+    """Return what Gauss' three groups read: im + sign re, re, im."""
+    halves = [part.chunk(2, 1) for part in x]
+    sums = [torch.add(im, re, alpha=sign) for re, im in halves]
+    return torch.cat([*sums, *(re for re, _ in halves), *(im for _, im in halves)], 1)
+
+
+def _merge(y: Tensor, signs: Tensor) -> Tensor:
+    """Combine what Gauss' three groups give, s, p and q: p + signs[0] s and q + signs[1] s.
+
+    The adjoint of `_spread`, for signs of sign and 1.
+    """
+    y = (y.unflatten(1, (3, -1)) if y.ndim == 4 else y).permute(0, 3, 4, 1, 2)
+    return torch.addcmul(y[..., 1:, :], y[..., :1, :], signs).flatten(-2).permute(0, 3, 1, 2)
+
+
+def _signs(like: Tensor) -> Tensor:
+    return like.new_tensor([[-1.0], [1.0]])
+
+
+def _block(real: Tensor, imag: Tensor, channels: Sequence[int], axis: int) -> Tensor:
+    blocks = []
+    for a, b in zip(real.split(channels, axis), imag.split(channels, axis), strict=True):
+        blocks += [torch.cat([a, b], 1 - axis), torch.cat([-b, a], 1 - axis)]
+    return torch.cat(blocks, axis)
+
+
+def _rows(kernel: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Return the ordinary kernels that give the even and the odd rows of a transposed one."""
+    ordinary = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3)
+    # flipped, the last tap of each set comes first
+    last = kernel.shape[2] - 1
+    return ordinary[:, :, last % 2 :: 2], ordinary[:, :, 1 - last % 2 :: 2]
+
+
+def _both_rows(
+    seen: Tensor, kernels: Sequence[Tensor], bias: Tensor, signs: Tensor | None
+) -> Tensor:
+    """Compute the even and the odd rows, and merge them if signs (of Gauss' form) are given."""
+    if signs is not None:
+        bias = functional.pad(bias, (len(bias) // 2, 0))
+    rows = []
+    for kernel in kernels:
+        padding = (kernel.shape[2] - 1, 0)
+        y = functional.conv2d(seen, kernel, bias, 1, padding, 1, 1 if signs is None else 3)
+        rows.append(y if signs is None else _merge(y, signs))
+    even, odd = (part.permute(0, 2, 3, 1) for part in rows)
+    missing = even.shape[1] - odd.shape[1]  # an odd number of taps gives one even row more
+    y = torch.stack([even, functional.pad(odd, (0, 0, 0, 0, 0, missing))], 2).flatten(1, 2)
     # Dense again, if need be: on a CPU batch norm trains six times slower on a tensor with gaps.
     return y[:, : y.shape[1] - missing].contiguous().permute(0, 3, 1, 2)
 
 
-def _check(name: str, x: Sequence[Tensor], channels: int) -> None:
+def _overlap_add(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Convolve, transposed, by one matrix product: what each position adds to its neighbours."""
+    out, _, height, width = kernel.shape
+    kernel = functional.pad(kernel, (0, 0, 0, height % 2)).unflatten(2, (-1, 2))
+    pairs, parts = kernel.shape[2], kernel.permute(1, 2, 4, 3, 0).flatten(1)
+    terms = (x.permute(0, 2, 3, 1) @ parts).permute(0, 3, 1, 2).contiguous()
+    y = torch.zeros((), dtype=x.dtype, device=x.device)
+    taps = itertools.product(range(pairs), range(width))
+    for (i, j), term in zip(taps, terms.split(2 * out, 1), strict=True):
+        y = y + functional.pad(term, (j + 1 - width, -j, i, pairs - 1 - i))
+    y = y.unflatten(1, (2, out)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # rows (pair, parity)
+    return y[:, :, : 2 * (x.shape[2] - 1) + height] + bias[:, None, None]
+
+
+def _channels(name: str, x: Sequence[Tensor], channels: int) -> list[int]:
+    """Return the complex channels of each part, which should be as many as the kernel reads."""
     if sum(part.shape[1] for part in x) != 2 * channels:
         shapes = ", ".join(str(tuple(part.shape)) for part in x)
         raise ValueError(
             f"{name}: the kernel reads {channels} complex channels, so x should have "
             f"{2 * channels} planar ones in all, got {shapes}"
         )
+    return [part.shape[1] // 2 for part in x]

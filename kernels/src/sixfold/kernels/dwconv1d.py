@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+CHUNK = 2**20  # numbers
+
 
 def dwconv1d(
     x: Float[Tensor, "batch time *rest channel"],
@@ -106,28 +108,34 @@ def _convolve(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: int) -> Tensor:
-    """Correlate x with the output's gradient, one tap and one item of the batch at a time.
+    """Correlate x with the output's gradient, one tap at a time, in chunks.
 
-    All products go through one buffer: fresh memory for each would cost more than the product.
-    A compiler fuses product and sum by itself, and a gradient to be differentiated again must
-    keep the products: both take all items at once and no buffer.
+    The products of a chunk go through one buffer that stays in the cache: fresh memory for each
+    would cost more than the product. A compiler fuses product and sum by itself, and a gradient to
+    be differentiated again must keep the products: both take everything at once and no buffer.
     """
     time, steps = x.shape[1], grad.shape[1]
     x, grad = _flat(x), _flat(grad)
-    whole = torch.compiler.is_compiling() or torch.is_grad_enabled()
-    items = [(x, grad)] if whole else zip(x.split(1), grad.split(1), strict=True)
-    buffer = None if whole else torch.empty_like(x[:1])
     total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
-    for item, sent in items:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        chunks, buffer = [(x, grad)], None
+    else:
+        items = max(1, CHUNK // max(1, x[0:1].numel()))
+        others = max(1, CHUNK // max(1, time * x.shape[-1]))
+        chunks = [
+            pair
+            for batch in zip(x.split(items), grad.split(items), strict=True)
+            for pair in zip(*(part.split(others, 2) for part in batch), strict=True)
+        ]
+        buffer = x.new_empty(chunks[0][0].numel())
+    for seen, sent in chunks:
         for tap in range(taps):
             shift = tap * dilation - left  # this tap of output step t reads x at t + shift
             first, last = max(0, -shift), min(steps, time - shift)
             if last > first:
-                seen, out = item[:, first + shift : last + shift], None
-                if buffer is not None:
-                    out = buffer[:, : last - first]
-                product = torch.mul(sent[:, first:last], seen, out=out)
-                total[tap] += product.sum((0, 1, 2), dtype=total.dtype)
+                a, b = sent[:, first:last], seen[:, first + shift : last + shift]
+                out = None if buffer is None else buffer[: a.numel()].view(a.shape)
+                total[tap] += torch.mul(a, b, out=out).sum((0, 1, 2), dtype=total.dtype)
     return total.t()[:, None]
 
 

@@ -17,6 +17,7 @@ from sixfold.kernels import (
     apply_transposed,
     complex_bias,
     complex_conv2d,
+    complex_conv_transpose2d,
     complex_kernel,
     dwconv1d,
     scaled_kernel,
@@ -55,7 +56,12 @@ class ComplexBlock(nn.Module):
         self.norm = nn.BatchNorm2d(2 * out)
 
     def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
-        x = _convolve(self, inputs, self.kernels(), self.bias(), cache)
+        inputs = _with_past(self, inputs, cache)
+        real, imag = (self.weight_re, self.bias_re), (self.weight_im, self.bias_im)
+        if self.transposed:
+            x = complex_conv_transpose2d(inputs, real, imag)
+        else:
+            x = complex_conv2d(inputs, real, imag, stride=(2, 1), padding=_padding(self))
         return functional.leaky_relu(self.norm(x))
 
     def kernels(self) -> tuple[Tensor, ...]:
@@ -86,17 +92,22 @@ class FoldedBlock(nn.Module):
         )
 
     def forward(self, *inputs: Tensor, cache: Cache | None = None) -> Tensor:
-        x = _convolve(self, inputs, tuple(self.kernels), self.bias, cache, self.scale)
+        inputs, kernels = _with_past(self, inputs, cache), tuple(self.kernels)
+        if self.transposed:
+            x = apply_transposed(inputs, kernels, self.bias, self.scale)
+        else:
+            x = apply_kernel(inputs, kernels[0], self.bias, (2, 1), _padding(self), self.scale)
         return functional.leaky_relu_(x)
 
 
-def _convolve(block, inputs, kernels, bias, cache: Cache | None, scale=None) -> Tensor:
-    if block.causal:
-        inputs = [with_past(x, 1, cache, (block, i)) for i, x in enumerate(inputs)]
-    if block.transposed:
-        return apply_transposed(inputs, kernels, bias, scale)
-    (kernel,), padding = kernels, (0, 0 if block.causal else 1)
-    return apply_kernel(inputs, kernel, bias, (2, 1), padding, scale)
+def _with_past(block, inputs: tuple[Tensor, ...], cache: Cache | None) -> tuple[Tensor, ...]:
+    if not block.causal:
+        return inputs
+    return tuple(with_past(x, 1, cache, (block, i)) for i, x in enumerate(inputs))
+
+
+def _padding(block) -> tuple[int, int]:
+    return (0, 0 if block.causal else 1)
 
 
 class ComplexFSMN(nn.Module):
