@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+CHUNK = 2**20  # numbers of the input in a chunk: its copies stay in the cache, and memory small
+
 
 def conv2d_weight(
     x: Float[Tensor, "batch in height width"],
@@ -33,24 +35,37 @@ def conv2d_weight(
         padding: As in torch, zeros on both sides of height and width.
         groups: As in torch.
     """
-    out, inputs, *kernel = shape
+    kernel, total = shape[2:], x.new_zeros(shape[2], shape[3], shape[0], shape[1])
+    rows = max(1, CHUNK // max(1, stride[0] * x[:, :, 0].numel()))  # of the output, in a chunk
+    for first, sent in zip(itertools.count(0, rows), grad.split(rows, 2), strict=False):
+        top = first * stride[0] - padding[0]
+        bottom = top + (sent.shape[2] - 1) * stride[0] + kernel[0]
+        seen = x[:, :, max(0, top) : bottom]
+        above, below = max(0, -top), max(0, bottom - x.shape[2])
+        sides = (padding[1], padding[1], above, below)
+        total += _products(functional.pad(seen, sides), sent, kernel, stride, groups)
+    return total.permute(2, 3, 0, 1)
+
+
+def _products(x: Tensor, grad: Tensor, kernel, stride, groups: int) -> Tensor:
+    """Return the weight's gradient (kh, kw, out, in_group) for an input with its padding."""
+    (out, *sizes), inputs = grad.shape[1:], x.shape[1] // groups
     # Rows and columns of a phase: enough for the taps of every position, and for all of x.
-    spans = [
-        max(g + (k - 1) // s, -(-(n + 2 * p) // s))
-        for g, k, s, n, p in zip(grad.shape[2:], kernel, stride, x.shape[2:], padding, strict=True)
-    ]
-    rests = [
-        s * span - n - p for s, span, n, p in zip(stride, spans, x.shape[2:], padding, strict=True)
-    ]
-    padded = functional.pad(x, (padding[1], rests[1], padding[0], rests[0])).permute(0, 2, 3, 1)
-    phases = padded.unflatten(2, (spans[1], stride[1])).unflatten(1, (spans[0], stride[0]))
+    height, width = (
+        max(g + (k - 1) // s, -(-n // s))
+        for g, k, s, n in zip(sizes, kernel, stride, x.shape[2:], strict=True)
+    )
+    below, right = stride[0] * height - x.shape[2], stride[1] * width - x.shape[3]
+    rows = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 0, right, 0, below))
+    phases = rows.unflatten(2, (width, stride[1])).unflatten(1, (height, stride[0]))
     phases = phases.permute(2, 4, 0, 1, 3, 5).reshape(*stride, -1, groups, inputs)
-    sent = grad.permute(0, 2, 3, 1)
-    sent = functional.pad(sent, (0, 0, 0, spans[1] - grad.shape[3], 0, spans[0] - grad.shape[2]))
+    sent = functional.pad(
+        grad.permute(0, 2, 3, 1), (0, 0, 0, width - sizes[1], 0, height - sizes[0])
+    )
     sent = sent.reshape(-1, groups, out // groups).permute(1, 2, 0)
     taps = []
     for i, j in itertools.product(*map(range, kernel)):
-        first = i // stride[0] * spans[1] + j // stride[1]
+        first = i // stride[0] * width + j // stride[1]
         seen = phases[i % stride[0], j % stride[1], first:].transpose(0, 1)
         taps.append(torch.bmm(sent[..., : seen.shape[1]], seen).reshape(out, inputs))
-    return torch.stack(taps, -1).view(shape)
+    return torch.stack(taps).unflatten(0, tuple(kernel))
