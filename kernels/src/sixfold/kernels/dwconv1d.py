@@ -5,7 +5,7 @@
 The usual way, ``conv1d`` between two transposes, copies the tensor twice and then runs a
 convolution that PyTorch does not vectorise over channels. Here the tensor is *viewed* as a
 channels-last image of height ``time``: x is read once, y is written once, nothing else moves.
-PyTorch's own gradient of that convolution is slow in the weight (2 to 7 times here), so the
+PyTorch's own gradient of that convolution is slow in the weight, so the
 operator brings its backward: the input's gradient is the same call with the taps reversed, the
 weight's is one multiply-and-sum per tap.
 """

@@ -36,8 +36,7 @@ def loss(model: FRCRN, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Train on SI-SNR alone.
 
     The released loss (`sixfold.speech.losses.frcrn_loss`) adds 640 times the mask's squared error,
-    which outweighs SI-SNR for the few hundred steps of this budget: whether the waveform gets
-    better in them is then a matter of chance (test SI-SDR of -3.8 and of 10.5 dB were seen).
+    which outweighs SI-SNR for the few hundred steps of this budget.
     """
     return {"si_snr": -si_snr(model(batch["noisy"]).waveform, batch["clean"]).mean()}
 
