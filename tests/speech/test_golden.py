@@ -187,7 +187,7 @@ def compare_gradients(
     own = {name: value.norm() for name, value in measured.items() if value is not None}
     assert own.keys() == {name for name, norm in norms.items() if norm >= 0}
     reach = dict.fromkeys(own, 0.0)
-    for seed in range(3):
+    for seed in range(5):
         load_strict(model, state, "the same weights")
         model.zero_grad()
         noise = torch.randn(tensors["input"].shape, generator=torch.Generator().manual_seed(seed))
