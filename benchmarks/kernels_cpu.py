@@ -28,7 +28,7 @@ from test_spectral_conv import (  # noqa: E402  # pyright: ignore[reportMissingI
 )
 
 COMMAND = "python benchmarks/kernels_cpu.py"
-SECONDS = 1.5  # about what the rounds of one comparison take
+SECONDS = 1.0  # about what the rounds of one comparison take
 FORWARD, TRAINING = "forward", "forward + backward"
 
 
@@ -253,6 +253,18 @@ def complex_conv2d() -> Iterator[Case]:
         )
 
 
+def gau_attention() -> Iterator[Case]:
+    """MossFormer2's attention: eight groups of 256 tokens, keys of 128, values of 1024."""
+    keys, values, group = (1, 2048, 128), (1, 2048, 1024), 256
+    yield Case(
+        "16",
+        "gau_attention, 2048 tokens, group 256, keys 128, values 1024",
+        tensors(*[keys] * 4, *[values] * 2),
+        lambda *tensors: plain.plain_gau_attention(*tensors, group),
+        lambda *tensors: kernels.gau_attention(*tensors, group=group),
+    )
+
+
 def spectral_conv() -> Iterator[Case]:
     """Fourier layers over space and time: fact 17, and the published LESnets at fewer channels."""
     for modes in ((8, 8, 8, 4), (12, 12, 12, 2)):
@@ -307,6 +319,7 @@ CASES: dict[str, Callable[[], Iterator[Case]]] = {
         layer_norm_cf,
         merged_ffn,
         complex_conv2d,
+        gau_attention,
         spectral_conv,
         les_residual_loss,
     )
@@ -372,14 +385,14 @@ def training(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
 
 
 def timed(calls: dict[str, Callable[[], Any]]) -> list[Comparison]:
-    """Let the calls take turns for about `SECONDS`, five times at least."""
+    """Let the calls take turns for about `SECONDS`, three times at least."""
     for call in calls.values():
         call()  # compiles
     start = time.perf_counter()
     for call in calls.values():
         call()
     once = time.perf_counter() - start
-    return compare(calls, repeats=min(50, max(5, int(SECONDS / once))), warmup=1)
+    return compare(calls, repeats=min(50, max(3, int(SECONDS / once))), warmup=0)
 
 
 def milliseconds(row: Comparison) -> str:

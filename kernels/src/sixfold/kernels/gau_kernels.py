@@ -18,6 +18,64 @@ TILES = [
 ]
 
 
+@jit
+def _place(tokens, GROUP: tl.constexpr):
+    """Return the batch, the first token of the group and the one past its last."""
+    groups = tl.cdiv(tokens, GROUP)
+    first = (tl.program_id(2) % groups) * GROUP
+    return (tl.program_id(2) // groups).to(tl.int64), first, tl.minimum(first + GROUP, tokens)
+
+
+@jit
+def _tile(pointer, rows, columns, end, width, UPCAST: tl.constexpr):
+    """Load a block of a row-major matrix, zeros outside."""
+    inside = (rows < end)[:, None] & (columns < width)[None, :]
+    place = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    tile = tl.load(pointer + place, mask=inside, other=0.0)
+    return tile.to(tl.float32) if UPCAST else tile
+
+
+@jit
+def _store(pointer, rows, columns, end, width, tile):
+    inside = (rows < end)[:, None] & (columns < width)[None, :]
+    place = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    tl.store(pointer + place, tile, mask=inside)
+
+
+@jit
+def _scores(
+    q,
+    k,
+    mask,
+    base,
+    rows,
+    keys,
+    end,
+    GROUP: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Return relu(S) of a block, zero where no attention goes."""
+    s = tl.maximum(tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1.0 / GROUP), 0.0)
+    if mask is not None:
+        seen = tl.load(mask + base + keys, mask=keys < end, other=0) != 0
+        s = tl.where(seen[None, :], s, 0.0)
+    if CAUSAL:
+        s = tl.where(keys[None, :] <= rows[:, None], s, 0.0)
+    return s
+
+
+@jit
+def _differentiate(att_v, att_u, own_v, own_u, sent, out, part, rows, columns, end, E):
+    """Write the gradients of att_v, att_u, v and u, the last two without what A sends them."""
+    gate = tl.sigmoid(att_v * own_u)
+    inner = sent * att_u * own_v * gate * (1.0 - gate)
+    _store(out, rows, columns, end, E, inner * own_u)
+    _store(out + part, rows, columns, end, E, sent * own_v * gate)
+    _store(out + 2 * part, rows, columns, end, E, sent * att_u * gate)
+    _store(out + 3 * part, rows, columns, end, E, inner * att_v)
+
+
 @autotune(TILES, key=["D", "E", "GROUP"])
 @jit
 def attend(
@@ -121,61 +179,3 @@ def score_gradients(
     out += padded * GROUP
     _store(out, rows, keys - first, first + GROUP, GROUP, s * s)
     _store(out + part * GROUP, rows, keys - first, first + GROUP, GROUP, 2.0 * s * sent)
-
-
-@jit
-def _place(tokens, GROUP: tl.constexpr):
-    """Return the batch, the first token of the group and the one past its last."""
-    groups = tl.cdiv(tokens, GROUP)
-    first = (tl.program_id(2) % groups) * GROUP
-    return (tl.program_id(2) // groups).to(tl.int64), first, tl.minimum(first + GROUP, tokens)
-
-
-@jit
-def _tile(pointer, rows, columns, end, width, UPCAST: tl.constexpr):
-    """Load a block of a row-major matrix, zeros outside."""
-    inside = (rows < end)[:, None] & (columns < width)[None, :]
-    place = rows.to(tl.int64)[:, None] * width + columns[None, :]
-    tile = tl.load(pointer + place, mask=inside, other=0.0)
-    return tile.to(tl.float32) if UPCAST else tile
-
-
-@jit
-def _store(pointer, rows, columns, end, width, tile):
-    inside = (rows < end)[:, None] & (columns < width)[None, :]
-    place = rows.to(tl.int64)[:, None] * width + columns[None, :]
-    tl.store(pointer + place, tile, mask=inside)
-
-
-@jit
-def _scores(
-    q,
-    k,
-    mask,
-    base,
-    rows,
-    keys,
-    end,
-    GROUP: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Return relu(S) of a block, zero where no attention goes."""
-    s = tl.maximum(tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1.0 / GROUP), 0.0)
-    if mask is not None:
-        seen = tl.load(mask + base + keys, mask=keys < end, other=0) != 0
-        s = tl.where(seen[None, :], s, 0.0)
-    if CAUSAL:
-        s = tl.where(keys[None, :] <= rows[:, None], s, 0.0)
-    return s
-
-
-@jit
-def _differentiate(att_v, att_u, own_v, own_u, sent, out, part, rows, columns, end, E):
-    """Write the gradients of att_v, att_u, v and u, the last two without what A sends them."""
-    gate = tl.sigmoid(att_v * own_u)
-    inner = sent * att_u * own_v * gate * (1.0 - gate)
-    _store(out, rows, columns, end, E, inner * own_u)
-    _store(out + part, rows, columns, end, E, sent * own_v * gate)
-    _store(out + 2 * part, rows, columns, end, E, sent * att_u * gate)
-    _store(out + 3 * part, rows, columns, end, E, inner * att_v)
