@@ -1,5 +1,7 @@
 """Operators that several systems share, one a file, each in its fastest plain-PyTorch form."""
 
+from sixfold.kernels.bilinear_fusion import bilinear_fusion
+from sixfold.kernels.complex_batch_norm import complex_batch_norm
 from sixfold.kernels.complex_conv import (
     apply_kernel,
     apply_transposed,
@@ -10,18 +12,72 @@ from sixfold.kernels.complex_conv import (
     scaled_kernel,
     transposed_kernels,
 )
+from sixfold.kernels.complex_linear import complex_linear
 from sixfold.kernels.conv2d_weight import conv2d_weight
+from sixfold.kernels.cross_epilogue import cross_epilogue
 from sixfold.kernels.dwconv1d import dwconv1d
+from sixfold.kernels.edge_conv import edge_conv, edge_conv_merge
+from sixfold.kernels.fdconv_basis import fdconv_basis, fdconv_mixture, frequency_groups
+from sixfold.kernels.fdconv_weight import fdconv_weight
+from sixfold.kernels.gau_attention import gau_attention
+from sixfold.kernels.graph import Graph
+from sixfold.kernels.layer_norm_cf import layer_norm_cf
+from sixfold.kernels.les_residual import les_residual, les_residual_loss
+from sixfold.kernels.lowpass2d import lowpass2d
+from sixfold.kernels.merged_ffn import merge_ffn, merged_ffn
+from sixfold.kernels.spectral_conv import merge_corners, spectral_conv
+from sixfold.kernels.spectral_derivatives import (
+    curl_hat,
+    dealias_mask,
+    div_hat,
+    grad_hat,
+    inverse_laplacian_hat,
+    irfft3,
+    project_div_free,
+    rfft3,
+    wavenumbers,
+)
+from sixfold.kernels.spmm import spmm
 
 __all__ = [
+    "Graph",
     "apply_kernel",
     "apply_transposed",
+    "bilinear_fusion",
+    "complex_batch_norm",
     "complex_bias",
     "complex_conv2d",
     "complex_conv_transpose2d",
     "complex_kernel",
+    "complex_linear",
     "conv2d_weight",
+    "cross_epilogue",
+    "curl_hat",
+    "dealias_mask",
+    "div_hat",
     "dwconv1d",
+    "edge_conv",
+    "edge_conv_merge",
+    "fdconv_basis",
+    "fdconv_mixture",
+    "fdconv_weight",
+    "frequency_groups",
+    "gau_attention",
+    "grad_hat",
+    "inverse_laplacian_hat",
+    "irfft3",
+    "layer_norm_cf",
+    "les_residual",
+    "les_residual_loss",
+    "lowpass2d",
+    "merge_corners",
+    "merge_ffn",
+    "merged_ffn",
+    "project_div_free",
+    "rfft3",
     "scaled_kernel",
+    "spectral_conv",
+    "spmm",
     "transposed_kernels",
+    "wavenumbers",
 ]

@@ -1,0 +1,175 @@
+"""A graph whose edges are sorted once, for the aggregations of `sixfold.kernels.spmm`."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+SEGMENT = 256  # edges; a longer row is cut into pieces, so that no program has much more to do
+
+
+@dataclass(frozen=True, eq=False)
+class Csr:
+    """Edges sorted by row, then by column; row i owns the edges rowptr[i] to rowptr[i + 1].
+
+    Args:
+        rowptr: Where each row's edges begin.
+        row: Of each edge.
+        col: Of each edge.
+        segments: At most `SEGMENT` edges of one row each: the row, the first edge, and the number
+            of its partial result, or -1 if it is the row's only one. Empty rows have one too.
+        long_rows: Rows of several segments: the row, its first partial result, and past its last.
+        partials: Partial results in all.
+    """
+
+    rowptr: Int[Tensor, " pointer"]
+    row: Int[Tensor, " edge"]
+    col: Int[Tensor, " edge"]
+    segments: Int[Tensor, "segment 3"]
+    long_rows: Int[Tensor, "long 3"]
+    partials: int
+
+    @classmethod
+    def from_sorted(cls, row: Int[Tensor, " edge"], col: Int[Tensor, " edge"], size: int) -> "Csr":
+        """Index sorted edges of a matrix with ``size`` rows."""
+        degree = torch.bincount(row, minlength=size)
+        rowptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+        pieces = degree.add(SEGMENT - 1).div(SEGMENT, rounding_mode="floor").clamp(min=1)
+        owner = torch.repeat_interleave(torch.arange(size, device=row.device), pieces)
+        piece = torch.arange(len(owner), device=row.device) - (pieces.cumsum(0) - pieces)[owner]
+        partial = (pieces > 1)[owner]
+        number = torch.where(partial, partial.cumsum(0) - 1, -1)
+        long = (pieces > 1).nonzero()[:, 0]
+        past = pieces[long].cumsum(0)
+        dtype = torch.int32 if max(size, len(row)) < 2**31 else torch.int64
+        segments = torch.stack([owner, rowptr[owner] + piece * SEGMENT, number], 1)
+        long_rows = torch.stack([long, past - pieces[long], past], 1)
+        return cls(
+            rowptr=rowptr.to(dtype),
+            row=row.to(dtype),
+            col=col.to(dtype),
+            segments=segments.to(dtype),
+            long_rows=long_rows.to(dtype),
+            partials=int(partial.sum()),
+        )
+
+    def to(self, device: torch.device | str) -> "Csr":
+        """Copy to a device."""
+        moved = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A directed graph, sorted by target for aggregation and by source for its gradient.
+
+    Edge values (weights, features) that go with it are in the order of ``by_target``:
+    ``values[graph.perm]`` for values in the order of the edge list. Edges that occur several times
+    stay apart. Indices are int32 as long as they fit.
+
+    Args:
+        by_target: Row = target, column = source.
+        by_source: Row = source, column = target.
+        perm: Place in the edge list of each edge.
+        order: Place in ``by_target`` of each edge of ``by_source``.
+    """
+
+    by_target: Csr
+    by_source: Csr
+    perm: Int[Tensor, " edge"]
+    order: Int[Tensor, " edge"]
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Int[Tensor, "2 edge"], num_nodes: int) -> "Graph":
+        """Sort an edge list: row 0 the sources, row 1 the targets, which receive.
+
+        Raises:
+            TypeError: the edge list does not hold integers.
+            ValueError: it has another shape, or names a node that is not there.
+        """
+        if edge_index.dtype not in (torch.int64, torch.int32):
+            raise TypeError(
+                f"Graph: edge_index should be int64 or int32, got {edge_index.dtype}; "
+                "pass edge_index.long()"
+            )
+        if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+            shape = tuple(edge_index.shape)
+            raise ValueError(
+                f"Graph: edge_index should be (2, edges), got {shape}"
+                + ("; pass edge_index.t()" if shape[1:] == (2,) else "")
+            )
+        if edge_index.numel():
+            least, most = (int(value) for value in edge_index.aminmax())
+            if least < 0 or most >= num_nodes:
+                mend = "mend the list" if least < 0 else f"pass num_nodes={most + 1}"
+                raise ValueError(
+                    f"Graph: edge_index names the nodes {least} to {most}, but {num_nodes} nodes "
+                    f"are 0 to {num_nodes - 1}; {mend}"
+                )
+        source, target = edge_index.long()
+        return cls._sorted(source, target, num_nodes, None)
+
+    @classmethod
+    def _sorted(cls, source: Tensor, target: Tensor, size: int, place: Tensor | None) -> "Graph":
+        perm = (target * size + source).argsort(stable=True)
+        row, col = target[perm], source[perm]
+        order = col.argsort(stable=True)
+        by_target = Csr.from_sorted(row, col, size)
+        by_source = Csr.from_sorted(col[order], row[order], size)
+        perm = perm if place is None else place[perm]
+        dtype = by_target.rowptr.dtype
+        return cls(by_target, by_source, perm.to(dtype), order.to(dtype))
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes, isolated ones included."""
+        return self.by_target.rowptr.shape[0] - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Edges, each as often as it occurs."""
+        return self.by_target.col.shape[0]
+
+    @property
+    def in_degree(self) -> Int[Tensor, " node"]:
+        """Edges that end at each node."""
+        return self.by_target.rowptr.diff()
+
+    def mean_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
+        """Return one over the in-degree of each edge's target."""
+        scale = self.in_degree.double().reciprocal().to(dtype)
+        return scale.index_select(0, self.by_target.row)
+
+    def symmetric_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
+        """Return D^-1/2 A D^-1/2 with the in-degrees D, the normalisation of a GCN; keep it.
+
+        For the usual D^-1/2 (A + I) D^-1/2 take it of `with_self_loops`. An edge from a node that
+        receives nothing has weight zero.
+        """
+        degree = self.in_degree.double()
+        scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
+        row, col = self.by_target.row, self.by_target.col
+        return (scale.index_select(0, row) * scale.index_select(0, col)).to(dtype)
+
+    def with_self_loops(self) -> "Graph":
+        """Give every node exactly one edge to itself; loops that are there are replaced.
+
+        In ``perm`` the loop of node i has the place ``num_edges + i``, as if the loops had been
+        appended to the edge list: ``torch.cat([values, loop_values])[graph.perm]``.
+        """
+        row, col = self.by_target.row.long(), self.by_target.col.long()
+        kept, nodes = row != col, torch.arange(self.num_nodes, device=row.device)
+        source, target = torch.cat([col[kept], nodes]), torch.cat([row[kept], nodes])
+        place = torch.cat([self.perm[kept].long(), nodes + self.num_edges])
+        return Graph._sorted(source, target, self.num_nodes, place)
+
+    def flipped(self) -> "Graph":
+        """Return the graph with every edge reversed."""
+        perm, order = self.perm[self.order], self.order.argsort().to(self.order.dtype)
+        return Graph(self.by_source, self.by_target, perm, order)
+
+    def to(self, device: torch.device | str) -> "Graph":
+        """Copy to a device."""
+        by_target, by_source = self.by_target.to(device), self.by_source.to(device)
+        return Graph(by_target, by_source, self.perm.to(device), self.order.to(device))

@@ -1,0 +1,126 @@
+"""Ideal low-pass filters of an image: keep the box |f_y| < t, |f_x| < t of its spectrum.
+
+FDConv's band modulation takes three such boxes of one image, usually by an FFT and three inverse
+ones. A box is an outer product, so the filter is separable: on the orthonormal real Fourier basis
+(1, cos, sin, cos, ...) of either axis it keeps the first few coefficients and drops the rest,
+
+    low = U_y[:, :a] (U_y^T x U_x)[:a, :b] U_x[:, :b]^T
+
+and boxes inside one another share the coefficients. That is matrix products with a few columns, in
+real numbers, in the input's own layout: no complex tensor, and each image is read once.
+
+The official code makes the masks on a grid of 64 x 64 and resizes them with nearest interpolation,
+so for other sizes a box differs a little from the exact one; and for most heights above 64 the
+rows +f and -f are not kept alike. Such a mask has no real basis; it takes the FFT.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+GRID = 64  # the official masks' size
+PRODUCT_SIZE = 128  # images above it take the FFT
+
+_bases: dict[tuple, Tensor] = {}
+
+
+def lowpass2d(
+    x: Float[Tensor, "*batch height width"], cutoffs: Sequence[float]
+) -> list[Float[Tensor, "*batch height width"]]:
+    """Return the image low-passed at each cutoff, in cycles per pixel (0.5 keeps nearly all).
+
+    Args:
+        x: Images. Their size is a constant in compiled and exported graphs.
+        cutoffs: Frequencies below ``cutoff + 1e-8`` are kept. The official code compares in
+            float32, so a cutoff of 0.25 keeps less than 0.25, one of 0.125 keeps 0.125 too.
+
+    Raises:
+        ValueError: a cutoff is negative, or the image has no pixels.
+    """
+    height, width = x.shape[-2:]
+    if min(height, width) < 1 or any(not cutoff >= 0 for cutoff in cutoffs):
+        raise ValueError(
+            f"lowpass2d: x should have pixels and cutoffs should be 0 or above, got x "
+            f"{tuple(x.shape)} and cutoffs {list(cutoffs)}"
+        )
+    if not cutoffs:
+        return []
+    boxes = [_box(int(height), int(width), float(cutoff)) for cutoff in cutoffs]
+    symmetric = all(rows[1:] == rows[:0:-1] for rows, _ in boxes)
+    if not symmetric or max(height, width) > PRODUCT_SIZE:
+        return _by_fft(x, boxes)
+    sizes = [
+        (_coefficients(sum(rows[: height // 2 + 1]), height), _coefficients(sum(columns), width))
+        for rows, columns in boxes
+    ]
+    vertical = _basis(height, max(a for a, _ in sizes), x)
+    horizontal = _basis(width, max(b for _, b in sizes), x)
+    spectrum = vertical.t() @ (x @ horizontal)
+    return [vertical[:, :a] @ (spectrum[..., :a, :b] @ horizontal[:, :b].t()) for a, b in sizes]
+
+
+def _by_fft(x: Tensor, boxes: Sequence[tuple[tuple[bool, ...], tuple[bool, ...]]]) -> list[Tensor]:
+    if x.numel() == 0:  # which the FFT refuses
+        return [torch.zeros_like(x) for _ in boxes]
+    wide = x if x.dtype == torch.float64 else x.float()  # there is no FFT of half precision
+    spectrum = torch.fft.rfft2(wide)
+    lows = []
+    for rows, columns in boxes:
+        row_mask, column_mask = (
+            torch.tensor(mask, dtype=wide.dtype, device=x.device) for mask in (rows, columns)
+        )
+        masked = spectrum * (row_mask[:, None] * column_mask)
+        lows.append(torch.fft.irfft2(masked, s=x.shape[-2:]).to(x.dtype))
+    return lows
+
+
+@torch.compiler.assume_constant_result
+def _box(height: int, width: int, cutoff: float) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Return the official mask of the rows, and of the columns of the half spectrum."""
+    limit = _float32(cutoff + 1e-8)
+    columns = [f / GRID < limit for f in range(GRID // 2 + 1)]
+    rows = columns + columns[-2:0:-1]
+    return _nearest(rows, height), _nearest(columns, width // 2 + 1)
+
+
+def _nearest(mask: list[bool], size: int) -> tuple[bool, ...]:
+    """Resize as torch's nearest interpolation does, whose arithmetic is in float32."""
+    step = _float32(len(mask) / size)
+    return tuple(mask[min(int(_float32(i * step)), len(mask) - 1)] for i in range(size))
+
+
+def _float32(value: float) -> float:
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def _coefficients(frequencies: int, size: int) -> int:
+    """Count cosines and sines of the lowest frequencies; the sine of the highest may vanish."""
+    return min(2 * frequencies - 1, size)
+
+
+def _basis(size: int, count: int, like: Tensor) -> Float[Tensor, "size count"]:
+    """Return the first columns of the real Fourier basis, kept for the next call."""
+    if torch.compiler.is_compiling():
+        return _real_fourier(size, count, like.device).to(like.dtype)
+    key = (size, count, like.dtype, like.device)
+    if (found := _bases.get(key)) is None:
+        with torch.inference_mode(False):  # or no later training could use it
+            found = _real_fourier(size, count, like.device).to(like.dtype)
+        if type(found) is Tensor:  # no tracer's stand-in
+            _bases[key] = found
+    return found
+
+
+def _real_fourier(size: int, count: int, device: torch.device) -> Tensor:
+    column = torch.arange(count, device=device)
+    frequency = (column + 1) // 2
+    # Whole turns are taken off in whole numbers: large angles would lose digits.
+    turns = (torch.arange(size, device=device)[:, None] * frequency) % size
+    angle = turns.double() * (2 * math.pi / size)
+    wave = torch.where((column == 0) | (column % 2 == 1), angle.cos(), angle.sin())
+    alone = (frequency == 0) | (2 * frequency == size)  # a cosine without its sine
+    return wave * torch.where(alone, 1.0, 2.0).double().div(size).sqrt()
