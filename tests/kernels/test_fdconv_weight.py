@@ -283,12 +283,12 @@ def test_second_derivatives_go_through_the_reference(case):
     ],
 )
 def test_sizes_that_do_not_fit_are_named(name, shape, unchecked):
-    basis, given = torch.zeros(4, 3, 5, 3, 3), {"attention": torch.zeros(2, 4)}
+    given: dict = {"attention": torch.zeros(2, 4), "basis": torch.zeros(4, 3, 5, 3, 3)}
     given[name] = torch.zeros(shape)
     numbers = r"\(" + ", ".join(map(str, shape)) + r"\)$"
     message = rf"a basis \(4, 3, 5, 3, 3\) and 2 samples need {name} \(2, .*\), got {numbers}"
     with pytest.raises(ValueError, match=message):
-        fdconv_weight(given.pop("attention"), basis, **given)
+        fdconv_weight(**given)
 
 
 def test_an_unknown_activation_is_named(unchecked):

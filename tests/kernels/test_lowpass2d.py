@@ -99,7 +99,8 @@ def test_all_sizes_take_the_path_that_the_lists_say(monkeypatch):
             lowpass2d(torch.zeros(shape), CUTOFFS)
 
 
-@pytest.mark.parametrize("size", [*range(1, 140), 200, 333])
+# At 164 and 328 the float32 arithmetic of the resize moves the edge of a mask.
+@pytest.mark.parametrize("size", [*range(1, 140), 164, 200, 328, 333])
 def test_masks_are_resized_as_torch_does(size):
     for cutoff in (*CUTOFFS, 0.3):
         rows, columns = LOWPASS2D._box(size, size, cutoff)

@@ -13,6 +13,12 @@ from sixfold.kernels import merge_corners, spectral_conv
 
 MODULE = import_module("sixfold.kernels.spectral_conv")  # the package gives a function this name
 FORMS = ("_by_matmul", "_by_fft")
+CORNERS = {  # as the published networks number their weights
+    1: [""],
+    2: ["+", "-"],
+    3: ["++", "-+", "+-", "--"],
+    4: ["+++", "-++", "+-+", "--+", "-+-", "++-", "+--", "---"],
+}
 Sizes = tuple[tuple[int, ...], tuple[int, ...]]
 DISJOINT: list[Sizes] = [  # points and modes of each axis
     ((6, 5, 7, 4), (2, 2, 3, 2)),
@@ -35,7 +41,7 @@ def naive_spectral_conv(x: Tensor, blocks: list[Tensor]) -> Tensor:
     axes = tuple(range(2, x.ndim))
     spectrum = torch.fft.rfftn(x, dim=axes)
     out = spectrum.new_zeros(x.shape[0], blocks[0].shape[1], *spectrum.shape[2:])
-    for signs, block in zip(MODULE.CORNERS[len(axes)], blocks, strict=True):
+    for signs, block in zip(CORNERS[len(axes)], blocks, strict=True):
         modes = block.shape[2:]
         ends = [
             slice(m) if s == "+" else slice(n - m, n)
@@ -52,7 +58,7 @@ def draw(sizes: Sizes, *, batch=2, channels=(2, 3), dtype=torch.float64) -> tupl
     x = torch.randn(batch, channels[0], *points, generator=generator, dtype=torch.float64)
     blocks = [
         torch.randn(*channels, *modes, 2, generator=generator, dtype=torch.float64).to(dtype)
-        for _ in MODULE.CORNERS[len(points)]
+        for _ in CORNERS[len(points)]
     ]
     return x.to(dtype), [torch.view_as_complex(block) for block in blocks]
 
@@ -85,7 +91,7 @@ def test_any_size_and_any_modes(data, axes, batch):
     modes.append(data.draw(st.integers(1, points[-1] // 2 + 1)))
     generator = torch.Generator().manual_seed(batch)
     x = torch.randn(batch, 2, *points, generator=generator, dtype=torch.float64)
-    corners = MODULE.CORNERS[axes]
+    corners = CORNERS[axes]
     blocks = [
         torch.randn(2, 1, *modes, generator=generator, dtype=torch.complex128) for _ in corners
     ]

@@ -1,8 +1,8 @@
 """Derivatives on a periodic grid, exact for its waves, as one matrix product an axis.
 
 A derivative by FFT is two transforms; along an axis of n points it is also a product with an n x n
-matrix, 2 n operations a point. Up to some 64 points that is faster: the fields stay real, in one
-layout, and each product reads its field once.
+matrix, 2 n operations a point. On coarse grids that is faster: the fields stay real, in one layout,
+and each product reads its field once.
 """
 
 import math
@@ -62,7 +62,7 @@ def _matrices(n: int, length: float) -> tuple[Tensor, Tensor, Tensor]:
     k = 2 * math.pi / length * mode
     angle = 2 * math.pi / n * (mode[:, None] * place % n)
     cos, sin = angle.cos() / n, angle.sin() / n
-    first = -torch.where(2 * mode.abs() == n, 0, k) @ sin
+    first = -k @ sin  # the sine of the Nyquist mode is zero at every place
     second, low = -k.square() @ cos, (3 * mode.abs() <= n).double() @ cos
     lag = (place[:, None] - place) % n
     return first[lag], second[lag], low[lag]

@@ -4,6 +4,7 @@ Without Triton an operator's file still imports: its kernels are then plain func
 calls. `SIXFOLD_KERNELS=reference` keeps every operator on its reference.
 """
 
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ def interpreted() -> bool:
 
 def jit(kernel: Callable[..., Any]) -> Any:
     """Compile a kernel with ``triton.jit`` if there is a Triton."""
-    return kernel if triton is None else triton.jit(kernel)
+    # Unwrapped, or a kernel that a type checker wrapped would see the globals of the checker.
+    return kernel if triton is None else triton.jit(inspect.unwrap(kernel))
 
 
 # Where the operators of the fused path are registered: their kernels run on a CPU if interpreted.

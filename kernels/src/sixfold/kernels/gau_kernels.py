@@ -14,7 +14,7 @@ from sixfold.kernels._dispatch import autotune, jit, tl
 TILES = [
     {"ROWS": 64, "KEYS": 64, "COLUMNS": 128, "num_warps": 8, "num_stages": 2},
     {"ROWS": 64, "KEYS": 32, "COLUMNS": 64, "num_warps": 4, "num_stages": 2},
-    {"ROWS": 128, "KEYS": 64, "COLUMNS": 128, "num_warps": 8, "num_stages": 2},
+    {"ROWS": 32, "KEYS": 32, "COLUMNS": 64, "num_warps": 4, "num_stages": 2},
 ]
 
 

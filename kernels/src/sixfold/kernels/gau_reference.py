@@ -34,15 +34,19 @@ def attend_reference(
         scores = scores.tril()
     if dropout:
         scores = functional.dropout(scores, dropout)
-    (batch, tokens, width), groups = v.shape, scores.shape[1]
-    near, far = scores.flatten(0, 1), spread(grouped(lin_q, group), memory_v)
+    far = spread(grouped(lin_q, group), memory_v)
+    att_v = _attention(scores, v, far, memory_v)
+    att_u = _attention(scores, u, far, memory_u)
+    return att_u * v * torch.sigmoid(att_v * u)
 
-    def attention(values: Tensor, memory: Tensor) -> Tensor:
-        own = grouped(values, group).flatten(0, 1)
-        whole = torch.baddbmm((far @ memory).reshape(own.shape), near, own)
-        return whole.view(batch, groups * group, width)[:, :tokens]
 
-    return attention(u, memory_u) * v * torch.sigmoid(attention(v, memory_v) * u)
+def _attention(scores: Tensor, values: Tensor, far: Tensor, memory: Tensor) -> Tensor:
+    """Add A times the values to what was read from the memory, in one product."""
+    (batch, tokens, width), (groups, group) = values.shape, scores.shape[1:3]
+    own = grouped(values, group).flatten(0, 1)
+    read = (far @ memory).reshape(own.shape)
+    whole = torch.baddbmm(read, scores.flatten(0, 1), own)
+    return whole.view(batch, groups * group, width)[:, :tokens]
 
 
 def grouped(x: Tensor, group: int) -> Tensor:

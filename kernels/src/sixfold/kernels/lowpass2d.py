@@ -53,9 +53,9 @@ def lowpass2d(
     symmetric = all(rows[1:] == rows[:0:-1] for rows, _ in boxes)
     if not symmetric or max(height, width) > PRODUCT_SIZE:
         return _by_fft(x, boxes)
+    # A frequency is a cosine and a sine, the mean is alone.
     sizes = [
-        (_coefficients(sum(rows[: height // 2 + 1]), height), _coefficients(sum(columns), width))
-        for rows, columns in boxes
+        (2 * sum(rows[: height // 2 + 1]) - 1, 2 * sum(columns) - 1) for rows, columns in boxes
     ]
     vertical = _basis(height, max(a for a, _ in sizes), x)
     horizontal = _basis(width, max(b for _, b in sizes), x)
@@ -95,11 +95,6 @@ def _nearest(mask: list[bool], size: int) -> tuple[bool, ...]:
 
 def _float32(value: float) -> float:
     return struct.unpack("f", struct.pack("f", value))[0]
-
-
-def _coefficients(frequencies: int, size: int) -> int:
-    """Count cosines and sines of the lowest frequencies; the sine of the highest may vanish."""
-    return min(2 * frequencies - 1, size)
 
 
 def _basis(size: int, count: int, like: Tensor) -> Float[Tensor, "size count"]:

@@ -109,7 +109,7 @@ def _largest(
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = feature < features
     best = tl.full((BLOCK,), -float("inf"), tl.float32)
-    found = tl.zeros((BLOCK,), tl.int32) + edges
+    found = tl.zeros((BLOCK,), edge.dtype) + edges
     empty = edge == end
     while edge < end:
         at = edge + tl.arange(0, EDGES)

@@ -1,0 +1,72 @@
+"""Compile Triton kernels for a GPU that need not be there; run by `test_compiled.py`.
+
+The interpreter forgives types that change in a loop and much else. Lengths of one are worth a try
+of their own: a launcher makes them constants. Prints the name of each kernel that compiled.
+"""
+
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sixfold.kernels import _dispatch, gau_kernels, spmm_max, spmm_sum
+
+TARGET = GPUTarget("cuda", 90, 32)
+
+
+def compile_kernel(kernel: Any, types: dict[str, str], constants: dict[str, object]) -> None:
+    """Compile with these types of arguments; those in neither dictionary are None."""
+    if isinstance(kernel, _dispatch._Tuned):
+        constants = {**constants, **{k: v for k, v in kernel.first.items() if k.isupper()}}
+        kernel = kernel.kernel
+    names = kernel.arg_names
+    assert not set(types) - set(names), kernel
+    types = {name: types.get(name, "constexpr") for name in names}
+    fixed = {
+        (i,): constants.get(name) for i, name in enumerate(names) if types[name] == "constexpr"
+    }
+    source = ASTSource(fn=kernel, signature=types, constexprs=fixed)
+    triton.compile(source, target=TARGET, options={"num_warps": 4})
+    print(kernel.__name__)
+
+
+def spmm(number: str, index: str, weighted: bool, features: int | None) -> None:
+    """Compile the kernels of a sparse product."""
+    graph = dict.fromkeys(("rowptr", "col"), index)
+    tile = {"EDGES": 16, "BLOCK": 16, "SEGMENT": 256, "WEIGHTED": weighted, "features": features}
+    size = {} if features else {"features": "i32"}
+    weight = {"weight": "*fp32"} if weighted else {}
+    total = {"y": number, "partials": "*fp32", **size}
+    of_edges = {**graph, **size, **weight}
+    compile_kernel(spmm_sum._sum, {"x": number, "segments": index, **total, **of_edges}, tile)
+    compile_kernel(spmm_sum._sum_partials, {"long_rows": index, **total}, tile)
+    rows = {"left": number, "right": number, "row": index, "col": index, "out": "*fp32"}
+    compile_kernel(spmm_sum._products, {**rows, **size, "edges": "i32"}, tile)
+    found = {"x": number, "y": number, "winner": index, "edges": "i32"}
+    compile_kernel(spmm_max._largest, {**found, **of_edges}, tile)
+    back = {"grad": number, "winner": index, "order": index, "out": number}
+    compile_kernel(spmm_max._route, {**back, **of_edges}, tile)
+
+
+def gau(number: str, causal: bool, masked: bool, tokens: int | None) -> None:
+    """Compile the kernels of the gated attention."""
+    sizes = {"D": 20, "WIDTH": 32, "E": 100, "GROUP": 70, "PRECISION": "ieee", "tokens": tokens}
+    sizes |= {"CAUSAL": causal, "UPCAST": False}
+    types: dict[str, str] = dict.fromkeys(("quad_q", "quad_k", "v", "u", "out"), number)
+    if masked:
+        types["mask"] = "*i1"
+    if not tokens:
+        types["tokens"] = "i32"
+    whole = {**types, **dict.fromkeys(("lin_q", "memory_v", "memory_u"), number)}
+    compile_kernel(gau_kernels.attend, whole, sizes)
+    compile_kernel(gau_kernels.attend, {**whole, "grad": number}, sizes)
+    compile_kernel(gau_kernels.score_gradients, {**types, "grad_att": number}, sizes)
+
+
+spmm("*fp32", "*i32", True, None)
+spmm("*bf16", "*i64", False, None)
+spmm("*fp16", "*i32", False, 1)
+gau("*bf16", False, False, None)
+gau("*fp16", True, True, None)
+gau("*bf16", True, True, 1)
