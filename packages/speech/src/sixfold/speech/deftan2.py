@@ -256,4 +256,5 @@ SYSTEM = System(
     build=DeFTAN2,
     convert=convert,
     published={"base": (DeFTAN2Config(), 3_997_988), "large": (LARGE, 7_712_804)},
+    run="sixfold.speech.multichannel:run",
 )

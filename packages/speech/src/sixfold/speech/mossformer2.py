@@ -319,6 +319,7 @@ SYSTEM = System(
     build=MossFormer2,
     convert=convert,
     published={"MossFormer2": (MossFormer2Config(), 55_735_410 - 16)},
+    run="sixfold.speech.separate:run",
 )
 MOSSFORMER = System(
     name="mossformer",
@@ -327,4 +328,5 @@ MOSSFORMER = System(
     build=MossFormer,
     convert=convert,
     published={"MossFormer(L)": (MossFormerConfig(), 42_101_850 - 16)},
+    run="sixfold.speech.separate:run",
 )
