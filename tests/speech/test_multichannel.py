@@ -38,7 +38,7 @@ def test_the_output_has_the_rate_and_length_of_the_input(tmp_path, weights, caps
 def test_another_array_is_refused_and_nothing_overwritten(tmp_path, weights):
     array = record(tmp_path / "array.wav", 3, 16_000, 500)
     before = array.read_bytes()
-    with pytest.raises(UserError, match="3 channels, .* trained for 2 microphones"):
+    with pytest.raises(UserError, match=r"3 channels, .* trained for 2 microphones"):
         run(array, tmp_path / "out.wav", weights=weights)
     with pytest.raises(UserError, match="is the input; name another"):
         run(array, array, weights=weights)
