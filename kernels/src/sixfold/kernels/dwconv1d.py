@@ -15,6 +15,7 @@ On a GPU one kernel reads x and writes y, where the chain of activation, two tra
 convolution and sum moves the tensor nine times.
 """
 
+import itertools
 import math
 from typing import Literal
 
@@ -26,7 +27,7 @@ from torch.nn import functional
 
 from sixfold.kernels._dispatch import DEVICES, autotune, jit, reference_vjp, tl, use_fused
 
-CHUNK = 2**20  # numbers
+CHUNK = 2**20  # numbers of a product
 
 
 def dwconv1d(
@@ -144,21 +145,16 @@ def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: in
     time, steps = x.shape[1], grad.shape[1]
     x, grad = _flat(x), _flat(grad)
     total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        chunks, buffer = [(x, grad)], None
-    else:
-        items = max(1, CHUNK // max(1, x[0:1].numel()))
-        others = max(1, CHUNK // max(1, time * x.shape[-1]))
-        chunks = [
-            pair
-            for batch in zip(x.split(items), grad.split(items), strict=True)
-            for pair in zip(*(part.split(others, 2) for part in batch), strict=True)
-        ]
-        buffer = x.new_empty(chunks[0][0].numel(), dtype=torch.promote_types(x.dtype, grad.dtype))
-    for seen, sent in chunks:
-        for tap in range(taps):
+    items, rows, buffer = max(1, len(x)), max(1, steps), None
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+        items = max(1, CHUNK // max(1, x[:1].numel()))
+        rows = max(1, CHUNK // max(1, min(items, len(x)) * x[0:1, 0:1].numel()))
+        dtype = torch.promote_types(x.dtype, grad.dtype)
+        buffer = x.new_empty(grad[:items, :rows].numel(), dtype=dtype)
+    for seen, sent in zip(x.split(items), grad.split(items), strict=True):
+        for start, tap in itertools.product(range(0, steps, rows), range(taps)):
             shift = tap * dilation - left  # this tap of output step t reads x at t + shift
-            first, last = max(0, -shift), min(steps, time - shift)
+            first, last = max(start, -shift), min(start + rows, steps, time - shift)
             if last > first:
                 a, b = sent[:, first:last], seen[:, first + shift : last + shift]
                 out = None if buffer is None else buffer[: a.numel()].view(a.shape)

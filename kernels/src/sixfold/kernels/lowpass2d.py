@@ -78,13 +78,16 @@ def _by_fft(x: Tensor, boxes: Sequence[tuple[tuple[bool, ...], tuple[bool, ...]]
     return lows
 
 
-@torch.compiler.assume_constant_result
 def _box(height: int, width: int, cutoff: float) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Return the official mask of the rows, and of the columns of the half spectrum."""
     limit = _float32(cutoff + 1e-8)
     columns = [f / GRID < limit for f in range(GRID // 2 + 1)]
     rows = columns + columns[-2:0:-1]
     return _nearest(rows, height), _nearest(columns, width // 2 + 1)
+
+
+# What torch.compiler.assume_constant_result does, but that would import the compiler with us.
+_box._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _nearest(mask: list[bool], size: int) -> tuple[bool, ...]:
