@@ -4,6 +4,7 @@ The interpreter forgives types that change in a loop and much else. Lengths of o
 of their own: a launcher makes them constants. Prints the name of each kernel that compiled.
 """
 
+from importlib import import_module
 from typing import Any
 
 import triton
@@ -12,6 +13,7 @@ from triton.compiler import ASTSource
 
 from sixfold.kernels import _dispatch, gau_kernels, spmm_max, spmm_sum
 
+DWCONV1D = import_module("sixfold.kernels.dwconv1d")  # the package gives a function this name
 TARGET = GPUTarget("cuda", 90, 32)
 
 
@@ -64,9 +66,29 @@ def gau(number: str, causal: bool, masked: bool, tokens: int | None) -> None:
     compile_kernel(gau_kernels.score_gradients, {**types, "grad_att": number}, sizes)
 
 
+def dwconv(number: str, m: int, silu: bool, others: int | None) -> None:
+    """Compile the kernels of the depthwise convolution."""
+    sizes = {"TAPS": 5, "M": m, "DILATION": 2, "RESIDUAL": m == 1, "SILU": silu, "others": others}
+    tensors = dict.fromkeys(("x", "weight", "y", "grad", "grad_x"), number)
+    lengths: dict[str, str] = dict.fromkeys(
+        ("time", "steps", "columns", "channels", "left", "positions"), "i32"
+    )
+    if not others:
+        lengths["others"] = "i32"
+    types = {**tensors, **lengths, "partial": "*fp32"}
+    blocks = {"TAPS_2": 8, "CHUNK_ROWS": 512, "ROWS": 4, "CHANNELS": 32}
+    for kernel in (DWCONV1D._forward, DWCONV1D._backward_input, DWCONV1D._backward_weight):
+        plain = kernel.kernel if isinstance(kernel, _dispatch._Tuned) else kernel
+        names = plain.arg_names
+        own = {name: kind for name, kind in types.items() if name in names}
+        compile_kernel(kernel, own, {**sizes, **blocks})
+
+
 spmm("*fp32", "*i32", True, None)
 spmm("*bf16", "*i64", False, None)
 spmm("*fp16", "*i32", False, 1)
 gau("*bf16", False, False, None)
 gau("*fp16", True, True, None)
 gau("*bf16", True, True, 1)
+dwconv("*fp32", 1, False, None)
+dwconv("*bf16", 2, True, 1)
