@@ -15,7 +15,7 @@ pytestmark = pytest.mark.wheels
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 UV = Path(sys.executable).with_name("uv")
-TOOLS = ["beartype", "hypothesis", "jaxtyping", "pytest"]
+TOOLS = ["beartype", "hypothesis", "jaxtyping", "numpy", "pytest", "safetensors"]
 
 
 class Package(NamedTuple):
