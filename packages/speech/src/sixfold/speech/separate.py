@@ -118,7 +118,8 @@ def separate_windows(
             f"window_s is the seconds of a window, above {2 * OVERLAP_S}; got {window_s}"
         )
     count = max(1, -(-(samples - overlap) // (size - overlap)))
-    step = -(-(samples - overlap) // count)  # equal windows: a short last one would separate badly
+    # Equal windows: a short last one would separate badly.
+    step = max(1, -(-(samples - overlap) // count))
     joined = None
     for first in range(0, count * step, step):
         window = model(mixture[None, ..., first : first + step + overlap])[0]
