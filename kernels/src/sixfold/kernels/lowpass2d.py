@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.kernels._tables import tables
+
 GRID = 64  # the official masks' size
 PRODUCT_SIZE = 128  # images above it take the FFT
-
-_bases: dict[tuple, Tensor] = {}
 
 
 def lowpass2d(
@@ -57,8 +57,8 @@ def lowpass2d(
     sizes = [
         (2 * sum(rows[: height // 2 + 1]) - 1, 2 * sum(columns) - 1) for rows, columns in boxes
     ]
-    vertical = _basis(height, max(a for a, _ in sizes), x)
-    horizontal = _basis(width, max(b for _, b in sizes), x)
+    (vertical,) = tables(_real_fourier, height, max(a for a, _ in sizes), like=x)
+    (horizontal,) = tables(_real_fourier, width, max(b for _, b in sizes), like=x)
     spectrum = vertical.t() @ (x @ horizontal)
     return [vertical[:, :a] @ (spectrum[..., :a, :b] @ horizontal[:, :b].t()) for a, b in sizes]
 
@@ -100,25 +100,13 @@ def _float32(value: float) -> float:
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
-def _basis(size: int, count: int, like: Tensor) -> Float[Tensor, "size count"]:
-    """Return the first columns of the real Fourier basis, kept for the next call."""
-    if torch.compiler.is_compiling():
-        return _real_fourier(size, count, like.device).to(like.dtype)
-    key = (size, count, like.dtype, like.device)
-    if (found := _bases.get(key)) is None:
-        with torch.inference_mode(False):  # or no later training could use it
-            found = _real_fourier(size, count, like.device).to(like.dtype)
-        if type(found) is Tensor:  # no tracer's stand-in
-            _bases[key] = found
-    return found
-
-
-def _real_fourier(size: int, count: int, device: torch.device) -> Tensor:
-    column = torch.arange(count, device=device)
+def _real_fourier(size: int, count: int) -> tuple[Float[Tensor, "size count"]]:
+    """Return the first columns of the real Fourier basis."""
+    column = torch.arange(count)
     frequency = (column + 1) // 2
     # Whole turns are taken off in whole numbers: large angles would lose digits.
-    turns = (torch.arange(size, device=device)[:, None] * frequency) % size
+    turns = (torch.arange(size)[:, None] * frequency) % size
     angle = turns.double() * (2 * math.pi / size)
     wave = torch.where((column == 0) | (column % 2 == 1), angle.cos(), angle.sin())
     alone = (frequency == 0) | (2 * frequency == size)  # a cosine without its sine
-    return wave * torch.where(alone, 1.0, 2.0).double().div(size).sqrt()
+    return (wave * torch.where(alone, 1.0, 2.0).double().div(size).sqrt(),)
