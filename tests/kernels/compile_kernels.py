@@ -13,7 +13,11 @@ from triton.compiler import ASTSource
 
 from sixfold.kernels import _dispatch, gau_kernels, spmm_max, spmm_sum
 
-DWCONV1D = import_module("sixfold.kernels.dwconv1d")  # the package gives a function this name
+# the package gives functions these names
+DWCONV1D, FDCONV_WEIGHT, CROSS_EPILOGUE = (
+    import_module(f"sixfold.kernels.{name}")
+    for name in ("dwconv1d", "fdconv_weight", "cross_epilogue")
+)
 TARGET = GPUTarget("cuda", 90, 32)
 
 
@@ -84,6 +88,36 @@ def dwconv(number: str, m: int, silu: bool, others: int | None) -> None:
         compile_kernel(kernel, own, {**sizes, **blocks})
 
 
+def fdconv(number: str, factors: bool, mixed: bool, one: int | None) -> None:
+    """Compile the kernels of FDConv's synthesis; ``one`` is the batch and the rows, if given."""
+    flags = dict.fromkeys(("SPATIAL", "CHANNEL", "FILTER", "LOGIT", "TANH"), factors)
+    sizes = {**flags, "MIXED": mixed, "SAMPLES": 8, "PLACES": 64, "ROWS": 16}
+    small = ("attention", "spatial", "channel", "filter", "logit")
+    tensors = dict.fromkeys((*small, "basis", "mixture", "weight", "sent"), number)
+    tensors |= dict.fromkeys(("grad_mixture", "grad_logit"), number)
+    tensors |= dict.fromkeys(("by_place", "by_filter"), "*fp32")
+    lengths = dict.fromkeys(("places", "taps", "members"), "i32")
+    for of in ("logit", "grad"):
+        lengths |= {f"{of}_{axis}": "i32" for axis in ("batch", "out", "in", "tap")}
+    if not one:
+        lengths |= {"batch": "i32", "rows": "i32"}
+    types = {**tensors, **lengths, "mult": "fp32"}
+    for kernel in (FDCONV_WEIGHT._forward, FDCONV_WEIGHT._backward):
+        own = {name: kind for name, kind in types.items() if name in kernel.arg_names}
+        compile_kernel(kernel, own, {**sizes, "batch": one, "rows": one})
+
+
+def cross(number: str, norm: bool, one: int | None) -> None:
+    """Compile the kernels of a cross layer; ``one`` is the rows and the chunk, if given."""
+    tensors = dict.fromkeys(("h", "x", "x0", "bias", "gamma", "beta", "y", "sent"), number)
+    tensors |= {"grad_h": number, "grad_x0": number, "sums": "*fp32", "half": "i32", "eps": "fp32"}
+    types = tensors if one else {**tensors, "rows": "i32", "chunk": "i32"}
+    sizes = {"NORM": norm, "SAME": not norm, "BLOCK": 256, "rows": one, "chunk": one}
+    for kernel in (CROSS_EPILOGUE._forward, CROSS_EPILOGUE._backward):
+        own = {name: kind for name, kind in types.items() if name in kernel.arg_names}
+        compile_kernel(kernel, own, sizes)
+
+
 spmm("*fp32", "*i32", True, None)
 spmm("*bf16", "*i64", False, None)
 spmm("*fp16", "*i32", False, 1)
@@ -92,3 +126,8 @@ gau("*fp16", True, True, None)
 gau("*bf16", True, True, 1)
 dwconv("*fp32", 1, False, None)
 dwconv("*bf16", 2, True, 1)
+fdconv("*fp32", True, False, None)
+fdconv("*bf16", False, True, 1)
+fdconv("*fp16", True, False, 1)
+cross("*fp32", True, None)
+cross("*bf16", False, 1)

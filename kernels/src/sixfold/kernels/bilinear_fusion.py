@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PRODUCT_WIDTH = 64  # heads are joined up to this many rows and columns (measured, CPU)
+PRODUCT_WIDTH = 64  # heads are joined up to so many rows and columns
 
 
 def bilinear_fusion(

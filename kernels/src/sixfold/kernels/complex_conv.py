@@ -296,7 +296,7 @@ def _both_rows(
     even, odd = (part.permute(0, 2, 3, 1) for part in rows)
     missing = even.shape[1] - odd.shape[1]  # an odd number of taps gives one even row more
     y = torch.stack([even, functional.pad(odd, (0, 0, 0, 0, 0, missing))], 2).flatten(1, 2)
-    # Dense again, if need be: on a CPU batch norm trains six times slower on a tensor with gaps.
+    # Dense again, if need be: batch norm is slow on a tensor with gaps (CPU).
     return y[:, : y.shape[1] - missing].contiguous().permute(0, 3, 1, 2)
 
 

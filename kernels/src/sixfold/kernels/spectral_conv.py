@@ -32,7 +32,7 @@ CORNERS = {
     3: ("++", "-+", "+-", "--"),
     4: ("+++", "-++", "+-+", "--+", "-+-", "++-", "+--", "---"),
 }
-PRODUCTS_PER_TRANSFORM = 16  # multiply-adds in the time of one n log2(n) (measured, CPU)
+PRODUCTS_PER_TRANSFORM = 16  # multiply-adds in the time of one n log2(n) (on one CPU)
 
 
 def spectral_conv(
