@@ -1,9 +1,10 @@
 """The weight gradient of a two-dimensional convolution, fast for channels-last tensors on a CPU.
 
 PyTorch's is far slower than the forward pass there. Here it is one matrix product a tap, (out,
-positions) by (positions, in), which runs at the speed of a matrix product. Nothing is gathered for a tap: with the input's rows as long as the padded ones, and the gradient's rows
-stretched to the same length by zeros, a tap is the same memory at another offset. A stride is a
-reordering into phases, done in the one copy that pads.
+positions) by (positions, in), which runs at the speed of a matrix product. Nothing is gathered for
+a tap: with the input's rows as long as the padded ones, and the gradient's rows stretched to the
+same length by zeros, a tap is the same memory at another offset. A stride is a reordering into
+phases, done in the one copy that pads.
 """
 
 import itertools

@@ -26,12 +26,7 @@ from torch import Tensor
 
 from sixfold.kernels._axis_matrices import along, along_all, axis_matrices, summed
 from sixfold.kernels._les_official import official_residual, safe_sqrt
-from sixfold.kernels.spectral_derivatives import (
-    inverse_laplacian_hat,
-    irfft3,
-    rfft3,
-    wavenumbers,
-)
+from sixfold.kernels.spectral_derivatives import inverse_laplacian_hat, irfft3, rfft3, wavenumbers
 
 Velocity = Float[Tensor, "batch 3 time x y z"]
 Scalar = float | Float[Tensor, ""]
