@@ -12,7 +12,7 @@ help: ## List the targets
 	@echo "setting up .venv (two minutes on a fresh machine)"
 	@python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv
 	@$(UV) pip install --quiet --python .venv --group dev \
-		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,synth]"
+		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,rooms,synth]"
 	@$(UV) pip install --quiet --python .venv pesq 2>/dev/null \
 		|| echo "no PESQ: it needs a C compiler and Python's headers; results will say 'not measured'"
 	@touch $@

@@ -12,18 +12,19 @@ from torch import nn
 
 from sixfold.core import Config, System, UserError, cli, system
 from sixfold.core.data import Dataset, File
-from sixfold.core.pipeline import Pipeline, write_json
+from sixfold.core.pipeline import Pipeline, Task, write_json
 from sixfold.core.stages import join_curves
 
 PARAMS = """
-data: {source: auto, points: 32}
+data: {source: auto, fitting: {points: 32}}
 budget: 0.5
 seeds: [0, 1]
 systems:
   line:
+    task: fitting
     system: line
     model: {width: 2}
-    train: {steps: 8, batch: 4, learning_rate: 1.0e-2, threads: 1, log_every: 2}
+    train: {steps: 8, batch: 4, learning_rate: 1.0e-2, log_every: 2}
 """
 
 
@@ -42,9 +43,13 @@ class Line(nn.Module):
         return self.layers(x)
 
 
+class FittingData(Config):
+    points: int = 8
+
+
 class DataConfig(Config):
     source: str = "auto"
-    points: int = 8
+    fitting: FittingData = FittingData()
 
 
 class Points:
@@ -60,14 +65,14 @@ class Points:
 
 
 def prepare(data, source, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps({"source": source}))
+    (folder / "fitting").mkdir(parents=True, exist_ok=True)
+    (folder / "fitting" / "manifest.json").write_text(json.dumps({"source": source}))
 
 
 def evaluate(model, folder: Path, samples: Path | None) -> dict[str, float | None]:
     if samples is not None:
         (samples / "sample.txt").write_text("heard")
-    value = 0.0 if model is None else float(model(torch.ones(1)))
+    value = 0.0 if model == "zero" else float(model(torch.ones(1)))
     return {"value": value, "absent": None}
 
 
@@ -83,10 +88,15 @@ def toy(monkeypatch, tmp_path: Path) -> Path:
         "DataConfig": DataConfig,
         "datasets": lambda data: [Dataset("toy_points", "nowhere", "none", "nobody", (file,))],
         "prepare": prepare,
-        "training_set": lambda folder, data: Points(data.points),
-        "loss": lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
-        "evaluate": evaluate,
-        "report": lambda pipeline: print(sorted(pipeline.results())),
+        "TASKS": {
+            "fitting": Task(
+                training_set=lambda folder, data: Points(data.points),
+                loss=lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
+                evaluate=evaluate,
+                references=("zero",),
+            )
+        },
+        "report": lambda pipeline: print(sorted(pipeline.results("fitting"))),
     }
     for name, part in parts.items():
         setattr(recipe, name, part)
@@ -117,7 +127,7 @@ def sixfold(*words: str) -> int:
 def everything() -> None:
     for words in (("prepare", "toy"), ("train", "toy/line")):
         assert sixfold(*words) == 0
-    for name in ("input", "line"):
+    for name in ("zero", "line"):
         assert sixfold("evaluate", f"toy/{name}") == 0
 
 
@@ -176,7 +186,7 @@ def test_auto_takes_the_mirror_when_it_has_the_set(toy: Path, monkeypatch, capsy
 def test_report_is_the_domains_own(toy: Path, capsys):
     everything()
     assert sixfold("report", "toy") == 0
-    assert "['input', 'line']" in capsys.readouterr().out
+    assert "['line', 'zero']" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -186,7 +196,7 @@ def test_report_is_the_domains_own(toy: Path, capsys):
         (("train", "speech/frcrn"), None, "no domain 'speech' is installed (installed: toy)"),
         (("show", "toy/lime"), None, "toy has no system 'lime'; did you mean 'line'?"),
         (("evaluate", "toy/line"), None, "first: sixfold"),
-        (("report", "toy"), None, "first: sixfold evaluate toy/input"),
+        (("report", "toy"), None, "first: sixfold evaluate toy/zero"),
         (("run", "toy/line", "a", "b"), None, "toy/line has nothing to run on a file"),
         (("train", "toy/line"), ("steps", "stpes"), "'stpes'; did you mean 'steps'?"),
         (("train", "toy/line"), ("steps: 8", "steps: eight"), "systems.line.train.steps"),
@@ -194,6 +204,8 @@ def test_report_is_the_domains_own(toy: Path, capsys):
         (("train", "toy/line"), ("width: 2", "wdith: 2"), "'wdith'; did you mean 'width'?"),
         (("train", "toy/line"), ("points: 32", "points: many"), "points"),
         (("train", "toy/line"), ("system: line", "system: lime"), "did you mean 'line'?"),
+        (("train", "toy/line"), ("task: fitting", "task: fit"), "did you mean 'fitting'?"),
+        (("train", "toy/line"), ("fitting: {", "fiting: {"), "did you mean 'fitting'?"),
         (("train", "toy/line"), ("seeds: [0, 1]", "seeds: []"), "seeds"),
         (("train", "toy/line"), ("seeds: [0, 1]", "seeds: ["), "not valid YAML"),
     ],

@@ -1,6 +1,7 @@
 """The depthwise convolution against its formula, in values, gradients, memory and graphs."""
 
 import itertools
+from importlib import import_module
 
 import pytest
 import torch
@@ -105,6 +106,15 @@ def both(options):
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_values_and_gradients_are_those_of_the_formula(sizes):
+    x, weight, options = draw(sizes)
+    agree(*both(options), (x, weight))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_chunks_are_joined_without_a_seam(sizes, monkeypatch):
+    module = import_module(dwconv1d.__module__)
+    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(module, "CHUNK", 24)
     x, weight, options = draw(sizes)
     agree(*both(options), (x, weight))
 

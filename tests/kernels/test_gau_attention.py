@@ -109,6 +109,16 @@ def test_values_and_gradients_are_those_of_the_equations(sizes, kind):
     agree(*both(sizes, mask, kind["causal"]), inputs)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("sizes", SIZES[:8], ids=str)
+def test_a_few_groups_at_once_are_all_groups(sizes, groups, kind, monkeypatch):
+    numbers = groups * sizes.batch * sizes.value * sizes.group
+    monkeypatch.setattr(import_module("sixfold.kernels.gau_reference"), "PIECE", numbers)
+    inputs, mask = draw(sizes, masked=kind["masked"])
+    agree(*both(sizes, mask, kind["causal"]), inputs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 def test_rounding_is_that_of_the_number_format(causal, dtype):

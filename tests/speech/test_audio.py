@@ -14,6 +14,7 @@ from sixfold.speech.audio import (
     read_blocks,
     resample,
     stream_gain,
+    warn_clipped,
     write_audio,
     write_blocks,
 )
@@ -179,3 +180,13 @@ def test_clipped_samples_are_counted(tmp_path: Path):
     flac, wav = (read_audio(tmp_path / f"loud.{kind}")[0][0] for kind in ("flac", "wav"))
     assert wav.tolist() == pytest.approx([0.5, 1.5, -2.0, 0.1])
     assert flac.tolist() == pytest.approx([0.5, 1, -1, 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize("loud", [True, False])
+def test_clipping_is_said(tmp_path: Path, capsys, loud: bool):
+    """A peak that touches full scale is no clipping."""
+    audio = torch.linspace(0, 2.5 if loud else 1, 5000)[None].clamp(-1, 1)
+    write_audio(tmp_path / "x.flac", audio, 16000)
+    warn_clipped(tmp_path / "x.flac", read_blocks(tmp_path / "x.flac", 999))
+    said = capsys.readouterr().out
+    assert "x.flac: 60.0 % of the samples are at full scale" in said if loud else not said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.core.convert import load_strict, rename, save_pretrained
-from sixfold.speech import DeFTAN2, DeFTAN2Config
+from sixfold.speech import DeFTAN2, DeFTAN2Config, deftan2_layers
 from sixfold.speech.deftan2 import OFFICIAL, convert, pcm_loss
 from sixfold.speech.deftan2_layers import SplitDense
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
 CASES = sorted(p.parent for p in (ROOT / "deftan2").glob("*/state_dict.safetensors"))
+PLAIN = runpy.run_path(str(HERE / "plain_deftan2.py"))
 TINY = DeFTAN2Config(
     microphones=2, n_fft=16, blocks=2, channels=6, heads=2, head_channels=4, hidden=8, window=3
 )
@@ -127,6 +129,40 @@ def test_shifted_views_are_the_unfolded_windows_of_the_published_code(window, st
         if k + 1 < window:
             y = torch.cat([y, unfolded[:, k + 1 :: window]], 1)
     torch.testing.assert_close(found, y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("microphones", [2, 5])
+def test_it_computes_what_the_plain_formulation_does(microphones):
+    """Same weights, same numbers; in pieces as without a gradient, and whole as with one."""
+    torch.manual_seed(0)
+    sizes = {"microphones": microphones, "sources": 2, "blocks": 3, "channels": 6, "window": 3}
+    published = PLAIN["Plain"](**sizes, heads=2, head_channels=5, hidden=8, n_fft=16).eval()
+    for parameter in published.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.3)
+    config, state = convert(published.state_dict())
+    model = DeFTAN2(config.model_copy(update={"n_fft": 16})).eval()
+    load_strict(model, state, "the plain network")
+    noisy = torch.randn(2, microphones, 150)
+    expected = published(noisy)
+    close(model(noisy), expected)
+    with torch.no_grad():
+        close(model(noisy), expected)
+
+
+@pytest.mark.parametrize("positions", [1, 40, 10**6])
+def test_without_a_gradient_rows_go_in_pieces_of_any_size(positions, monkeypatch):
+    model, noisy = tiny(), torch.randn(2, 2, 90)
+    monkeypatch.setitem(deftan2_layers.POSITIONS, "cpu", positions)
+    with torch.no_grad():
+        pieces = model(noisy)
+    torch.testing.assert_close(pieces, model(noisy), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+def test_with_next_to_no_dropout_training_computes_what_inference_does(changes):
+    model = tiny(**changes, dropout=1e-9)
+    noisy = torch.randn(2, model.config.microphones, 90)
+    torch.testing.assert_close(model.train()(noisy), model.eval()(noisy), rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_is_of_training_only():

@@ -1,5 +1,6 @@
 """The speech pipeline from end to end, at the smallest size there is, on the built-in source."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,22 +8,40 @@ import pytest
 
 from sixfold.core import stages
 from sixfold.core.config import UserError
-from sixfold.core.pipeline import INPUT, Pipeline
-from sixfold.speech import recipe, report
+from sixfold.core.pipeline import Pipeline
+from sixfold.speech import learning, report
+from sixfold.speech.claims import CLAIMS
+from sixfold.speech.experiments import enhancement, multichannel
 
 PARAMS = """
-data: {source: builtin, test_clips: 2, test_seconds: 1.0}
+data:
+  source: builtin
+  enhancement: {test_clips: 2, test_seconds: 1.0}
+  separation: {test_clips: 1, test_seconds: 1.0}
+  multichannel: {test_clips: 1, test_seconds: 1.0, rooms: 2}
 budget: 1.0
 seeds: [0, 1]
 systems:
   frcrn:
+    task: enhancement
     system: frcrn
     model: {channels: 2, reduction: 2, unets: 1}
     train: {steps: 2, batch: 1, learning_rate: 1.0e-3, threads: 1, log_every: 1}
   frcrn_no_recurrence:
+    task: enhancement
     system: frcrn
     model: {channels: 2, reduction: 2, unets: 1, frequency_recurrence: false}
-    train: {steps: 2, batch: 1, learning_rate: 1.0e-3, threads: 1, log_every: 1}
+    train: {steps: 2, batch: 1, learning_rate: 1.0e-3, log_every: 1}
+  mossformer:
+    task: separation
+    system: mossformer
+    model: {channels: 8, blocks: 1, group: 64, key_channels: 8, kernel_size: 32}
+    train: {steps: 2, batch: 1, learning_rate: 1.0e-3, log_every: 1}
+  deftan2:
+    task: multichannel
+    system: deftan2
+    model: {channels: 4, blocks: 1, heads: 1, head_channels: 4, hidden: 4}
+    train: {steps: 2, batch: 1, learning_rate: 1.0e-3, log_every: 1}
 """
 
 
@@ -35,18 +54,16 @@ def done(tmp_path_factory) -> Pipeline:
     (folder / "params.yaml").write_text(PARAMS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(
-            recipe,
-            "METRICS",
-            dict(list(recipe.METRICS.items())[:1])
-            | dict.fromkeys(list(recipe.METRICS)[1:], unavailable),
-        )
+        for module in (enhancement, multichannel):
+            slow = dict.fromkeys(list(module.METRICS)[1:], unavailable)
+            patch.setattr(module, "METRICS", dict(list(module.METRICS.items())[:1]) | slow)
         pipeline = Pipeline.find("speech")
         stages.prepare(pipeline)
         for name in pipeline.params.systems:
             stages.train(pipeline, name)
-        for name in (INPUT, *pipeline.params.systems):
-            stages.evaluate(pipeline, name)
+        for task in pipeline.recipe.TASKS:
+            for name in pipeline.of_task(task):
+                stages.evaluate(pipeline, name)
         report.write_report(pipeline)
     return pipeline
 
@@ -59,7 +76,8 @@ def test_the_report_says_that_the_source_is_built_in(done):
     assert done.source() == "builtin"
     text = (done.root / "reports" / "speech.md").read_text()
     page = (done.root / "reports" / "speech" / "index.html").read_text()
-    for words in ("Built-in source", "arXiv:2206.07293", "noisy input", "not measured"):
+    papers = ("arXiv:2206.07293", "arXiv:2312.11825", "arXiv:2308.15777")
+    for words in ("Built-in source", *papers, "noisy input", "delay-and-sum", "not measured"):
         assert words in text
         assert words in page
 
@@ -68,51 +86,71 @@ def test_the_page_plays_what_it_shows(done):
     folder = done.root / "reports" / "speech"
     page = (folder / "index.html").read_text()
     sounds = re.findall(r'<audio[^>]*src="([^"]+)"', page)
-    assert len(sounds) == 2 * 4  # two clips: input, two systems, clean
+    enhanced = 2 * 4  # two clips: input, two systems, clean
+    separated = 3 * 2 + 2  # mixture, mask and a system, for two speakers each, both clean
+    array = 3 + 1  # microphone, delay-and-sum, a system, clean
+    assert len(sounds) == enhanced + separated + array
     for name in sounds + re.findall(r'<img[^>]*src="([^"]+)"', page):
         assert (folder / name).is_file(), name
 
 
 def test_a_metric_that_is_not_installed_is_not_measured(done):
-    scores = done.results()["frcrn"]
+    scores = done.results("enhancement")["frcrn"]
     assert isinstance(scores["mean"]["si_sdr"], float)
     assert scores["mean"]["pesq_wb"] is None
 
 
-def test_training_and_test_share_nothing(done):
-    import json
+def test_published_outputs_need_the_real_recordings(done):
+    assert done.results("separation")["published"]["mean"]["si_sdri"] is None
+    assert done.results("multichannel")["deftan2_published"]["mean"]["si_sdr_published"] is None
 
-    manifest = json.loads((done.prepared / "manifest.json").read_text())
+
+def test_seeds_side_by_side_or_in_turn_leave_the_same_bytes(done, monkeypatch, tmp_path: Path):
+    left = [*done.folder.glob("weights/frcrn/*"), done.folder / "curves" / "frcrn.csv"]
+    before = {path: path.read_bytes() for path in left}
+    assert len(before) == 3
+    (done.folder / "runs" / "frcrn").rename(tmp_path / "runs")
+    monkeypatch.setattr(stages, "workers", lambda *_: 1)
+    stages.train(done, "frcrn")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_training_and_test_share_nothing(done):
+    manifest = json.loads((done.prepared / "enhancement" / "manifest.json").read_text())
     for kind in ("speech", "noise"):
         assert not set(manifest["train"][kind]) & set(manifest["test"][kind])
 
 
 def test_the_verdict_follows_the_numbers():
-    def results(*gains: float) -> dict:
+    claim, pair = CLAIMS["enhancement"], ("frcrn", "frcrn_no_recurrence")
+
+    def verdict(*gains: float) -> str:
         model = {str(i): {"si_sdr": 10 + gain} for i, gain in enumerate(gains)}
         baseline = {str(i): {"si_sdr": 10.0} for i in range(len(gains))}
-        return {"frcrn": {"seeds": model}, "frcrn_no_recurrence": {"seeds": baseline}}
+        results = dict(zip(pair, ({"seeds": model}, {"seeds": baseline}), strict=True))
+        return report.shown(results, claim, pair)
 
-    assert report.shown(results(1.0, 1.1, 0.9)).startswith("The claim shows")
-    assert "on the contrary" in report.shown(results(-1.0, -1.1, -0.9))
-    assert "no clear difference" in report.shown(results(1.0, -1.1, 0.2))
-    assert "proves nothing" in report.shown(results(1.0))
-    assert "not trained" in report.shown({"frcrn": {"seeds": {}}})
+    assert verdict(1.0, 1.1, 0.9).startswith("The claim shows at this budget. FRCRN over")
+    assert "+1.00 dB SI-SDR at equal steps (standard error 0.06, 3 seeds)" in verdict(1.0, 1.1, 0.9)
+    assert "on the contrary" in verdict(-1.0, -1.1, -0.9)
+    assert "no clear difference" in verdict(1.0, -1.1, 0.2)
+    assert "proves nothing" in verdict(1.0)
+    assert "not trained" in report.shown({"frcrn": {"seeds": {}}}, claim, pair)
 
 
 def test_equal_time_is_read_when_the_faster_one_is_done():
     steps = [1.0, 2.0, 3.0, 4.0]
     curves = {"frcrn": [(steps, [1.0, 2.0, 3.0, 4.0])], "other": [(steps, [0.0, 0.0, 0.0, 9.0])]}
-    slow, fast = report.equal_rows(curves, {"frcrn": 2.0, "other": 1.0})
-    assert slow["at equal time, dB"] == "2.00"  # after 4 s: 2 steps
-    assert fast["at equal time, dB"] == "9.00"
-    untimed = report.equal_rows(curves, {"frcrn": 2.0})
-    assert all("at equal time, dB" not in row for row in untimed)
+    slow, fast = learning.equal_rows(curves, {"frcrn": 2.0, "other": 1.0}, "level")
+    assert slow["equal time"] == "2.00"  # after 4 s: 2 steps
+    assert fast["equal time"] == "9.00"
+    untimed = learning.equal_rows(curves, {"frcrn": 2.0}, "level")
+    assert all("equal time" not in row for row in untimed)
 
 
 def test_nothing_prepared_is_an_error_that_says_so(done, tmp_path: Path):
     empty = Pipeline("speech", tmp_path / "pipelines" / "speech", done.params)
     with pytest.raises(UserError, match="sixfold prepare speech"):
-        stages.train(empty, "frcrn")
-    with pytest.raises(UserError, match="sixfold evaluate speech/input"):
+        stages.train(empty, "frcrn_no_recurrence")
+    with pytest.raises(UserError, match="sixfold prepare speech"):
         report.write_report(empty)

@@ -15,8 +15,8 @@ On a GPU one kernel reads x and writes y, where the chain of activation, two tra
 convolution and sum moves the tensor nine times.
 """
 
-import itertools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ from torch.nn import functional
 from sixfold.kernels._dispatch import DEVICES, autotune, jit, reference_vjp, tl, use_fused
 
 CHUNK = 2**20  # numbers of a product
+ROWS = 256  # steps of a chunk, at least: its edges are activated twice
 
 
 def dwconv1d(
@@ -90,23 +91,34 @@ class _Dwconv1d(Function):
     def forward(ctx, x, weight, padding, dilation, silu):
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.dilation, ctx.silu = padding, dilation, silu
+        if silu and not torch.compiler.is_compiling():
+            return _in_chunks(x, weight, padding, dilation, before=functional.silu)
         return _convolve(_activate(x, silu), weight, padding, dilation)
 
     @staticmethod
     def backward(ctx, grad):  # under autocast x, weight and grad may each have their own dtype
         x, weight = ctx.saved_tensors
         (left, right), dilation, taps = ctx.padding, ctx.dilation, weight.shape[-1]
+        # What a compiler fuses, or is to be differentiated again, takes everything at once.
+        whole = torch.compiler.is_compiling() or torch.is_grad_enabled()
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            reach = dilation * (taps - 1)
-            mirrored = (reach - left, reach - right)
-            grad_x = _Dwconv1d.apply(grad, weight.flip(-1), mirrored, dilation, False).to(x.dtype)
-            if ctx.silu:
-                gate = torch.sigmoid(x)
-                grad_x = grad_x * gate * (1 + x * (1 - gate))
+            reach, mirror = dilation * (taps - 1), weight.flip(-1)
+            padding = (reach - left, reach - right)
+            if whole or not ctx.silu:
+                grad_x = _Dwconv1d.apply(grad, mirror, padding, dilation, False).to(x.dtype)
+                if ctx.silu:
+                    gate = torch.sigmoid(x)
+                    grad_x = grad_x * gate * (1 + x * (1 - gate))
+            else:
+
+                def pulled(part: Tensor, seen: slice) -> Tensor:
+                    return torch.ops.aten.silu_backward(part.to(x.dtype), x[:, seen])
+
+                grad_x = _in_chunks(grad, mirror, padding, dilation, after=pulled)
         if ctx.needs_input_grad[1]:
-            u = _activate(x, ctx.silu)
-            grad_weight = _weight_gradient(u, grad, taps, left, dilation).to(weight.dtype)
+            sizes = (taps, left, dilation, ctx.silu, whole)
+            grad_weight = _weight_gradient(x, grad, *sizes).to(weight.dtype)
         return grad_x, grad_weight, None, None, None
 
 
@@ -135,30 +147,65 @@ def _convolve(x: Tensor, weight: Tensor, padding: tuple[int, int], dilation: int
     return y.permute(0, 2, 3, 1).reshape(x.shape[0], steps, *x.shape[2:])
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, taps: int, left: int, dilation: int) -> Tensor:
-    """Correlate x with the output's gradient, one tap at a time, in chunks.
+def _in_chunks(
+    x: Tensor,
+    weight: Tensor,
+    padding: tuple[int, int],
+    dilation: int,
+    before: Callable[[Tensor], Tensor] = lambda part: part,
+    after: Callable[[Tensor, slice], Tensor] = lambda part, steps: part,
+) -> Tensor:
+    """Convolve in chunks of time, with what is done before and after while they are in the cache.
+
+    Nor is there then an intermediate tensor of the size of x: fresh memory of that size costs more
+    than the arithmetic.
+    """
+    (left, right), reach, time = padding, dilation * (weight.shape[-1] - 1), x.shape[1]
+    steps, y = time + left + right - reach, None
+    rows = max(ROWS, CHUNK // 4 // max(1, x[:, :1].numel()))
+    if steps <= rows or not (0 <= left <= reach and 0 <= right <= reach):
+        return after(_convolve(before(x), weight, padding, dilation), slice(0, steps))
+    for start in range(0, steps, rows):
+        stop = min(start + rows, steps)
+        first, last = max(0, start - left), min(time, stop - left + reach)
+        edges = (first - start + left, stop - left + reach - last)
+        part = _convolve(before(x[:, first:last]), weight, edges, dilation)
+        part = after(part, slice(start, stop))
+        y = part.new_empty(x.shape[0], steps, *x.shape[2:]) if y is None else y
+        y[:, start:stop] = part
+    assert y is not None
+    return y
+
+
+def _weight_gradient(
+    x: Tensor, grad: Tensor, taps: int, left: int, dilation: int, silu: bool, whole: bool
+) -> Tensor:
+    """Correlate (activated) x with the output's gradient, one tap at a time, in chunks or whole.
 
     The products of a chunk go through one buffer that stays in the cache: fresh memory for each
-    would cost more than the product. A compiler fuses product and sum by itself, and a gradient to
-    be differentiated again must keep the products: both take everything at once and no buffer.
+    would cost more than the product.
     """
     time, steps = x.shape[1], grad.shape[1]
     x, grad = _flat(x), _flat(grad)
     total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
     items, rows, buffer = max(1, len(x)), max(1, steps), None
-    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+    if not whole:
         items = max(1, CHUNK // max(1, x[:1].numel()))
         rows = max(1, CHUNK // max(1, min(items, len(x)) * x[0:1, 0:1].numel()))
         dtype = torch.promote_types(x.dtype, grad.dtype)
         buffer = x.new_empty(grad[:items, :rows].numel(), dtype=dtype)
     for seen, sent in zip(x.split(items), grad.split(items), strict=True):
-        for start, tap in itertools.product(range(0, steps, rows), range(taps)):
-            shift = tap * dilation - left  # this tap of output step t reads x at t + shift
-            first, last = max(start, -shift), min(start + rows, steps, time - shift)
-            if last > first:
-                a, b = sent[:, first:last], seen[:, first + shift : last + shift]
-                out = None if buffer is None else buffer[: a.numel()].view(a.shape)
-                total[tap] += torch.mul(a, b, out=out).sum((0, 1, 2), dtype=total.dtype)
+        for start in range(0, steps, rows):
+            begin = max(0, start - left)
+            window = _activate(seen[:, begin : start + rows - left + dilation * (taps - 1)], silu)
+            for tap in range(taps):
+                shift = tap * dilation - left  # this tap of output step t reads x at t + shift
+                first, last = max(start, -shift), min(start + rows, steps, time - shift)
+                if last > first:
+                    a = sent[:, first:last]
+                    b = window[:, first + shift - begin : last + shift - begin]
+                    out = None if buffer is None else buffer[: a.numel()].view(a.shape)
+                    total[tap] += torch.mul(a, b, out=out).sum((0, 1, 2), dtype=total.dtype)
     return total.t()[:, None]
 
 

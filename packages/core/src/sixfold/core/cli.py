@@ -85,17 +85,20 @@ def train(name: str) -> None:
 
 
 @app.command
-def evaluate(name: str) -> None:
-    """Score every trained seed of an entry of params.yaml.
+def evaluate(*names: str) -> None:
+    """Score every trained seed of entries of params.yaml, or references such as the input as it is.
 
     Args:
-        name: domain/entry, e.g. speech/frcrn.
+        names: domain/entry, e.g. speech/frcrn.
     """
     from sixfold.core import stages
     from sixfold.core.pipeline import Pipeline
 
-    domain, _, entry = name.partition("/")
-    stages.evaluate(Pipeline.find(domain), entry)
+    if not names:
+        raise UserError("name what to score, as domain/entry, e.g. speech/frcrn")
+    for name in names:
+        domain, _, entry = name.partition("/")
+        stages.evaluate(Pipeline.find(domain), entry)
 
 
 @app.command

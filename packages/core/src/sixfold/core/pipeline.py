@@ -2,19 +2,17 @@
 
 A domain says what is special about it in its module ``recipe``:
 
-    DataConfig                         the ``data:`` block of params.yaml
+    DataConfig                         the ``data:`` block of params.yaml, which holds ``source``
+                                       and a block for each task
     datasets(data) -> list[Dataset]    what `real` needs
-    prepare(data, source, folder)      write the prepared data, with a manifest.json
-    training_set(folder, data)         a dataset for `fit`
-    loss(model, batch)                 as `fit` takes it
-    evaluate(model, folder, samples)   scores of one trained model, or of the input if it is None;
-                                       writes what the report shows
+    prepare(data, source, folder)      write the prepared data, a folder with a manifest.json a task
+    TASKS: dict[str, Task]             the experiments
     report(pipeline)                   write the report
 """
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +20,39 @@ from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field
+from torch import Tensor, nn
 
 from sixfold.core.config import Config, UserError, read_yaml, unknown
 from sixfold.core.fit import FitConfig
 from sixfold.core.report import write_text
 from sixfold.core.system import System, domain, find_system
 
-INPUT = "input"  # what `evaluate` calls the unprocessed input, beside the entries of params.yaml
 Source = Literal["real", "builtin"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One experiment of a domain: what it trains on, its loss, its scores.
+
+    Args:
+        training_set: Of the task's prepared folder and its block of ``data:``; a dataset for `fit`.
+        loss: As `fit` takes it.
+        evaluate: Scores of a trained model or of the reference of this name, on the prepared data;
+            None is a score that was not measured. Writes what the report shows to the last
+            argument, if that is a folder.
+        references: What is scored beside the trained systems, such as the input as it is.
+    """
+
+    training_set: Callable[[Path, Any], Any]
+    loss: Callable[[Any, dict[str, Tensor]], Any]
+    evaluate: Callable[[nn.Module | str, Path, Path | None], dict[str, float | None]]
+    references: tuple[str, ...] = ()
 
 
 class Entry(Config):
     """One trained system of params.yaml."""
 
+    task: str
     system: str
     model: dict[str, Any] = Field(default_factory=dict)
     train: FitConfig
@@ -65,15 +83,15 @@ class Pipeline:
 
     @classmethod
     def find(cls, name: str) -> "Pipeline":
-        """Read params.yaml of this folder, or of pipelines/<name> below it.
+        """Read params.yaml of this folder, pipelines/<name> or <name>-paper, or of <name> below it.
 
         Raises:
             UserError: the domain is not installed, there is no such file, or a value is wrong.
         """
         domain(name)  # first, because its error is the more helpful one
         here = Path.cwd()
-        folder = here if here.name == name and here.parent.name == "pipelines" else None
-        folder = folder or here / "pipelines" / name
+        inside = here.parent.name == "pipelines" and here.name in (name, f"{name}-paper")
+        folder = here if inside else here / "pipelines" / name
         path = folder / "params.yaml"
         return cls(name, folder, Params.parse(read_yaml(path), str(path)))
 
@@ -95,13 +113,33 @@ class Pipeline:
 
     @property
     def prepared(self) -> Path:
-        """The folder of prepared data."""
-        return self.root / "data" / self.name
+        """The folder of prepared data, which holds one for each task."""
+        return self.root / "data" / self.folder.name
+
+    def task(self, key: str) -> str:
+        """Return the name of the task that an entry or a reference belongs to.
+
+        Raises:
+            UserError: there is neither of that name, or no such task.
+        """
+        tasks = self.recipe.TASKS
+        for name, task in tasks.items():
+            if key in task.references:
+                return name
+        name, where = self.entry(key).task, self.folder / "params.yaml"
+        if name not in tasks:
+            raise UserError(unknown(f"{where}: systems.{key}", "task", name, tasks))
+        return name
+
+    def of_task(self, name: str) -> tuple[str, ...]:
+        """Return a task's references, and then its entries in the order of params.yaml."""
+        entries = (key for key, entry in self.params.systems.items() if entry.task == name)
+        return *self.recipe.TASKS[name].references, *entries
 
     @property
     def source_file(self) -> Path:
         """Says which source `auto` means; DVC compares it to decide what to run again."""
-        return self.root / "data" / f"{self.name}.source.json"
+        return self.root / "data" / f"{self.folder.name}.source.json"
 
     def entry(self, key: str) -> Entry:
         """Return one entry of ``systems:``.
@@ -111,7 +149,8 @@ class Pipeline:
         """
         if key not in self.params.systems:
             where = str(self.folder / "params.yaml")
-            raise UserError(unknown(where, "system", key, self.params.systems))
+            known = [name for task in self.recipe.TASKS.values() for name in task.references]
+            raise UserError(unknown(where, "system", key, [*self.params.systems, *known]))
         return self.params.systems[key]
 
     def system(self, key: str) -> tuple[System, Config]:
@@ -135,14 +174,14 @@ class Pipeline:
             raise UserError(f"there is no {self.source_file}; first: sixfold prepare {self.name}")
         return json.loads(self.source_file.read_text(encoding="utf-8"))["source"]
 
-    def results(self) -> dict[str, dict[str, Any]]:
-        """Return the results of the input and of all entries, in the order of params.yaml.
+    def results(self, task: str) -> dict[str, dict[str, Any]]:
+        """Return the results of a task's references and entries.
 
         Raises:
             UserError: one was not evaluated yet.
         """
         found = {}
-        for name in (INPUT, *self.params.systems):
+        for name in self.of_task(task):
             path = self.folder / "results" / f"{name}.json"
             if not path.is_file():
                 raise UserError(f"there is no {path}; first: sixfold evaluate {self.name}/{name}")

@@ -14,13 +14,22 @@ from torch import nn
 from sixfold.core.config import UserError
 from sixfold.core.convert import from_pretrained, save_pretrained
 from sixfold.core.data import Dataset, available
-from sixfold.core.distributed import rank
+from sixfold.core.distributed import rank, world_size
 from sixfold.core.fit import fit, key
-from sixfold.core.pipeline import INPUT, Pipeline, Source, write_json
+from sixfold.core.pipeline import Pipeline, Source, write_json
 from sixfold.core.report import write_text
 from sixfold.core.run import Run
+from sixfold.core.side_by_side import side_by_side, workers
 
-AROUND = ("cli", "export", "measure", "pipeline", "report", "stages")  # no part of training
+AROUND = (
+    "cli",
+    "export",
+    "measure",
+    "pipeline",
+    "report",
+    "side_by_side",
+    "stages",
+)  # no part of training
 
 
 def choose_source(pipeline: Pipeline) -> Source:
@@ -56,23 +65,18 @@ def prepare(pipeline: Pipeline) -> None:
 def train(pipeline: Pipeline, name: str) -> None:
     """Train every seed of an entry; write its weights and its curve.
 
-    Checkpoints live in ``runs/``, which DVC does not know and so does not delete: a killed stage
-    continues where it was, a finished one writes its outputs again without training.
+    Seeds train side by side where the entry's threads leave cores for it. Checkpoints live in
+    ``runs/``, which DVC does not know and so does not delete: a killed stage continues where it
+    was, a finished one writes its outputs again without training.
     """
     system, config = pipeline.system(name)
-    entry, recipe = pipeline.entry(name), pipeline.recipe
-    settings = entry.train.model_copy(update={"steps": pipeline.steps(name)})
-    dataset = recipe.training_set(pipeline.prepared, pipeline.data)
+    seeds, threads = pipeline.params.seeds, pipeline.entry(name).train.threads
+    if (count := workers(len(seeds), threads)) > 1 and world_size() == 1:
+        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in seeds}
+        side_by_side(train_seed, jobs, count)
     weights, curves = pipeline.folder / "weights" / name, []
-    for seed in pipeline.params.seeds:
-        torch.manual_seed(key(seed, "init"))
-        model = system.build(config)
-        run = Run.open(
-            pipeline.folder / "runs" / name / f"seed-{seed}",
-            {"model": config.model_dump(), "train": settings.model_dump(), "seed": seed},
-            fingerprint(pipeline),
-        )
-        fit(run, model, dataset, recipe.loss, settings, seed=seed)
+    for seed in seeds:
+        model, run = train_seed(pipeline, name, seed)
         if rank() == 0:
             save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
             curves.append((seed, (run.folder / "curve.csv").read_text(encoding="utf-8")))
@@ -81,15 +85,35 @@ def train(pipeline: Pipeline, name: str) -> None:
     print(f"weights: {weights}")
 
 
+def train_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]:
+    """Train one seed of an entry, from wherever its run stands."""
+    system, config = pipeline.system(name)
+    key_of_task = pipeline.task(name)
+    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
+    settings = pipeline.entry(name).train.model_copy(update={"steps": pipeline.steps(name)})
+    dataset = task.training_set(folder, getattr(pipeline.data, key_of_task))
+    torch.manual_seed(key(seed, "init"))
+    model = system.build(config)
+    run = Run.open(
+        pipeline.folder / "runs" / name / f"seed-{seed}",
+        {"model": config.model_dump(), "train": settings.model_dump(), "seed": seed},
+        fingerprint(folder),
+    )
+    fit(run, model, dataset, task.loss, settings, seed=seed)
+    return model, run
+
+
 @torch.inference_mode()
 def evaluate(pipeline: Pipeline, name: str) -> None:
-    """Score every seed of an entry, or the `input` as it is; write results and samples."""
+    """Score every seed of an entry, or a reference; write results and samples."""
+    key_of_task = pipeline.task(name)
+    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
     samples = pipeline.folder / "samples" / name
     shutil.rmtree(samples, ignore_errors=True)
     samples.mkdir(parents=True)
     result: dict[str, Any] = {"source": pipeline.source(), "budget": pipeline.params.budget}
-    if name == INPUT:
-        scores = {"input": pipeline.recipe.evaluate(None, pipeline.prepared, samples)}
+    if name in task.references:
+        scores = {"-": task.evaluate(name, folder, samples)}
     else:
         system, config = pipeline.system(name)
         trained = system.build(config).parameters()
@@ -100,7 +124,7 @@ def evaluate(pipeline: Pipeline, name: str) -> None:
         for seed in pipeline.params.seeds:
             model = load_seed(pipeline, name, seed)
             shown = samples if seed == pipeline.params.seeds[0] else None
-            scores[str(seed)] = pipeline.recipe.evaluate(model, pipeline.prepared, shown)
+            scores[str(seed)] = task.evaluate(model, folder, shown)
     metrics = next(iter(scores.values()))
     result["seeds"] = scores
     result["mean"] = {m: summary(scores, m, statistics.fmean) for m in metrics}
@@ -133,9 +157,9 @@ def join_curves(curves: list[tuple[int, str]]) -> str:
     return "\n".join([f"seed,{header}", *rows, ""])
 
 
-def fingerprint(pipeline: Pipeline) -> str:
-    """Hash the prepared data and the source of every module of sixfold that training imported."""
-    digest = hashlib.sha256((pipeline.prepared / "manifest.json").read_bytes())
+def fingerprint(folder: Path) -> str:
+    """Hash prepared data and the source of every module of sixfold that training imported."""
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes())
     for name, module in sorted(sys.modules.items()):
         if (
             name.startswith("sixfold.")

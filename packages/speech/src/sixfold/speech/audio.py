@@ -25,6 +25,7 @@ _FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG
 _WRITE_BLOCK = 1 << 16  # one long Vorbis write can crash
 _WAV_BYTES = 4_000_000_000  # a WAV counts its bytes in 32 bits; more go into RF64, also called .wav
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe put this or more in the header
+_FULL_SCALE, _CLIPPED = 0.9999, 1e-3  # 16 bits end at 0.99997; a peak may well touch it
 _LEVEL = 10 ** (-25 / 20)
 _LEVEL_EPS = 1e-6
 
@@ -224,6 +225,19 @@ def check_finite(what: str, audio: Tensor) -> None:
     """Raise UserError if samples are NaN or infinite, which spoils all that is computed of them."""
     if bad := int((~audio.isfinite()).sum()):
         raise UserError(f"{what}: {bad} of {audio.numel()} samples are NaN or infinite")
+
+
+def warn_clipped(path: Path, blocks: Iterable[Tensor]) -> None:
+    """Say on the console if much of a recording is at full scale: what clipping cut off is lost."""
+    loud = total = 0
+    for block in blocks:
+        loud += int((block.abs() >= _FULL_SCALE).sum())
+        total += block.numel()
+    if loud > _CLIPPED * total:
+        print(
+            f"{path}: {100 * loud / total:.1f} % of the samples are at full scale; if it was "
+            "recorded too loud, expect distortion, and record it again at a lower level"
+        )
 
 
 def _open(path: Path) -> "soundfile.SoundFile":

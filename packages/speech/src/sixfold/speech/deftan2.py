@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.speech.array_spectrum import check_array, map_spectrum
 from sixfold.speech.deftan2_layers import Axis, GroupNorm, SplitDense, convolve
 
 
@@ -80,54 +81,19 @@ class DeFTAN2(nn.Module):
         return cast(DeFTAN2, from_pretrained(path, SYSTEM))
 
     def forward(self, noisy: Tensor) -> Float[Tensor, "batch source time"]:
-        self.check(noisy)
-        (batch, _, time), size, hop = noisy.shape, self.config.n_fft, self.config.n_fft // 2
-        rest = size - (hop + time % size) % size
-        padded = functional.pad(noisy, (hop, rest + hop))
-        level = padded.std((1, 2), keepdim=True).clamp(min=1e-12)  # silence stays silence
-        estimate = self.map(self.spectrum(padded / level))
-        signal = torch.istft(estimate.flatten(0, 1), size, hop, window=cast(Tensor, self.hann))
-        signal = signal.unflatten(0, (batch, -1))
-        return signal[..., hop : hop + time] * level
+        check_array(noisy, self.config.microphones, "DeFTAN2")
+        return map_spectrum(noisy, self.map, cast(Tensor, self.hann))
 
-    def spectrum(self, signal: Tensor) -> Float[Tensor, "batch frame frequency features"]:
-        """Return real and imaginary parts of each microphone in turn."""
-        values = torch.stft(
-            signal.flatten(0, 1),
-            self.config.n_fft,
-            self.config.n_fft // 2,
-            window=cast(Tensor, self.hann),
-            return_complex=True,
-        )
-        parts = torch.view_as_real(values).unflatten(0, signal.shape[:2])  # (B, mic, F, L, 2)
-        return parts.permute(0, 3, 2, 1, 4).flatten(3)
-
-    def map(self, x: Float[Tensor, "batch frame frequency features"]) -> Tensor:
-        """Return the complex estimate (batch, source, frequency, frame)."""
+    def map(
+        self, x: Float[Tensor, "batch frame frequency features"]
+    ) -> Float[Tensor, "batch _frame _frequency parts"]:
+        """Map spectra: parts of each microphone to parts of each source."""
         x = self.enter_norm(convolve(x, self.enter, (1, 1)), 3)
         x = self.enter_dense(self.enter_dense.split(x), 3)
         for block in self.blocks:
             x = block(x)
         x = convolve(x, self.leave, (1, 1))
-        x = self.leave_dense(self.leave_dense.split(x), 3)
-        values = x.unflatten(-1, (-1, 2)).permute(0, 3, 2, 1, 4)
-        return torch.view_as_complex(values.contiguous())
-
-    def check(self, noisy: Tensor) -> None:
-        """Raise UserError for what this network cannot enhance."""
-        count = self.config.microphones
-        if noisy.ndim != 3 or not noisy.is_floating_point():
-            raise UserError(
-                f"DeFTAN2 takes float audio shaped (batch, microphone, time), got {noisy.dtype} "
-                f"{tuple(noisy.shape)}; for one recording pass x[None]"
-            )
-        if noisy.shape[1] != count:
-            raise UserError(
-                f"this DeFTAN2 was built for {count} microphones, got {noisy.shape[1]} channels of "
-                f"{noisy.shape[2]} samples; take the checkpoint of your array"
-            )
-        if noisy.shape[2] == 0:
-            raise UserError("DeFTAN2 was given a recording of zero samples")
+        return self.leave_dense(self.leave_dense.split(x), 3)
 
 
 class Block(nn.Module):
@@ -146,7 +112,7 @@ class Block(nn.Module):
         missing = [-(n - self.window) % self.stride for n in x.shape[1:3]]
         if any(missing):  # as published, what is filled up is never cut off
             x = functional.pad(x, (0, 0, 0, missing[1], 0, missing[0]))
-        return self.time(self.frequency(x).transpose(1, 2).contiguous()).transpose(1, 2)
+        return self.time(self.frequency(x).transpose(1, 2)).transpose(1, 2)
 
 
 OFFICIAL: dict[str, str | None] = {  # official key -> ours
@@ -257,4 +223,5 @@ SYSTEM = System(
     convert=convert,
     published={"base": (DeFTAN2Config(), 3_997_988), "large": (LARGE, 7_712_804)},
     run="sixfold.speech.multichannel:run",
+    export="sixfold.speech.deftan2_export:exportable",
 )

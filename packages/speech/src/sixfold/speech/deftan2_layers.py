@@ -12,15 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Map = Float[Tensor, "batch row _step _channel"]
+POSITIONS = {"cpu": 4096, "cuda": 65536}  # of a map that inference works on at a time
 
 
 def convolve(
     x: Map, layer: nn.Conv2d, padding: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> Map:
-    """Convolve over rows and steps; the memory stays as it is."""
-    image = x.permute(0, 3, 1, 2)
+    """Convolve over rows and steps; the memory stays as it is.
+
+    For a gradient, rows that no tap connects are items of a batch: torch's weight gradient is
+    faster so, its forward pass the other way.
+    """
+    apart = layer.kernel_size[0] == 1 and torch.is_grad_enabled()
+    image = (x.flatten(0, 1)[:, None] if apart else x).permute(0, 3, 1, 2)
     y = functional.conv2d(image, layer.weight, layer.bias, 1, padding, dilation)
-    return y.permute(0, 2, 3, 1)
+    y = y.permute(0, 2, 3, 1)
+    return y.reshape(*x.shape[:2], *y.shape[2:]) if apart else y
 
 
 class GroupNorm(nn.Module):
@@ -33,8 +40,9 @@ class GroupNorm(nn.Module):
         )
 
     def forward(self, x: Map, axes: int) -> Map:
-        normed = functional.layer_norm(x, x.shape[-axes:], eps=1e-5)
-        return torch.addcmul(self.bias, normed, self.weight)
+        image = (x if axes == 3 else x.flatten(0, 1)[:, None]).permute(0, 3, 1, 2)
+        normed = functional.group_norm(image, 1, self.weight, self.bias, 1e-5)
+        return normed.permute(0, 2, 3, 1).reshape(x.shape)
 
 
 class SplitDense(nn.Module):
@@ -71,7 +79,7 @@ class SplitDense(nn.Module):
 
 def prelu(x: Tensor, slope: Float[Tensor, " c"]) -> Tensor:
     """Apply PReLU with a slope for each channel, which come last."""
-    return torch.where(x > 0, x, x * slope)
+    return functional.prelu(x.movedim(-1, 1), slope).movedim(1, -1)
 
 
 class Axis(nn.Module):
@@ -109,6 +117,16 @@ class Axis(nn.Module):
         self.leave = nn.ConvTranspose2d(channels, channels, (1, window), (1, stride))
 
     def forward(self, x: Map) -> Map:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.rows(x)
+        # rows know nothing of each other: a few at a time stay in the cache, and need less memory
+        positions = POSITIONS.get(x.device.type, POSITIONS["cuda"])
+        few = max(1, positions // (x.shape[0] * x.shape[2]))
+        return torch.cat([self.rows(piece) for piece in x.split(few, 1)], 1)
+
+    def rows(self, x: Map) -> Map:
+        """Process some rows."""
+        x = x.contiguous()
         normed = self.norm(x)
         last = x.shape[2] - self.window + 1
         parts = [normed[:, :, k : k + last : self.stride] for k in range(self.window)]
@@ -119,7 +137,11 @@ class Axis(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention of cost linear in the steps ("CEA"): keys gather values once for all queries."""
+    """Attention of cost linear in the steps ("CEA"): keys gather values once for all queries.
+
+    Values and output are linear in the input: the keys gather the input itself, and what they
+    gathered, as many rows as features and not as steps, is multiplied by both matrices at once.
+    """
 
     def __init__(self, channels: int, heads: int, head_channels: int, dropout: float) -> None:
         super().__init__()
@@ -130,15 +152,26 @@ class LinearAttention(nn.Module):
         self.out = nn.Identity() if heads == 1 and width == channels else nn.Linear(width, channels)
 
     def forward(self, x: Map) -> Map:
-        mixed = functional.glu(convolve(x, self.mix, (0, 1)), -1)
-        heads = (self.heads, -1)
-        q, k, v = (
-            layer(seen).unflatten(-1, heads).transpose(2, 3)  # (B, R, head, S, d)
-            for layer, seen in ((self.q, mixed), (self.k, mixed), (self.v, x))
-        )
-        context = k.softmax(-2).mT @ v * self.scale
-        context = functional.dropout(context, self.dropout, self.training)
-        return self.out((q.softmax(-1) @ context).transpose(2, 3).flatten(3))
+        rows = x.flatten(0, 1)
+        mixed = functional.glu(convolve(x, self.mix, (0, 1)), -1).flatten(0, 1)
+        k = self.k(mixed).softmax(1)  # over the steps
+        q = self.q(mixed).unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
+        if isinstance(self.out, nn.Linear):
+            leave, y = self.out.weight, self.out.bias
+        else:
+            leave, y = torch.eye(x.shape[3]).to(x), x.new_zeros(())
+        weights = (self.v.weight.chunk(self.heads), leave.chunk(self.heads, 1))
+        parts = (q.chunk(self.heads, 2), k.chunk(self.heads, 2))
+        for q, k, value, leave in zip(*parts, *weights, strict=True):  # a head; views, no copies
+            y = torch.baddbmm(y, q, self.context(k.mT @ rows, value, leave))
+        return y.view(x.shape)
+
+    def context(self, gathered: Tensor, value: Tensor, leave: Tensor) -> Tensor:
+        """Multiply what a head's keys gathered (row, d, C) by its matrices (d, C) and (C, d)."""
+        if not (self.training and self.dropout):
+            return gathered @ (self.scale * value.mT @ leave.mT)
+        context = gathered @ (self.scale * value.mT)
+        return functional.dropout(context, self.dropout) @ leave.mT
 
 
 class FeedForward(nn.Module):
@@ -160,7 +193,9 @@ class FeedForward(nn.Module):
         reach = (0, 2 * self.dilation)
         filtered = convolve(filtered, self.filter, reach, (1, self.dilation))
         filtered = prelu(self.norm(filtered, 2), self.prelu.weight)
-        return self.dropped(self.out(torch.cat([plain, filtered], -1)))
+        left, right = self.out.weight.chunk(2, 1)  # no joint copy of the two
+        y = functional.linear(plain, left, self.out.bias) + functional.linear(filtered, right)
+        return self.dropped(y)
 
     def dropped(self, x: Tensor) -> Tensor:
         """Drop out in training."""

@@ -28,6 +28,7 @@ from sixfold.speech.audio import (
     level_gain,
     read_blocks,
     stream_gain,
+    warn_clipped,
     write_blocks,
 )
 from sixfold.speech.blocks import padded, resampled, trimmed, windows
@@ -75,6 +76,7 @@ def run(
     _check_rate(input, rate, own_rate)
     _piece_samples(samples, chunk_s, model.config)  # refuses a chunk_s before the work starts
     print(f"{input}: {samples / rate:.1f} s, {channels} channel(s) at {rate} Hz")
+    warn_clipped(input, read_blocks(input, _BLOCK))
     if rate != own_rate:
         print(
             f"resampled to the network's {own_rate} Hz and back; "

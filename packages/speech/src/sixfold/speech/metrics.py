@@ -10,7 +10,7 @@ and Taal, 2016. DNSMOS: Reddy et al., ICASSP 2022 (P.835) and 2021 (P.808).
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,25 @@ from sixfold.core.config import UserError
 Signal = (
     Tensor | np.ndarray
 )  # unshaped here: `validate` explains a wrong shape better than a checker
+
+
+def averages(
+    scores: Mapping[str, Callable[[Tensor, Tensor], float]],
+    estimates: Sequence[Tensor],
+    references: Sequence[Tensor],
+) -> dict[str, float | None]:
+    """Average each metric over items; one that is not installed is None, and it is said why."""
+    found: dict[str, float | None] = {}
+    for name, metric in scores.items():
+        try:
+            values = [metric(e, r) for e, r in zip(estimates, references, strict=True)]
+            found[name] = sum(values) / len(values)
+        except UserError as error:
+            if "pip install" not in str(error):
+                raise
+            print(f"{name}: not measured: {error}")
+            found[name] = None
+    return found
 
 
 def validate(estimate: Signal, reference: Signal) -> tuple[np.ndarray, np.ndarray]:

@@ -28,12 +28,11 @@ from sixfold.speech.mossformer_layers import (
 )
 
 
-class MossFormer2Config(Config):
-    """The paper's size, at 8 kHz; the network for 16 kHz is the same."""
+class MaskNetConfig(Config):
+    """The paper's stack of blocks."""
 
     speakers: PositiveInt = 2
     channels: PositiveInt = 512
-    kernel_size: PositiveInt = 16  # samples of a frame; half of it is the hop
     blocks: PositiveInt = 24
     group: PositiveInt = 256  # frames
     key_channels: PositiveInt = 128
@@ -42,15 +41,25 @@ class MossFormer2Config(Config):
     memory: PositiveInt = 20
     dropout: float = Field(default=0.1, ge=0, lt=1)
     causal_attention: bool = False  # in the released code, but in no released model
+
+    @model_validator(mode="after")
+    def _channels_are_even(self) -> "MaskNetConfig":
+        if self.channels % 2:
+            raise ValueError(f"channels {self.channels} should be even")
+        return self
+
+
+class MossFormer2Config(MaskNetConfig):
+    """The paper's size, at 8 kHz; the network for 16 kHz is the same."""
+
+    kernel_size: PositiveInt = 16  # samples of a frame; half of it is the hop
     masking: bool = True  # False: the network's output is the features (WHAMR!)
     sample_rate: PositiveInt = 8000
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> "MossFormer2Config":
-        if self.kernel_size % 2 or self.channels % 2:
-            raise ValueError(
-                f"kernel_size {self.kernel_size} and channels {self.channels} should be even"
-            )
+    def _kernel_is_even(self) -> "MossFormer2Config":
+        if self.kernel_size % 2:
+            raise ValueError(f"kernel_size {self.kernel_size} should be even")
         return self
 
 
@@ -135,9 +144,7 @@ class MaskNet(nn.Module):
         dense: The kind of memory, see `MemoryBlock`.
     """
 
-    def __init__(
-        self, config: MossFormer2Config, inputs: int, out: int, *, dense: bool = True
-    ) -> None:
+    def __init__(self, config: MaskNetConfig, inputs: int, out: int, *, dense: bool = True) -> None:
         super().__init__()
         d, inner = config.channels, config.memory_channels
         self.key_channels = config.key_channels
@@ -181,6 +188,14 @@ def position_code(frames: int, like: Tensor) -> Float[Tensor, "frame channel"]:
     return torch.cat([angle.sin(), angle.cos()], -1).to(like.dtype)
 
 
+def exportable(model: MossFormer2) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
+    """Return what `sixfold.core.export.export` takes: one mixture, of a group of frames or more."""
+    config = model.config
+    samples = (config.group + 1) * (config.kernel_size // 2)
+    noise = 0.1 * torch.randn(1, samples + 5, generator=torch.Generator().manual_seed(0))
+    return model, (noise,), {"mixture": {1: torch.export.Dim("time", min=samples)}}
+
+
 STACKS = {  # where the released training code, and the stand-alone repository, keep things
     "mask_net.": ("mdl.intra_mdl.mossformerM.", "mdl.intra_mdl.norm.", "mdl.intra_norm."),
     "masknet.": (
@@ -195,9 +210,9 @@ CONV_LINEAR = {  # inside a ConvLinear; its norm differs
 }
 
 
-def _mask_rules(old: str, new: str) -> dict[str, str | None]:
+def mask_rules(old: str, new: str) -> dict[str, str | None]:
     """Name what the mask network of a checkpoint holds, official to ours."""
-    stack, stack_norm, skip_norm = STACKS[old or "mask_net."]
+    stack, stack_norm, skip_norm = STACKS.get(old, STACKS["mask_net."])
     layer, block = f"{old}{stack}layers.{{i}}.", f"{new}attention.{{i}}."
     fsmn, memory = f"{old}{stack}fsmn.{{i}}.", f"{new}memories.{{i}}."
     rules: dict[str, str | None] = {
@@ -244,8 +259,8 @@ OFFICIAL: dict[str, str | None] = {  # official key -> ours
     "encoder.conv1d.weight": "encoder.weight",
     "dec.weight": "decoder.weight",
     "decoder.weight": "decoder.weight",
-    **_mask_rules("mask_net.", "mask."),
-    **_mask_rules("masknet.", "mask."),
+    **mask_rules("mask_net.", "mask."),
+    **mask_rules("masknet.", "mask."),
 }
 
 
@@ -320,6 +335,7 @@ SYSTEM = System(
     convert=convert,
     published={"MossFormer2": (MossFormer2Config(), 55_735_410 - 16)},
     run="sixfold.speech.separate:run",
+    export="sixfold.speech.mossformer2:exportable",
 )
 MOSSFORMER = System(
     name="mossformer",
@@ -329,4 +345,5 @@ MOSSFORMER = System(
     convert=convert,
     published={"MossFormer(L)": (MossFormerConfig(), 42_101_850 - 16)},
     run="sixfold.speech.separate:run",
+    export="sixfold.speech.mossformer2:exportable",
 )

@@ -35,13 +35,23 @@ class ConvLinear(nn.Module):
 
 def conv_linear(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor) -> Tensor:
     """Apply a `ConvLinear` with these parameters."""
-    hidden, reach = functional.linear(x, weight, bias), TAPS // 2
+    return filtered(functional.linear(x, weight, bias), taps)
+
+
+def filtered(hidden: Sequence, taps: Float[Tensor, "c 1 taps"]) -> Sequence:
+    """Activate, convolve, add the shortcut: what follows the product."""
+    reach = TAPS // 2
     return dwconv1d(hidden, taps, padding=(reach, reach), residual=True, pre_act="silu")
 
 
 def scale_norm(x: Sequence) -> Sequence:
     """Divide by the root mean square over channels, at least 1e-5."""
-    return x / x.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-5)
+    return x * _gain(x)
+
+
+def _gain(x: Sequence) -> Float[Tensor, "batch frame 1"]:
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (norm * x.shape[-1] ** -0.5).clamp(min=1e-5).reciprocal()
 
 
 def global_norm(
@@ -106,7 +116,13 @@ class Attention(nn.Module):
         options = {"group": self.group, "causal": self.causal}
         dropout = self.dropout if self.training else 0.0
         gated = gau_attention(quad_q, quad_k, lin_q, lin_k, v, u, **options, dropout=dropout)
-        return x + self.dropped(self.out(scale_norm(gated) * self.out_scale))
+        return x + self.dropped(self.leave(gated))
+
+    def leave(self, gated: Sequence) -> Sequence:
+        """Apply the last layer; what it normalises is divided behind the product, half as wide."""
+        linear = self.out.linear
+        hidden = functional.linear(gated, linear.weight * self.out_scale)
+        return filtered(torch.addcmul(linear.bias, hidden, _gain(gated)), self.out.taps)
 
     def dropped(self, x: Tensor) -> Tensor:
         """Drop out in training."""
@@ -215,7 +231,7 @@ class DenseMemory(nn.Module):
             reach = dilation * (taps.shape[-1] // 2)
             y = dwconv1d(seen, taps, padding=(reach, reach), dilation=dilation)
             y = instance_norm(y, self.norm_weight[i], self.norm_bias[i])
-            y = torch.where(y > 0, y, y * self.prelu[i])
+            y = functional.prelu(y.mT, self.prelu[i]).mT
             seen = torch.cat([y, seen], -1) if i == 0 else y
         return x + y
 
@@ -224,9 +240,9 @@ def instance_norm(
     x: Sequence, weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], eps: float = 1e-5
 ) -> Sequence:
     """Normalise each channel of each item over time."""
-    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
-    scale = weight * torch.rsqrt(variance + eps)
-    return torch.addcmul(bias - mean * scale, x, scale)
+    centred = x - x.mean(1, keepdim=True)  # torch's own variance is slow over the first axes
+    scale = weight * torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
+    return torch.addcmul(bias, centred, scale)
 
 
 def _taps(channels: int, inputs: int, memory: int) -> nn.Parameter:

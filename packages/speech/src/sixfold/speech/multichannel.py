@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from sixfold.core import UserError
-from sixfold.speech.audio import check_output, read_audio, resample, write_audio
+from sixfold.speech.audio import check_output, read_audio, resample, warn_clipped, write_audio
 from sixfold.speech.deftan2 import DeFTAN2
 from sixfold.speech.separate import WINDOW_S, separate_windows
 
@@ -36,6 +36,7 @@ def run(
         raise UserError(f"{output} is the input; name another file for the output")
     model = DeFTAN2.from_pretrained(weights).to(device)
     own_rate = model.config.sample_rate
+    warn_clipped(input, [audio])
     microphones, channels = model.config.microphones, audio.shape[0]
     if channels != microphones:
         raise UserError(

@@ -5,6 +5,7 @@ checksums.csv. Speakers and noise recordings are divided between the splits here
 """
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -32,6 +33,10 @@ _FOLDERS = {
         _CLEARERVOICE + "train/data_generation/speech_enhancement/generate_noisy_speech/data/"
     ),
     "small_examples": _CLEARERVOICE + "clearvoice/samples/path_to_input_wavs_sr/",
+    "libri2mix_examples": "https://raw.githubusercontent.com/alibabasglab/MossFormer2/"
+    "5727f739947605f884da8d7a1448c64f32d37b9d/MossFormer2_samples_Libri2Mix/",
+    "spatialized_dns_example_4ch": "https://raw.githubusercontent.com/donghoney0416/DeFTAN-II/"
+    "3d4cef13707eeac4985a2cd9464ea47c942a5a46/audio/dns/",
 }
 
 
@@ -75,6 +80,26 @@ DATASETS = {
         ),
     )
 }
+
+# Mixtures of two, their sources, and what the released MossFormer2 made of them: test only.
+LIBRI2MIX = Dataset(
+    name="libri2mix_examples",
+    home="https://github.com/alibabasglab/MossFormer2",
+    licence="speech CC BY 4.0 (LibriSpeech), separated speech MIT (of the repository)",
+    citation="Cosentino et al.: LibriMix, 2020 (arXiv:2005.11262); Panayotov et al.: LibriSpeech, "
+    "ICASSP 2015; Zhao et al.: MossFormer2, ICASSP 2024",
+    files=_files("libri2mix_examples"),
+)
+
+# One item of four microphones, its direct sound, and what the trained DeFTAN-II made of it.
+SPATIALIZED = Dataset(
+    name="spatialized_dns_example_4ch",
+    home="https://github.com/donghoney0416/DeFTAN-II",
+    licence="speech and noise of the DNS Challenge (mixed, mostly CC BY 4.0), as its list says",
+    citation="Reddy et al.: The INTERSPEECH 2020 Deep Noise Suppression Challenge "
+    "(arXiv:2005.13981); Lee and Choi: DeFTAN-II, TASLP 2024",
+    files=_files("spatialized_dns_example_4ch"),
+)
 
 # Speaker or noise recording: the set it is in, and what its paths begin with.
 _REAL = {
@@ -127,8 +152,13 @@ def read(source: Source, split: Split, seed: int) -> Material:
     return _real(split) if source == "real" else _builtin(split, seed)
 
 
-def credits(source: Source) -> dict[str, Any]:
-    """Return, for each set that a source uses, home, licence, citation and checksums."""
+def credits(source: Source, sets: Iterable[Dataset] = DATASETS.values()) -> dict[str, Any]:
+    """Return, for each set that a source uses, home, licence, citation and checksums.
+
+    Args:
+        source: Which kind.
+        sets: Those of the real one.
+    """
     if source == "builtin":
         licence = "GPL-3.0 (the program, not what it says)"
         home = "https://github.com/espeak-ng/espeak-ng"
@@ -141,7 +171,7 @@ def credits(source: Source) -> dict[str, Any]:
             "citation": dataset.citation,
             "sha256": {file.path: file.sha256 for file in dataset.files},
         }
-        for dataset in DATASETS.values()
+        for dataset in sets
     }
 
 

@@ -1,13 +1,12 @@
-"""The speech report: what the paper claims, what this budget shows, to look at and to listen to."""
+"""The speech report: what the papers claim, what this budget shows, to look at and to listen to."""
 
-import csv
-import json
 import statistics
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from sixfold.core.pipeline import INPUT, Pipeline
+from sixfold.core.pipeline import Pipeline
 from sixfold.core.report import (
-    Figure,
     Section,
     Sound,
     Table,
@@ -20,223 +19,158 @@ from sixfold.core.report import (
     write_text,
 )
 from sixfold.speech.audio import read_audio
-from sixfold.speech.recordings import SAMPLE_RATE
+from sixfold.speech.claims import CLAIMS, Claim
+from sixfold.speech.learning import EQUAL, equal_rows, read_curve, seconds_per_step
+from sixfold.speech.prepared import read_manifest
 
-METRICS = {
-    "si_sdr": ("SI-SDR, dB", 2),
-    "pesq_wb": ("PESQ-wb", 2),
-    "stoi": ("STOI", 3),
-    "dnsmos": ("DNSMOS overall", 2),
-}
-MODEL, BASELINE = "frcrn", "frcrn_no_recurrence"
-NAMES = {INPUT: "noisy input", MODEL: "FRCRN", BASELINE: "no frequency recurrence"}
-CLAIM = (
-    "The paper (arXiv:2206.07293) claims that recurrence along frequency improves enhancement. "
-    "Its numbers, at full size on other data: VoiceBank+DEMAND, PESQ 3.21; DNS-2020 without "
-    "reverberation, WB-PESQ 3.23. Here the same network is trained with and without that "
-    "recurrence, the channels of the second raised to as many parameters, on SI-SNR alone."
-)
-CURVE = "si_snr"  # the loss whose negative is a level in dB
-WINDOW = 0.1  # of the steps: the training loss is averaged over so many before it is read off
+BUILTIN = "Built-in source: synthesised voices and generated noise, not the real recordings."
 
 
 def write_report(pipeline: Pipeline) -> None:
-    """Write reports/speech.md, the page reports/speech/index.html and the README's table."""
-    results = pipeline.results()
-    source = pipeline.source()
-    notice = (
-        ""
-        if source == "real"
-        else "Built-in source: synthesised voices and generated noise, not the real recordings."
-    )
-    curves = {name: read_curve(pipeline, name) for name in pipeline.params.systems}
-    speeds = {name: s for name in curves if (s := seconds_per_step(pipeline, name))}
-    rows, columns = score_rows(results), ["system", "parameters", "steps", *labels()]
-    table = Table(
-        f"Test mixtures, mean ± std over {len(pipeline.params.seeds)} seeds", columns, rows
-    )
-    time_columns = [
-        "system",
-        "seconds per step",
-        "training SI-SNR at equal steps, dB",
-        "at equal time, dB",
-    ]
-    equal = Table(
-        "Equal steps and equal time (training SI-SNR, smoothed)",
-        time_columns,
-        equal_rows(curves, speeds),
-    )
-    verdict = [shown(results), reached(results)]
-    sections = [
-        Section("Claim", "\n\n".join([CLAIM, *verdict]), tables=[table]),
-        Section("Learning", EQUAL, tables=[equal], figures=[curve(curves, speeds)]),
-        *listening(pipeline),
-        Section("Data", data_text(pipeline)),
-    ]
-    page = write_page(pipeline.root / "reports" / "speech", "Speech enhancement", sections, notice)
-    text = [
-        "# Speech enhancement",
-        *([f"**{notice}**"] if notice else []),
-        CLAIM,
-        *verdict,
-        table.caption,
-        markdown_table(rows, columns),
-        EQUAL,
-        markdown_table(equal.rows, time_columns),
-        "Command: `dvc repro pipelines/speech`.",
-    ]
-    write_text(pipeline.root / "reports" / "speech.md", "\n\n".join(text) + "\n")
+    """Write reports/speech.md, the page reports/speech/index.html and the README's tables.
+
+    The longer pipeline's are called speech-paper, and leave the README alone. Experiments without a
+    trained system in params.yaml are left out.
+
+    Raises:
+        UserError: a result is missing.
+    """
+    notice = "" if pipeline.source() == "real" else BUILTIN
+    text = ["# Speech", *([f"**{notice}**"] if notice else []), EQUAL]
+    sections, reports, name = [], pipeline.root / "reports", pipeline.folder.name
     readme = pipeline.root / "packages" / "speech" / "README.md"
-    if readme.is_file():
-        replace_between_markers(readme, "results", markdown_table(rows, columns))
+    for task, claim in CLAIMS.items():
+        entries = [key for key, entry in pipeline.params.systems.items() if entry.task == task]
+        if not entries:
+            continue
+        results = pipeline.results(task)
+        scores = Table(
+            f"{claim.caption}, mean ± std over {len(pipeline.params.seeds)} seeds",
+            ["system", "parameters", "steps", *(label for label, _ in claim.scores.values())],
+            score_rows(results, claim),
+        )
+        verdicts = [shown(results, claim, pair) for pair in claim.pairs]
+        learning = _learning(pipeline, task, entries)
+        sections += [
+            Section(claim.title, "\n\n".join([claim.text, *verdicts]), tables=[scores]),
+            learning,
+            *listening(pipeline, task, claim),
+            Section(f"{claim.title}: data", data_text(read_manifest(pipeline.prepared / task))),
+        ]
+        equal = learning.tables[0]
+        text += [f"## {claim.title}", claim.text, *verdicts, scores.caption]
+        text += [markdown_table(scores.rows, scores.columns)]
+        text += [markdown_table(equal.rows, equal.columns)]
+        if readme.is_file() and name == pipeline.name:
+            table = markdown_table(scores.rows, scores.columns)
+            replace_between_markers(readme, f"results of {task}", table)
+    page = write_page(reports / name, "Speech", sections, notice)
+    text += [f"Command: `dvc repro pipelines/{name}`."]
+    write_text(reports / f"{name}.md", "\n\n".join(text) + "\n")
     print(f"report: {page}")
 
 
-EQUAL = (
-    "Equal steps: the end of training. Equal time: each system at the moment when the faster one "
-    "is done. The learning rate falls only towards the end of training, so the slower one is read "
-    "off before its best part. The seconds per step are of the machine that trained."
-)
-
-
-def labels() -> list[str]:
-    """Return the metrics' column names."""
-    return [label for label, _ in METRICS.values()]
-
-
-def score_rows(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make one row a system: mean and standard deviation of each metric over seeds."""
+def score_rows(results: Mapping[str, dict[str, Any]], claim: Claim) -> list[dict[str, Any]]:
+    """Make one row a system: mean and standard deviation of each score over seeds."""
     rows = []
     for name, result in results.items():
-        row = {"system": NAMES.get(name, name)}
+        row = {"system": claim.names.get(name, name)}
         row |= {"parameters": result.get("parameters", "-"), "steps": result.get("steps", "-")}
-        for metric, (label, digits) in METRICS.items():
-            row[label] = mean_std([s[metric] for s in result["seeds"].values()], digits)
+        for score, (label, digits) in claim.scores.items():
+            row[label] = mean_std([s[score] for s in result["seeds"].values()], digits)
         rows.append(row)
     return rows
 
 
-def shown(results: dict[str, dict[str, Any]]) -> str:
-    """Say whether the claim shows: the difference, seed by seed, against its standard error."""
-    if not {MODEL, BASELINE} <= results.keys():
-        return "The baseline was not trained, so nothing can be said of the claim."
-    pairs = [
-        (results[MODEL]["seeds"][s]["si_sdr"], results[BASELINE]["seeds"][s]["si_sdr"])
-        for s in results[MODEL]["seeds"]
-        if s in results[BASELINE]["seeds"]
-    ]
-    gains = [a - b for a, b in pairs]
-    gain = statistics.fmean(gains)
+def shown(results: Mapping[str, dict[str, Any]], claim: Claim, pair: tuple[str, str]) -> str:
+    """Say whether a claim shows: the difference, seed by seed, against its standard error."""
+    if not set(pair) <= results.keys():
+        missing = " and ".join(sorted(set(pair) - results.keys()))
+        return f"{missing} was not trained, so nothing can be said of it."
+    model, baseline = (results[name]["seeds"] for name in pair)
+    score, (label, digits) = next(iter(claim.scores.items()))
+    gains = [model[seed][score] - baseline[seed][score] for seed in model if seed in baseline]
+    gain = f"{statistics.fmean(gains):+.{digits}f} {label.split(', ')[-1]}"
+    names = f"{claim.names[pair[0]]} over {claim.names[pair[1]]}"
+    what = f"{names}: {gain} {label.split(', ')[0]} at equal steps"
     if len(gains) < 2:
-        return f"One seed: FRCRN is {gain:+.2f} dB SI-SDR from its baseline; that proves nothing."
+        return f"{what}, of one seed, which proves nothing."
     error = statistics.stdev(gains) / len(gains) ** 0.5
-    size = f"{gain:+.2f} dB SI-SDR at equal steps (standard error {error:.2f}, {len(gains)} seeds)"
-    if gain > 2 * error:
-        return f"The claim shows at this budget: FRCRN is {size} from its baseline."
-    if gain < -2 * error:
-        return f"The claim does not show at this budget, on the contrary: {size}."
-    return f"The claim does not show at this budget: {size} is no clear difference."
+    what = f"{what} (standard error {error:.{digits}f}, {len(gains)} seeds)"
+    if statistics.fmean(gains) > 2 * error:
+        return f"The claim shows at this budget. {what}."
+    if statistics.fmean(gains) < -2 * error:
+        return f"The claim does not show at this budget, on the contrary. {what}."
+    return f"The claim does not show at this budget, there is no clear difference. {what}."
 
 
-def reached(results: dict[str, dict[str, Any]]) -> str:
-    """Say what the systems make of the input."""
-    before = results[INPUT]["mean"]["si_sdr"]
-    gains = [
-        f"{NAMES.get(name, name)} {result['mean']['si_sdr'] - before:+.2f} dB"
-        for name, result in results.items()
-        if name != INPUT
-    ]
-    return f"SI-SDR over the noisy input's {before:.2f} dB: {', '.join(gains)}."
+def _learning(pipeline: Pipeline, task: str, entries: list[str]) -> Section:
+    """Set the systems against each other at equal steps and at equal time."""
+    claim = CLAIMS[task]
+    column, quantity, sign = claim.curve
+    names = {key: claim.names.get(key, key) for key in entries}
+    curves = {names[key]: read_curve(pipeline, key, column, sign) for key in entries}
+    speeds = {names[key]: s for key in entries if (s := seconds_per_step(pipeline, key))}
+    rows = equal_rows(curves, speeds, quantity)
+    table = Table("Equal steps and equal time, smoothed", list(rows[0]), rows)
+    figure = curve_figure(f"{task}-curves", quantity, curves, speeds)
+    return Section(f"{claim.title}: learning", EQUAL, tables=[table], figures=[figure])
 
 
-def read_curve(pipeline: Pipeline, name: str) -> list[tuple[list[float], list[float]]]:
-    """Return, for each seed, steps and smoothed training SI-SNR in dB."""
-    path = pipeline.folder / "curves" / f"{name}.csv"
-    seeds: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            steps, values = seeds.setdefault(row["seed"], ([], []))
-            steps.append(float(row["step"]))
-            values.append(-float(row[CURVE]))
-    smoothed = []
-    for steps, values in seeds.values():
-        width = max(1, round(len(values) * WINDOW))
-        means = [
-            statistics.fmean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))
-        ]
-        smoothed.append((steps, means))
-    return smoothed
-
-
-def seconds_per_step(pipeline: Pipeline, name: str) -> float | None:
-    """Return the median over seeds; None where the training was not timed on this machine."""
-    files = [
-        pipeline.folder / "runs" / name / f"seed-{seed}" / "perf.json"
-        for seed in pipeline.params.seeds
-    ]
-    times = [json.loads(file.read_text())["seconds_per_step"] for file in files if file.is_file()]
-    return statistics.median(times) if times else None
-
-
-def equal_rows(
-    curves: dict[str, list[tuple[list[float], list[float]]]], speeds: dict[str, float]
-) -> list[dict[str, Any]]:
-    """Read each curve at its end, and at the time when the first system is done."""
-    ends = {
-        name: seeds[0][0][-1] * speeds[name] for name, seeds in curves.items() if name in speeds
-    }
-    rows = []
-    for name, seeds in curves.items():
-        row: dict[str, Any] = {"system": NAMES.get(name, name)}
-        row["seconds per step"] = speeds.get(name)
-        row["training SI-SNR at equal steps, dB"] = mean_std([values[-1] for _, values in seeds])
-        if len(ends) == len(curves):
-            step = min(ends.values()) / speeds[name]
-            at = [v[max(0, sum(s <= step for s in steps) - 1)] for steps, v in seeds]
-            row["at equal time, dB"] = mean_std(at)
-        rows.append(row)
-    return rows
-
-
-def curve(
-    curves: dict[str, list[tuple[list[float], list[float]]]], speeds: dict[str, float]
-) -> Figure:
-    """Draw the learning curves over steps and over seconds."""
-    named = {NAMES.get(name, name): seeds for name, seeds in curves.items()}
-    seconds = {NAMES.get(name, name): s for name, s in speeds.items()}
-    return curve_figure("curves", "training SI-SNR, dB", named, seconds)
-
-
-def listening(pipeline: Pipeline) -> list[Section]:
+def listening(pipeline: Pipeline, task: str, claim: Claim) -> list[Section]:
     """Show and play the test clips that `evaluate` wrote, one section a clip."""
-    folder, sections = pipeline.folder / "samples", []
-    manifest = json.loads((pipeline.prepared / "manifest.json").read_text(encoding="utf-8"))
-    for i, clean in enumerate(sorted((folder / INPUT).glob("clean-*.wav"))):
+    rows = [row for row in pipeline.of_task(task) if row not in claim.apart]
+    folders = {claim.names.get(r, r): pipeline.folder / "samples" / r for r in rows}
+    sections = []
+    for i, clip in enumerate(read_manifest(pipeline.prepared / task)["test"]["clips"]):
         files = {
-            NAMES.get(n, n): folder / n / f"clip-{i}.wav" for n in (INPUT, *pipeline.params.systems)
+            name + file.stem.removeprefix(f"clip-{i}").replace("-", " "): file
+            for name, folder in folders.items()
+            for file in sorted(folder.glob(f"clip-{i}*.wav"))
         }
-        files["clean"] = clean
-        signals = {name: read_audio(file)[0][0].numpy() for name, file in files.items()}
-        clip = manifest["test"]["clips"][i]
-        text = (
-            f"Speaker {clip['speaker']}, {clip['recording']}, in {clip['noise']} "
-            f"at {clip['snr_db']:.1f} dB."
-        )
-        figure = spectrogram_figure(f"clip-{i}", signals, SAMPLE_RATE)
-        sounds = [Sound(name, file) for name, file in files.items()]
-        sections.append(Section(f"Clip {i + 1}", text, figures=[figure], sounds=sounds))
+        first = pipeline.folder / "samples" / rows[0]  # holds what the ideal would be, too
+        files |= {_spaced(file): file for file in sorted(first.glob(f"clean-{i}*.wav"))}
+        if files:
+            title = f"{claim.title}: clip {i + 1}"
+            sections.append(_sounding(title, f"{_words(clip)}.", f"{task}-clip-{i}", files))
+    for row in claim.apart:
+        files = sorted((pipeline.folder / "samples" / row).glob("*.wav"))
+        if files:
+            title = f"{claim.title}: {claim.names[row]}"
+            shown = {_spaced(file): file for file in files}
+            sections.append(_sounding(title, "", f"{task}-{row}", shown))
     return sections
 
 
-def data_text(pipeline: Pipeline) -> str:
+def _spaced(file: Path) -> str:
+    return file.stem.replace("-", " ")
+
+
+def _sounding(title: str, text: str, name: str, files: Mapping[str, Path]) -> Section:
+    """Make a section of sounds and their spectrograms."""
+    read = {caption: read_audio(file) for caption, file in files.items()}
+    signals = {caption: audio[0].numpy() for caption, (audio, _) in read.items()}
+    (rate,) = {rate for _, rate in read.values()}
+    figure = spectrogram_figure(name, signals, rate)
+    return Section(title, text, figures=[figure], sounds=[Sound(*pair) for pair in files.items()])
+
+
+def _words(clip: Mapping[str, Any]) -> str:
+    """Say in one line what a test clip is made of."""
+    said = []
+    for what, value in clip.items():
+        value = f"({_words(value)})" if isinstance(value, Mapping) else value
+        said.append(f"{what} {value:.4g}" if isinstance(value, float) else f"{what} {value}")
+    return ", ".join(said)
+
+
+def data_text(manifest: Mapping[str, Any]) -> str:
     """Say what was trained and tested on."""
-    manifest = json.loads((pipeline.prepared / "manifest.json").read_text(encoding="utf-8"))
     parts = [f"Source: {manifest['source']}."]
     for split in ("train", "test"):
         talk = ", ".join(
             f"{s} ({d['seconds']:.0f} s)" for s, d in manifest[split]["speech"].items()
         )
-        noise = ", ".join(manifest[split]["noise"])
-        parts.append(f"{split.capitalize()}: speakers {talk}; noise {noise}.")
-    parts.append("No speaker and no noise recording of the test occurs in training.")
-    return "\n\n".join(parts)
+        noise = ", ".join(manifest[split].get("noise", {}))
+        parts.append(f"{split.capitalize()}: speakers {talk}{noise and '; noise ' + noise}.")
+    return "\n\n".join([*parts, "No recording of the test occurs in training."])

@@ -9,13 +9,21 @@ those of the window before, in the stretch that both have, and crossfaded there.
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sixfold.core import UserError
-from sixfold.speech.audio import check_finite, check_output, read_audio, resample, write_audio
+from sixfold.speech.audio import (
+    check_finite,
+    check_output,
+    read_audio,
+    resample,
+    warn_clipped,
+    write_audio,
+)
 from sixfold.speech.mossformer2 import MOSSFORMER, MossFormer, MossFormer2
 from sixfold.speech.pit import pit
 
@@ -29,6 +37,7 @@ def run(
     weights: Path,
     sample_rate: int | None = None,
     device: str = "cpu",
+    precision: Literal["float32", "bf16"] = "float32",
     window_s: float = WINDOW_S,
 ) -> None:
     """Separate the speakers of a recording into speaker-1.wav, speaker-2.wav, ... in a folder.
@@ -42,9 +51,12 @@ def run(
         sample_rate: That the network works at, in Hz; by default what the checkpoint says, 8000
             for an official one. The released MossFormer2_SS_16K takes 16000.
         device: cpu, cuda, cuda:1 ...
+        precision: bf16 multiplies matrices in bfloat16, less exactly; a CPU needs AMX for it.
         window_s: Seconds that the network sees at once.
     """
     input, folder = Path(input), Path(folder)
+    if precision == "bf16":
+        _check_bf16(device)
     mixture, rate = read_audio(input)
     if mixture.shape[0] != 1:
         raise UserError(
@@ -52,6 +64,7 @@ def run(
             f"ffmpeg -i {input.name} -af 'pan=mono|c0=c0' mono.wav"
         )
     _check_folder(folder)
+    warn_clipped(input, [mixture])
     model = load(weights, device)
     own_rate = sample_rate or model.config.sample_rate
     print(f"{input}: {mixture.shape[1] / rate:.1f} s at {rate} Hz")
@@ -59,7 +72,7 @@ def run(
         print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
     started = time.perf_counter()
     at_own_rate = resample(mixture, rate, own_rate)[0].to(device)
-    speakers = separate_windows(model, at_own_rate, own_rate, window_s).cpu()
+    speakers = separate_windows(upright(model), at_own_rate, own_rate, window_s).cpu()
     speakers = resample(speakers, own_rate, rate)[:, : mixture.shape[1]]
     for number, speaker in enumerate(speakers, 1):
         write_audio(folder / f"speaker-{number}.wav", speaker[None], rate)
@@ -96,12 +109,35 @@ def separate(
     if mixture.ndim != 1:
         raise UserError(f"a mixture is shaped (time,), got {tuple(mixture.shape)}")
     check_finite("mixture", mixture)
-    return separate_windows(model, mixture, sample_rate, window_s)
+    return separate_windows(upright(model), mixture, sample_rate, window_s)
+
+
+def upright(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Turn over the outputs of a separator that are upside down, by their share in the mixture.
+
+    SI-SNR, which it was trained on, has no sign. The second output of the released MossFormer2 is
+    upside down: a speaker who changes outputs between windows turns over, and joining would take
+    them for another (benchmarks/stitching.py).
+
+    Args:
+        model: Maps (1, time) to (1, speaker, time), the speakers in any order.
+    """
+
+    def turned(mixture: Tensor) -> Tensor:
+        speakers = model(mixture)
+        down = correlation(speakers, mixture[:, None]) < 0
+        return torch.where(down[..., None], -speakers, speakers)
+
+    return turned
 
 
 @torch.no_grad()
 def separate_windows(
-    model: Callable[[Tensor], Tensor], mixture: Tensor, sample_rate: int, window_s: float
+    model: Callable[[Tensor], Tensor],
+    mixture: Tensor,
+    sample_rate: int,
+    window_s: float,
+    overlap_s: float = OVERLAP_S,
 ) -> Float[Tensor, "speaker time"]:
     """Separate window by window and join them, every speaker with itself.
 
@@ -110,12 +146,13 @@ def separate_windows(
         mixture: (..., time).
         sample_rate: In Hz.
         window_s: Seconds of a window, more than twice the overlap.
+        overlap_s: Seconds over which a window is faded into the next.
     """
-    overlap = round(OVERLAP_S * sample_rate)
+    overlap = round(overlap_s * sample_rate)
     size, samples = round(window_s * sample_rate), mixture.shape[-1]
     if size <= 2 * overlap:
         raise UserError(
-            f"window_s is the seconds of a window, above {2 * OVERLAP_S}; got {window_s}"
+            f"window_s is the seconds of a window, above {2 * overlap_s}; got {window_s}"
         )
     count = max(1, -(-(samples - overlap) // (size - overlap)))
     # Equal windows: a short last one would separate badly.
@@ -146,6 +183,24 @@ def correlation(
     """Correlate, zero-mean, so that louder stretches count for more: no division by energies."""
     a, b = (x - x.mean(-1, keepdim=True) for x in (a, b))
     return (a * b).sum(-1)
+
+
+def in_bf16(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the model with its matrix products in bfloat16, what comes out in float32."""
+
+    def call(mixture: Tensor) -> Tensor:
+        with torch.autocast(mixture.device.type, torch.bfloat16):
+            return model(mixture).float()
+
+    return call
+
+
+def _check_bf16(device: str) -> None:
+    if torch.device(device).type == "cpu" and not torch.cpu._is_amx_tile_supported():
+        raise UserError(
+            "precision bf16 is faster only on a CPU with AMX, which this one lacks; leave it at "
+            "float32"
+        )
 
 
 def _check_folder(folder: Path) -> None:

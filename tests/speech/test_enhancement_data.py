@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from sixfold.core.config import UserError
 from sixfold.core.data import Dataset, File, available
-from sixfold.speech import data, recordings, synth
+from sixfold.speech import enhancement_data, recordings, synth
 from sixfold.speech.audio import level_gain, write_audio
-from sixfold.speech.data import DataConfig, Mixtures, mix, prepare, read_manifest, read_test
+from sixfold.speech.enhancement_data import EnhancementData, Mixtures, mix, prepare, read_test
+from sixfold.speech.prepared import read_manifest
 from sixfold.speech.recordings import DATASETS, Material
 
-RATE = data.SAMPLE_RATE
+RATE = recordings.SAMPLE_RATE
 
 
 def sound(seconds: float, seed: int) -> torch.Tensor:
@@ -34,8 +35,8 @@ def invented(source: str, split: str, seed: int) -> Material:
 
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(data, "read", invented)
-    prepare(DataConfig(), "real", tmp_path / "speech")
+    monkeypatch.setattr(enhancement_data, "read", invented)
+    prepare(EnhancementData(), "real", 0, tmp_path / "speech")
     return tmp_path / "speech"
 
 
@@ -125,7 +126,7 @@ def test_real_without_a_mirror_names_what_is_missing_and_never_asks_the_network(
     monkeypatch.setattr("socket.socket", None)
     assert not any(map(available, DATASETS.values()))
     with pytest.raises(UserError, match=r"asterisk_prompts_16k/.* cannot be downloaded"):
-        prepare(DataConfig(), "real", tmp_path / "speech")
+        prepare(EnhancementData(), "real", 0, tmp_path / "speech")
 
 
 def test_the_sets_are_available_where_every_file_is(
@@ -157,11 +158,11 @@ def test_same_settings_give_the_same_bytes(prepared: Path):
         return {path.name: path.read_bytes() for path in prepared.iterdir()}
 
     before = contents()
-    prepare(DataConfig(), "real", prepared)
+    prepare(EnhancementData(), "real", 0, prepared)
     assert contents() == before
     assert set(before) == {"manifest.json", "test.safetensors", "train.safetensors"}
     assert [path.name for path in prepared.parent.iterdir()] == ["speech"]
-    prepare(DataConfig(seed=1), "real", prepared)
+    prepare(EnhancementData(), "real", 1, prepared)
     assert contents()["test.safetensors"] != before["test.safetensors"]
 
 
@@ -182,7 +183,7 @@ def test_the_manifest_says_what_the_test_clips_are(prepared: Path):
 
 
 def test_training_items_follow_from_index_and_generator_alone(prepared: Path):
-    mixtures = Mixtures(prepared, DataConfig(seconds=0.5))
+    mixtures = Mixtures(prepared, EnhancementData(seconds=0.5))
 
     def item(index: int, seed: int) -> dict[str, torch.Tensor]:
         return mixtures.sample(index, torch.Generator().manual_seed(seed))
@@ -194,7 +195,7 @@ def test_training_items_follow_from_index_and_generator_alone(prepared: Path):
 
 
 def test_an_epoch_covers_every_speaker_at_every_snr(prepared: Path):
-    mixtures = Mixtures(prepared, DataConfig(seconds=0.5, snr_db=(-5, 10)))
+    mixtures = Mixtures(prepared, EnhancementData(seconds=0.5, snr_db=(-5, 10)))
     assert len(mixtures) == 2 * 2 * 3 * 2
     generator = torch.Generator().manual_seed(0)
     snrs = []
@@ -208,23 +209,23 @@ def test_an_epoch_covers_every_speaker_at_every_snr(prepared: Path):
 
 def test_recordings_that_are_too_short_are_named(prepared: Path):
     with pytest.raises(UserError, match=r"crops of 60.0 s .* of 5\.00 s"):
-        Mixtures(prepared, DataConfig(seconds=60))
+        Mixtures(prepared, EnhancementData(seconds=60))
     with pytest.raises(UserError, match=r"no recording of test 0 is 4.0 s long, .* 3\.00 s"):
-        prepare(DataConfig(test_seconds=4), "real", prepared)
+        prepare(EnhancementData(test_seconds=4), "real", 0, prepared)
     with pytest.raises(UserError, match=r"no noise recording is 9.0 s long, .* 5\.00 s"):
-        prepare(DataConfig(test_seconds=9), "real", prepared)
+        prepare(EnhancementData(test_seconds=9), "real", 0, prepared)
 
 
 def test_folders_that_are_missing_or_cannot_be_written_are_user_errors(
     prepared: Path, tmp_path: Path
 ):
     with pytest.raises(UserError, match="make it with: sixfold prepare speech"):
-        Mixtures(tmp_path / "none", DataConfig())
+        Mixtures(tmp_path / "none", EnhancementData())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the prepared data"):
-        prepare(DataConfig(), "real", tmp_path / "file" / "speech")
+        prepare(EnhancementData(), "real", 0, tmp_path / "file" / "speech")
 
 
 def test_unknown_settings_are_refused():
     with pytest.raises(UserError, match="did you mean 'test_clips'"):
-        DataConfig.parse({"test_clip": 3}, "params.yaml")
+        EnhancementData.parse({"test_clip": 3}, "params.yaml")

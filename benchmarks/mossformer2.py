@@ -1,0 +1,105 @@
+"""MossFormer2 against the published formulation written plainly: speed and memory.
+
+The plain network (tests/speech/plain_mossformer2.py) transposes around every convolution, has an
+einsum for each product of the attention on padded, grouped copies, and convolutions over images of
+width one in the memory; it computes the same numbers.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.core.measure import compare, peak_memory, write_benchmark
+from sixfold.speech import MossFormer2, MossFormer2Config
+from sixfold.speech.mossformer_layers import Attention, MemoryBlock, rotary_table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "speech"))
+from plain_mossformer2 import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+    Plain,
+    PlainAttention,
+    PlainMemory,
+)
+
+COMMAND = "python benchmarks/mossformer2.py"
+SAMPLES = 16_000  # 2 s at 8 kHz
+FRAMES = SAMPLES // 8 - 1
+
+
+def block(threads: int, repeats: int, *, dropout: bool) -> dict:
+    """Compare forward and backward passes of an attention block and a memory block, D = 512."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    plain = nn.Sequential(PlainAttention(512, 256, 128), PlainMemory(512, 256, 20))
+    attention = Attention(512, 256, 128, 4.0, 0.1, False)
+    memory = MemoryBlock(512, 256, 20, 0.1, dense=True)
+    for module in (plain, attention, memory):
+        module.train(dropout)
+    x = torch.randn(1, FRAMES, 512, requires_grad=True)
+    rotary = rotary_table(FRAMES, 128, x)
+
+    def step(module: Callable[[Tensor], Tensor], *parts: nn.Module) -> None:
+        parameters = [p for part in parts for p in part.parameters()]
+        torch.autograd.grad(module(x).square().mean(), [x, *parameters])
+
+    calls = {
+        "plain": lambda: step(plain, plain),
+        "sixfold": lambda: step(lambda x: memory(attention(x, rotary)), attention, memory),
+    }
+    what = "a block, forward and backward, " + ("dropout 0.1" if dropout else "no dropout")
+    return row(what, calls, threads, repeats)
+
+
+def network(threads: int, repeats: int) -> dict:
+    """Compare forward passes of the published size on two seconds."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config, mixture = MossFormer2Config(), 0.1 * torch.randn(1, SAMPLES)
+    plain, fast = Plain().eval(), MossFormer2(config).eval()
+
+    def forward(model: nn.Module) -> None:
+        with torch.inference_mode():
+            model(mixture)
+
+    calls = {"plain": lambda: forward(plain), "sixfold": lambda: forward(fast)}
+    return row("the whole network, forward", calls, threads, repeats)
+
+
+def row(what: str, calls: dict[str, Callable[[], None]], threads: int, repeats: int) -> dict:
+    """Time two alternatives in turn; a line of the table."""
+    plain, fast = compare(calls, repeats, warmup=1)
+    memory = {name: peak_memory(call) / 2**20 for name, call in calls.items()}
+    line = {
+        "what": what,
+        "threads": threads,
+        "plain, s": round(plain.median_s, 3),
+        "sixfold, s": round(fast.median_s, 3),
+        "speed-up": f"{fast.speedup:.2f}x",
+        "memory, plain": f"{memory['plain']:.0f} MiB",
+        "memory, sixfold": f"{memory['sixfold']:.0f} MiB",
+        "memory, ratio": f"{memory['sixfold'] / memory['plain']:.2f}",
+    }
+    print(line, flush=True)
+    return line
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    rows = []
+    for threads in (1, 2):
+        rows += [block(threads, 9, dropout=dropout) for dropout in (False, True)]
+        rows.append(network(threads, 5))
+    note = (
+        "Two seconds at 8 kHz, published size. Medians; the two take turns in one process, the "
+        "speed-up is the median of the ratios of each turn. Memory is what torch's allocator held "
+        "at once, above the weights."
+    )
+    path = ROOT / "benchmarks" / "results" / "mossformer2.md"
+    write_benchmark(path, "MossFormer2 against the plain formulation", COMMAND, rows, note)
+
+
+if __name__ == "__main__":
+    main()

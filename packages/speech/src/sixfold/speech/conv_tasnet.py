@@ -1,0 +1,133 @@
+"""Conv-TasNet: dilated convolutions that mask a learned filter bank. The baseline of separation.
+
+Y. Luo and N. Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
+Separation", IEEE/ACM TASLP 27(8), 2019. arXiv:1809.07454
+
+The network is torchaudio's, of the paper's non-causal kind with global normalisation; here are its
+settings, by the letters of the paper's table I, and the interface of `sixfold.speech.MossFormer2`.
+The paper rounds to 5.1 M parameters. torchaudio leaves out the last block's residual convolution,
+65,664 of them, whose output nothing reads.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from jaxtyping import Float
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+
+from sixfold.core import Config, System, UserError, from_pretrained, rename
+
+
+class ConvTasNetConfig(Config):
+    """The paper's best size, at 8 kHz."""
+
+    speakers: PositiveInt = 2
+    features: PositiveInt = 512  # N
+    kernel_size: PositiveInt = 16  # L, samples of a frame; half of it is the hop
+    channels: PositiveInt = 128  # B and Sc
+    hidden: PositiveInt = 512  # H
+    taps: PositiveInt = 3  # P
+    layers: PositiveInt = 8  # X, of a stack: each looks twice as far as the one before
+    stacks: PositiveInt = 3  # R
+    mask: Literal["sigmoid", "relu"] = "sigmoid"
+    sample_rate: PositiveInt = 8000
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "ConvTasNetConfig":
+        if self.kernel_size % 2:
+            raise ValueError(f"kernel_size {self.kernel_size} should be even")
+        return self
+
+
+class ConvTasNet(nn.Module):
+    """Separate the speakers of a mixture (batch, time) into (batch, speaker, time).
+
+    The speakers come in no particular order. The outputs are as long as the mixture.
+    """
+
+    def __init__(self, config: ConvTasNetConfig | None = None) -> None:
+        from torchaudio import models  # here: it costs time that other systems need not spend
+
+        super().__init__()
+        self.config = config = config or ConvTasNetConfig()
+        self.network = models.ConvTasNet(
+            num_sources=config.speakers,
+            enc_kernel_size=config.kernel_size,
+            enc_num_feats=config.features,
+            msk_kernel_size=config.taps,
+            msk_num_feats=config.channels,
+            msk_num_hidden_feats=config.hidden,
+            msk_num_layers=config.layers,
+            msk_num_stacks=config.stacks,
+            msk_activate=config.mask,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "ConvTasNet":
+        """Load torchaudio's or a sixfold checkpoint, told apart by their keys, in eval mode.
+
+        Raises:
+            UserError: the file is missing, damaged, or another system's or size's.
+        """
+        return cast(ConvTasNet, from_pretrained(path, SYSTEM))
+
+    def forward(self, mixture: Tensor) -> Float[Tensor, "batch speaker time"]:
+        if mixture.ndim != 2 or not mixture.is_floating_point() or not mixture.shape[1]:
+            raise UserError(
+                f"Conv-TasNet takes float audio shaped (batch, time), got {mixture.dtype} "
+                f"{tuple(mixture.shape)}; for one signal pass x[None], for a channel axis of one "
+                "x.squeeze(1)"
+            )
+        return self.network(mixture[:, None])
+
+
+OFFICIAL = {  # torchaudio key -> ours
+    "encoder.weight": "network.encoder.weight",
+    "decoder.weight": "network.decoder.weight",
+    "mask_generator.{*leaf}": "network.mask_generator.{leaf}",
+}
+
+
+def convert(official: Mapping[str, Tensor]) -> tuple[ConvTasNetConfig, dict[str, Tensor]]:
+    """Turn torchaudio's state dict (CONVTASNET_BASE_LIBRI2MIX) into settings and our state dict.
+
+    What weights do not say is as in ``torchaudio.models.conv_tasnet_base``: stacks of eight layers,
+    ReLU masks, 8 kHz.
+
+    Raises:
+        UserError: a key is missing or unknown, or the blocks make no stacks of eight.
+    """
+    what = "this Conv-TasNet checkpoint"
+    state = rename(official, OFFICIAL, what=what)
+    mask, default = "network.mask_generator.", ConvTasNetConfig()
+    blocks = sum(key.endswith("skip_out.weight") for key in state)
+    if blocks == 0 or blocks % default.layers:
+        raise UserError(f"{what} has {blocks} blocks, not stacks of {default.layers}")
+    try:
+        encoder = state["network.encoder.weight"]
+        first = f"{mask}conv_layers.0.conv_layers"
+        values: dict[str, Any] = {
+            "speakers": state[f"{mask}output_conv.weight"].shape[0] // encoder.shape[0],
+            "features": encoder.shape[0],
+            "kernel_size": encoder.shape[2],
+            "channels": state[f"{mask}input_conv.weight"].shape[0],
+            "hidden": state[f"{first}.0.weight"].shape[0],
+            "taps": state[f"{first}.3.weight"].shape[2],
+            "stacks": blocks // default.layers,
+            "mask": "relu",
+        }
+    except KeyError as error:
+        raise UserError(f"{what} is incomplete: nothing in it becomes {error}") from None
+    return ConvTasNetConfig.parse(values, what), state
+
+
+SYSTEM = System(
+    name="conv_tasnet",
+    paper="arXiv:1809.07454",
+    config=ConvTasNetConfig,
+    build=ConvTasNet,
+    convert=convert,
+    published={"Conv-TasNet": (ConvTasNetConfig(), 5_050_545 - 65_664)},
+)
