@@ -1,6 +1,7 @@
 """The stages of a domain's pipeline, source, prepare, train, evaluate: what DVC runs by the CLI."""
 
 import hashlib
+import json
 import shutil
 import statistics
 import sys
@@ -120,11 +121,12 @@ def evaluate(pipeline: Pipeline, name: str) -> None:
         result |= {"system": system.name, "model": config.model_dump(mode="json")}
         result["parameters"] = sum(p.numel() for p in trained if p.requires_grad)
         result["steps"] = pipeline.steps(name)
-        scores = {}
         for seed in pipeline.params.seeds:
-            model = load_seed(pipeline, name, seed)
-            shown = samples if seed == pipeline.params.seeds[0] else None
-            scores[str(seed)] = task.evaluate(model, folder, shown)
+            weights_of(pipeline, name, seed)
+        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in pipeline.params.seeds}
+        side_by_side(score_seed, jobs, workers(len(jobs), 1))
+        files = {str(seed): _score_file(pipeline, name, seed) for seed in pipeline.params.seeds}
+        scores = {seed: json.loads(file.read_text()) for seed, file in files.items()}
     metrics = next(iter(scores.values()))
     result["seeds"] = scores
     result["mean"] = {m: summary(scores, m, statistics.fmean) for m in metrics}
@@ -134,12 +136,31 @@ def evaluate(pipeline: Pipeline, name: str) -> None:
     print(f"results: {path}")
 
 
-def load_seed(pipeline: Pipeline, name: str, seed: int) -> nn.Module:
-    """Load the trained weights of one seed, in eval mode."""
+@torch.inference_mode()
+def score_seed(pipeline: Pipeline, name: str, seed: int) -> None:
+    """Score one trained seed; write what is heard or seen of the first one, and the scores."""
+    key_of_task = pipeline.task(name)
+    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
+    samples = pipeline.folder / "samples" / name if seed == pipeline.params.seeds[0] else None
+    model = from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
+    found = task.evaluate(model, folder, samples)
+    write_json(_score_file(pipeline, name, seed), found)
+
+
+def _score_file(pipeline: Pipeline, name: str, seed: int) -> Path:
+    return pipeline.folder / "runs" / name / f"scores-{seed}.json"
+
+
+def weights_of(pipeline: Pipeline, name: str, seed: int) -> Path:
+    """Return the file of one seed's trained weights.
+
+    Raises:
+        UserError: it was not trained yet.
+    """
     path = pipeline.folder / "weights" / name / f"seed-{seed}.safetensors"
     if not path.is_file():
         raise UserError(f"there is no {path}; first: sixfold train {pipeline.name}/{name}")
-    return from_pretrained(path, pipeline.system(name)[0])
+    return path
 
 
 def summary(scores: Mapping[str, Mapping[str, float | None]], metric: str, of: Any) -> float | None:
