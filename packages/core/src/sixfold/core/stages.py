@@ -23,8 +23,10 @@ from sixfold.core.run import Run
 from sixfold.core.side_by_side import side_by_side, workers
 
 AROUND = (
+    "claims",
     "cli",
     "export",
+    "learning",
     "measure",
     "pipeline",
     "report",
