@@ -104,6 +104,8 @@ def toy(monkeypatch, tmp_path: Path) -> Path:
     monkeypatch.setitem(sys.modules, "sixfold.toy.recipe", recipe)
     points = (EntryPoint("toy", "sixfold.toy", "sixfold.domains"),)
     monkeypatch.setattr(system, "_points", lambda: points)
+    # autograd, which other tests used in this process, does not survive a fork
+    monkeypatch.setattr("sixfold.core.side_by_side.workers", lambda *_: 1)
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SIXFOLD_MIRROR", raising=False)
     folder = tmp_path / "pipelines" / "toy"

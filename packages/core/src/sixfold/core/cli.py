@@ -70,6 +70,7 @@ def prepare(domain: str, *, source_only: bool = False) -> None:
 def train(name: str) -> None:
     """Train every seed of an entry of params.yaml; a run that was stopped goes on.
 
+    Seeds train side by side where the entry's `threads` leave cores for it.
     On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train <name>.
 
     Args:
@@ -78,10 +79,13 @@ def train(name: str) -> None:
     from sixfold.core import stages
     from sixfold.core.distributed import launch
     from sixfold.core.pipeline import Pipeline
+    from sixfold.core.side_by_side import workers
 
     domain, _, entry = name.partition("/")
     with launch():
-        stages.train(Pipeline.find(domain), entry)
+        found = Pipeline.find(domain)
+        threads = found.entry(entry).train.threads
+        stages.train(found, entry, workers(len(found.params.seeds), threads))
 
 
 @app.command
@@ -93,12 +97,14 @@ def evaluate(*names: str) -> None:
     """
     from sixfold.core import stages
     from sixfold.core.pipeline import Pipeline
+    from sixfold.core.side_by_side import workers
 
     if not names:
         raise UserError("name what to score, as domain/entry, e.g. speech/frcrn")
     for name in names:
         domain, _, entry = name.partition("/")
-        stages.evaluate(Pipeline.find(domain), entry)
+        found = Pipeline.find(domain)
+        stages.evaluate(found, entry, workers(len(found.params.seeds), 1))
 
 
 @app.command

@@ -20,7 +20,7 @@ from sixfold.core.fit import fit, key
 from sixfold.core.pipeline import Pipeline, Source, write_json
 from sixfold.core.report import write_text
 from sixfold.core.run import Run
-from sixfold.core.side_by_side import side_by_side, workers
+from sixfold.core.side_by_side import side_by_side
 
 AROUND = (
     "claims",
@@ -65,18 +65,23 @@ def prepare(pipeline: Pipeline) -> None:
     print(f"prepared: {pipeline.prepared}")
 
 
-def train(pipeline: Pipeline, name: str) -> None:
+def train(pipeline: Pipeline, name: str, at_once: int = 1) -> None:
     """Train every seed of an entry; write its weights and its curve.
 
-    Seeds train side by side where the entry's threads leave cores for it. Checkpoints live in
-    ``runs/``, which DVC does not know and so does not delete: a killed stage continues where it
-    was, a finished one writes its outputs again without training.
+    Checkpoints live in ``runs/``, which DVC does not know and so does not delete: a killed stage
+    continues where it was, a finished one writes its outputs again without training.
+
+    Args:
+        pipeline: The domain's.
+        name: Of the entry.
+        at_once: Seeds that train side by side, in forked processes: one, where a backward pass ran
+            in this process before, because PyTorch's autograd does not survive a fork.
     """
     system, config = pipeline.system(name)
-    seeds, threads = pipeline.params.seeds, pipeline.entry(name).train.threads
-    if (count := workers(len(seeds), threads)) > 1 and world_size() == 1:
+    seeds = pipeline.params.seeds
+    if at_once > 1 and world_size() == 1:
         jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in seeds}
-        side_by_side(train_seed, jobs, count)
+        side_by_side(train_seed, jobs, at_once)
     weights, curves = pipeline.folder / "weights" / name, []
     for seed in seeds:
         model, run = train_seed(pipeline, name, seed)
@@ -107,8 +112,14 @@ def train_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run
 
 
 @torch.inference_mode()
-def evaluate(pipeline: Pipeline, name: str) -> None:
-    """Score every seed of an entry, or a reference; write results and samples."""
+def evaluate(pipeline: Pipeline, name: str, at_once: int = 1) -> None:
+    """Score every seed of an entry, or a reference; write results and samples.
+
+    Args:
+        pipeline: The domain's.
+        name: Of the entry or reference.
+        at_once: Seeds that are scored side by side, in forked processes.
+    """
     key_of_task = pipeline.task(name)
     task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
     samples = pipeline.folder / "samples" / name
@@ -126,7 +137,11 @@ def evaluate(pipeline: Pipeline, name: str) -> None:
         for seed in pipeline.params.seeds:
             weights_of(pipeline, name, seed)
         jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in pipeline.params.seeds}
-        side_by_side(score_seed, jobs, workers(len(jobs), 1))
+        if at_once > 1:
+            side_by_side(score_seed, jobs, at_once)
+        else:
+            for job in jobs.values():
+                score_seed(*job)
         files = {str(seed): _score_file(pipeline, name, seed) for seed in pipeline.params.seeds}
         scores = {seed: json.loads(file.read_text()) for seed, file in files.items()}
     metrics = next(iter(scores.values()))
