@@ -61,11 +61,9 @@ def done(tmp_path_factory) -> Pipeline:
             patch.setattr(module, "METRICS", dict(list(module.METRICS.items())[:1]) | slow)
         pipeline = Pipeline.find("speech")
         stages.prepare(pipeline)
-        for name in pipeline.params.systems:
-            stages.train(pipeline, name)
+        stages.train(pipeline, [*pipeline.params.systems])
         for task in pipeline.recipe.TASKS:
-            for name in pipeline.of_task(task):
-                stages.evaluate(pipeline, name)
+            stages.evaluate(pipeline, pipeline.of_task(task))
         report.write_report(pipeline)
     return pipeline
 
@@ -114,7 +112,7 @@ def test_seeds_side_by_side_or_in_turn_leave_the_same_bytes(done, tmp_path: Path
     (done.folder / "runs" / "frcrn").rename(tmp_path / "runs")
     code = (  # in a process that ran no backward pass, two at once on any machine
         "from sixfold.core import stages; from sixfold.core.pipeline import Pipeline;"
-        "stages.train(Pipeline.find('speech'), 'frcrn', 2)"
+        "stages.train(Pipeline.find('speech'), ['frcrn'], 2)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=done.root, capture_output=True, text=True, check=False
@@ -160,6 +158,6 @@ def test_equal_time_is_read_when_the_faster_one_is_done():
 def test_nothing_prepared_is_an_error_that_says_so(done, tmp_path: Path):
     empty = Pipeline("speech", tmp_path / "pipelines" / "speech", done.params)
     with pytest.raises(UserError, match="sixfold prepare speech"):
-        stages.train(empty, "frcrn_no_recurrence")
+        stages.train(empty, ["frcrn_no_recurrence"])
     with pytest.raises(UserError, match="sixfold prepare speech"):
         report.write_report(empty)

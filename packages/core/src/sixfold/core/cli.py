@@ -3,12 +3,15 @@
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from sixfold.core.config import UserError
 from sixfold.core.system import domains, find_system, load_function
+
+if TYPE_CHECKING:
+    from sixfold.core.pipeline import Pipeline
 
 app = App(
     name="sixfold",
@@ -67,25 +70,24 @@ def prepare(domain: str, *, source_only: bool = False) -> None:
 
 
 @app.command
-def train(name: str) -> None:
-    """Train every seed of an entry of params.yaml; a run that was stopped goes on.
+def train(*names: str) -> None:
+    """Train every seed of entries of params.yaml; a run that was stopped goes on.
 
-    Seeds train side by side where the entry's `threads` leave cores for it.
+    Seeds train side by side where the entries' `threads` leave cores for it.
     On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train <name>.
 
     Args:
-        name: domain/entry, e.g. speech/frcrn.
+        names: domain/entry, e.g. speech/frcrn; several of one domain.
     """
     from sixfold.core import stages
     from sixfold.core.distributed import launch
-    from sixfold.core.pipeline import Pipeline
     from sixfold.core.side_by_side import workers
 
-    domain, _, entry = name.partition("/")
     with launch():
-        found = Pipeline.find(domain)
-        threads = found.entry(entry).train.threads
-        stages.train(found, entry, workers(len(found.params.seeds), threads))
+        found, entries = _entries(names, "train")
+        threads = [found.entry(entry).train.threads for entry in entries]
+        most = None if None in threads else max(threads)
+        stages.train(found, entries, workers(len(entries) * len(found.params.seeds), most))
 
 
 @app.command
@@ -93,18 +95,25 @@ def evaluate(*names: str) -> None:
     """Score every trained seed of entries of params.yaml, or references such as the input as it is.
 
     Args:
-        names: domain/entry, e.g. speech/frcrn.
+        names: domain/entry, e.g. speech/frcrn; several of one domain.
     """
     from sixfold.core import stages
-    from sixfold.core.pipeline import Pipeline
     from sixfold.core.side_by_side import workers
 
-    if not names:
-        raise UserError("name what to score, as domain/entry, e.g. speech/frcrn")
-    for name in names:
-        domain, _, entry = name.partition("/")
-        found = Pipeline.find(domain)
-        stages.evaluate(found, entry, workers(len(found.params.seeds), 1))
+    found, entries = _entries(names, "score")
+    stages.evaluate(found, entries, workers(len(entries) * len(found.params.seeds), 1))
+
+
+def _entries(names: tuple[str, ...], purpose: str) -> tuple["Pipeline", list[str]]:
+    from sixfold.core.pipeline import Pipeline
+
+    domains = {name.partition("/")[0] for name in names}
+    if len(domains) != 1:
+        raise UserError(
+            f"name what to {purpose}, as domain/entry of one domain, e.g. speech/frcrn; got "
+            + (" ".join(names) or "nothing")
+        )
+    return Pipeline.find(domains.pop()), [name.partition("/")[2] for name in names]
 
 
 @app.command

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
@@ -35,23 +36,25 @@ def side_by_side(function: Callable[..., object], jobs: Mapping[str, tuple], at_
     However this process ends, the jobs are asked to end by SIGTERM, and end.
 
     Args:
-        function: Called in the new process.
+        function: Called in one of the new processes, each of which does one job after the other.
         jobs: Arguments by name.
-        at_once: Processes that run at the same time.
+        at_once: Processes.
 
     Raises:
         SystemExit: a job failed, and said why, or this process was asked to end.
     """
-    context, waiting = multiprocessing.get_context("fork"), list(jobs.items())
+    context = multiprocessing.get_context("fork")
+    waiting = context.SimpleQueue()
+    for name in [*jobs, *[None] * at_once]:
+        waiting.put(name)
     running: dict[int, BaseProcess] = {}
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                name, arguments = waiting.pop(0)
-                process = context.Process(target=_job, args=(function, name, arguments))
-                process.start()
-                running[process.sentinel] = process
+        for _ in range(at_once):
+            process = context.Process(target=_work, args=(function, jobs, waiting))
+            process.start()
+            running[process.sentinel] = process
+        while running:
             for sentinel in connection.wait(list(running)):
                 process = running.pop(sentinel)  # type: ignore[arg-type]
                 process.join()
@@ -69,16 +72,18 @@ def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _job(function: Callable[..., object], name: str, arguments: tuple) -> None:
+def _work(function: Callable[..., object], jobs: Mapping[str, tuple], waiting: Any) -> None:
     os.setsid()  # Ctrl-C is the parent's to answer, or a job would be told twice
     torch.set_num_threads(1)  # until the job says otherwise: the parent's threads were not forked
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        with redirect_stdout(_Led(name, sys.stdout)):
-            function(*arguments)
-    except (UserError, OSError) as error:
-        print(f"sixfold: {name}: {error}", file=sys.stderr)
-        sys.exit(2)
+    out = sys.stdout
+    while (name := waiting.get()) is not None:
+        try:
+            with redirect_stdout(_Led(name, out)):
+                function(*jobs[name])
+        except (UserError, OSError) as error:
+            print(f"sixfold: {name}: {error}", file=sys.stderr)
+            sys.exit(2)
 
 
 def _end_with_parent() -> None:

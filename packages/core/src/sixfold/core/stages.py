@@ -5,7 +5,7 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +65,30 @@ def prepare(pipeline: Pipeline) -> None:
     print(f"prepared: {pipeline.prepared}")
 
 
-def train(pipeline: Pipeline, name: str, at_once: int = 1) -> None:
-    """Train every seed of an entry; write its weights and its curve.
+def train(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
+    """Train every seed of some entries; write their weights and curves.
 
     Checkpoints live in ``runs/``, which DVC does not know and so does not delete: a killed stage
     continues where it was, a finished one writes its outputs again without training.
 
     Args:
         pipeline: The domain's.
-        name: Of the entry.
+        names: Of the entries.
         at_once: Seeds that train side by side, in forked processes: one, where a backward pass ran
             in this process before, because PyTorch's autograd does not survive a fork.
     """
-    system, config = pipeline.system(name)
-    seeds = pipeline.params.seeds
     if at_once > 1 and world_size() == 1:
-        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in seeds}
+        seeds = [(name, seed) for name in names for seed in pipeline.params.seeds]
+        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for name, seed in seeds}
         side_by_side(train_seed, jobs, at_once)
+    for name in names:
+        _write_trained(pipeline, name)
+
+
+def _write_trained(pipeline: Pipeline, name: str) -> None:
+    system, config = pipeline.system(name)
     weights, curves = pipeline.folder / "weights" / name, []
-    for seed in seeds:
+    for seed in pipeline.params.seeds:
         model, run = train_seed(pipeline, name, seed)
         if rank() == 0:
             save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
@@ -111,39 +116,73 @@ def train_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run
     return model, run
 
 
-@torch.inference_mode()
-def evaluate(pipeline: Pipeline, name: str, at_once: int = 1) -> None:
-    """Score every seed of an entry, or a reference; write results and samples.
+def evaluate(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
+    """Score some references, and every seed of some entries; write results and samples.
 
     Args:
         pipeline: The domain's.
-        name: Of the entry or reference.
-        at_once: Seeds that are scored side by side, in forked processes.
+        names: Of entries and references.
+        at_once: Of these that are scored side by side, in forked processes.
+    """
+    jobs = {}
+    for name in names:
+        samples = pipeline.folder / "samples" / name
+        shutil.rmtree(samples, ignore_errors=True)
+        samples.mkdir(parents=True)
+        for seed in _seeds(pipeline, name):
+            if seed is not None:
+                weights_of(pipeline, name, seed)
+            jobs[name if seed is None else f"{name}, seed {seed}"] = (pipeline, name, seed)
+    if at_once > 1:
+        side_by_side(score, jobs, at_once)
+    else:
+        for job in jobs.values():
+            score(*job)
+    for name in names:
+        _write_result(pipeline, name)
+
+
+def _seeds(pipeline: Pipeline, name: str) -> list[int | None]:
+    reference = name in pipeline.recipe.TASKS[pipeline.task(name)].references
+    return [None] if reference else [*pipeline.params.seeds]
+
+
+@torch.inference_mode()
+def score(pipeline: Pipeline, name: str, seed: int | None) -> None:
+    """Score a reference (no seed), or one trained seed of an entry.
+
+    Writes the scores, and of an entry's first seed what is heard or seen.
     """
     key_of_task = pipeline.task(name)
     task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
-    samples = pipeline.folder / "samples" / name
-    shutil.rmtree(samples, ignore_errors=True)
-    samples.mkdir(parents=True)
+    first = seed in (None, pipeline.params.seeds[0])
+    model = (
+        name
+        if seed is None
+        else from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
+    )
+    found = task.evaluate(model, folder, pipeline.folder / "samples" / name if first else None)
+    write_json(_score_file(pipeline, name, seed), found)
+
+
+def _score_file(pipeline: Pipeline, name: str, seed: int | None) -> Path:
+    file = "scores.json" if seed is None else f"scores-{seed}.json"
+    return pipeline.folder / "runs" / name / file
+
+
+def _write_result(pipeline: Pipeline, name: str) -> None:
     result: dict[str, Any] = {"source": pipeline.source(), "budget": pipeline.params.budget}
-    if name in task.references:
-        scores = {"-": task.evaluate(name, folder, samples)}
-    else:
+    seeds = _seeds(pipeline, name)
+    if seeds != [None]:
         system, config = pipeline.system(name)
         trained = system.build(config).parameters()
         result |= {"system": system.name, "model": config.model_dump(mode="json")}
         result["parameters"] = sum(p.numel() for p in trained if p.requires_grad)
         result["steps"] = pipeline.steps(name)
-        for seed in pipeline.params.seeds:
-            weights_of(pipeline, name, seed)
-        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for seed in pipeline.params.seeds}
-        if at_once > 1:
-            side_by_side(score_seed, jobs, at_once)
-        else:
-            for job in jobs.values():
-                score_seed(*job)
-        files = {str(seed): _score_file(pipeline, name, seed) for seed in pipeline.params.seeds}
-        scores = {seed: json.loads(file.read_text()) for seed, file in files.items()}
+    files = {
+        "-" if seed is None else str(seed): _score_file(pipeline, name, seed) for seed in seeds
+    }
+    scores = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items()}
     metrics = next(iter(scores.values()))
     result["seeds"] = scores
     result["mean"] = {m: summary(scores, m, statistics.fmean) for m in metrics}
@@ -151,21 +190,6 @@ def evaluate(pipeline: Pipeline, name: str, at_once: int = 1) -> None:
     path = pipeline.folder / "results" / f"{name}.json"
     write_json(path, result)
     print(f"results: {path}")
-
-
-@torch.inference_mode()
-def score_seed(pipeline: Pipeline, name: str, seed: int) -> None:
-    """Score one trained seed; write what is heard or seen of the first one, and the scores."""
-    key_of_task = pipeline.task(name)
-    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
-    samples = pipeline.folder / "samples" / name if seed == pipeline.params.seeds[0] else None
-    model = from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
-    found = task.evaluate(model, folder, samples)
-    write_json(_score_file(pipeline, name, seed), found)
-
-
-def _score_file(pipeline: Pipeline, name: str, seed: int) -> Path:
-    return pipeline.folder / "runs" / name / f"scores-{seed}.json"
 
 
 def weights_of(pipeline: Pipeline, name: str, seed: int) -> Path:
