@@ -4,6 +4,7 @@ The plain network (tests/speech/plain_deftan2.py) unfolds overlapping windows, k
 and permutes around every part; it computes the same numbers.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def measured(size: str, blocks: int, what: Callable[..., Callable], seconds: flo
     """Compare the two in turn, on one thread."""
     calls = {name: what(model, seconds) for name, model in networks(blocks).items()}
     memory = {name: peak_memory(call) for name, call in calls.items()}
-    result = compare(calls, repeats=7, warmup=1)
+    result = compare(calls, repeats=5, warmup=1)
     row = {
         "size": size,
         "what": "inference" if what is forward else "gradient",
@@ -77,6 +78,7 @@ def measured(size: str, blocks: int, what: Callable[..., Callable], seconds: flo
 
 def main() -> None:
     """Measure everything and write the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     rows = [
         measured("base", 6, forward, 1.0),

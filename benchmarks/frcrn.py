@@ -4,6 +4,7 @@ The plain network (tests/speech/plain_frcrn.py) has four real convolutions for o
 convolution STFT, and transposes around its FSMN cells; it computes the same numbers.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -120,6 +121,7 @@ def streaming(channels: int, threads: int) -> dict:
 
 def main() -> None:
     """Measure everything and write the tables."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     results = ROOT / "benchmarks" / "results"
     rows = [
         row

@@ -5,6 +5,7 @@ einsum for each product of the attention on padded, grouped copies, and convolut
 width one in the memory; it computes the same numbers.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,8 @@ SAMPLES = 16_000  # 2 s at 8 kHz
 FRAMES = SAMPLES // 8 - 1
 
 
-def block(threads: int, repeats: int, *, dropout: bool) -> dict:
+def block(repeats: int, *, dropout: bool) -> dict:
     """Compare forward and backward passes of an attention block and a memory block, D = 512."""
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     plain = nn.Sequential(PlainAttention(512, 256, 128), PlainMemory(512, 256, 20))
     attention = Attention(512, 256, 128, 4.0, 0.1, False)
@@ -50,12 +50,11 @@ def block(threads: int, repeats: int, *, dropout: bool) -> dict:
         "sixfold": lambda: step(lambda x: memory(attention(x, rotary)), attention, memory),
     }
     what = "a block, forward and backward, " + ("dropout 0.1" if dropout else "no dropout")
-    return row(what, calls, threads, repeats)
+    return row(what, calls, repeats)
 
 
-def network(threads: int, repeats: int) -> dict:
+def network(repeats: int) -> dict:
     """Compare forward passes of the published size on two seconds."""
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     config, mixture = MossFormer2Config(), 0.1 * torch.randn(1, SAMPLES)
     plain, fast = Plain().eval(), MossFormer2(config).eval()
@@ -65,16 +64,15 @@ def network(threads: int, repeats: int) -> dict:
             model(mixture)
 
     calls = {"plain": lambda: forward(plain), "sixfold": lambda: forward(fast)}
-    return row("the whole network, forward", calls, threads, repeats)
+    return row("the whole network, forward", calls, repeats)
 
 
-def row(what: str, calls: dict[str, Callable[[], None]], threads: int, repeats: int) -> dict:
+def row(what: str, calls: dict[str, Callable[[], None]], repeats: int) -> dict:
     """Time two alternatives in turn; a line of the table."""
     plain, fast = compare(calls, repeats, warmup=1)
     memory = {name: peak_memory(call) / 2**20 for name, call in calls.items()}
     line = {
         "what": what,
-        "threads": threads,
         "plain, s": round(plain.median_s, 3),
         "sixfold, s": round(fast.median_s, 3),
         "speed-up": f"{fast.speedup:.2f}x",
@@ -88,13 +86,13 @@ def row(what: str, calls: dict[str, Callable[[], None]], threads: int, repeats: 
 
 def main() -> None:
     """Measure everything and write the table."""
-    rows = []
-    for threads in (1, 2):
-        rows += [block(threads, 9, dropout=dropout) for dropout in (False, True)]
-        rows.append(network(threads, 5))
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    torch.set_num_threads(1)
+    rows = [block(9, dropout=dropout) for dropout in (False, True)]
+    rows.append(network(5))
     note = (
-        "Two seconds at 8 kHz, published size. Medians; the two take turns in one process, the "
-        "speed-up is the median of the ratios of each turn. Memory is what torch's allocator held "
+        "Two seconds at 8 kHz, published size, one thread. Medians; the two take turns in one "
+        "process, the speed-up is the median of the ratios of each turn. Memory is what torch's allocator held "
         "at once, above the weights."
     )
     path = ROOT / "benchmarks" / "results" / "mossformer2.md"

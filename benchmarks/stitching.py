@@ -11,6 +11,7 @@ sign; so a speaker who changes outputs is turned over, which the stand-in does t
 was trained, the pipeline's own network.
 """
 
+import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -238,6 +239,7 @@ def trained() -> list[dict[str, object]]:
 
 def main() -> None:
     """Measure everything and write the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     rows = published()
     _, _, about = (__doc__ or "").partition("\n\n")
     note = (
