@@ -92,8 +92,8 @@ def main() -> None:
     rows.append(network(5))
     note = (
         "Two seconds at 8 kHz, published size, one thread. Medians; the two take turns in one "
-        "process, the speed-up is the median of the ratios of each turn. Memory is what torch's allocator held "
-        "at once, above the weights."
+        "process, the speed-up is the median of the ratios of each turn. Memory is what torch's "
+        "allocator held at once, above the weights."
     )
     path = ROOT / "benchmarks" / "results" / "mossformer2.md"
     write_benchmark(path, "MossFormer2 against the plain formulation", COMMAND, rows, note)
