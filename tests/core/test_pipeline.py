@@ -12,7 +12,7 @@ from torch import nn
 
 from sixfold.core import Config, System, UserError, cli, system
 from sixfold.core.data import Dataset, File
-from sixfold.core.pipeline import Pipeline, Task, write_json
+from sixfold.core.pipeline import Job, OwnTask, Pipeline, Task, write_json
 from sixfold.core.stages import join_curves
 
 PARAMS = """
@@ -50,6 +50,30 @@ class FittingData(Config):
 class DataConfig(Config):
     source: str = "auto"
     fitting: FittingData = FittingData()
+    counting: FittingData = FittingData()
+
+
+class Counting(Config):
+    """What a system that only counts its steps is told."""
+
+    steps: int
+    threads: int | None = 1
+
+
+def count(job: Job) -> None:
+    """Write down the steps, unless a run did so before."""
+    done = job.run / "steps.txt"
+    if not done.is_file():
+        done.parent.mkdir(parents=True)
+        done.write_text(str(job.settings.steps + job.seed))
+    job.weights.mkdir(parents=True, exist_ok=True)
+    (job.weights / "counted.txt").write_text(done.read_text())
+
+
+def counted(job: Job | str, folder: Path, samples: Path | None) -> dict[str, float | None]:
+    if isinstance(job, str):
+        return {"count": 0.0}
+    return {"count": float((job.weights / "counted.txt").read_text()), "points": job.data.points}
 
 
 class Points:
@@ -94,7 +118,8 @@ def toy(monkeypatch, tmp_path: Path) -> Path:
                 loss=lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
                 evaluate=evaluate,
                 references=("zero",),
-            )
+            ),
+            "counting": OwnTask(Counting, count, counted, ("nothing",)),
         },
         "report": lambda pipeline: print(sorted(pipeline.results("fitting"))),
     }
@@ -185,6 +210,28 @@ def test_auto_takes_the_mirror_when_it_has_the_set(toy: Path, monkeypatch, capsy
     assert list(source["datasets"]) == ["toy_points"]
 
 
+def test_a_task_may_train_in_its_own_way(toy: Path):
+    file = toy / "pipelines/toy/params.yaml"
+    entry = "  counter: {task: counting, system: line, train: {steps: 10}}\n"
+    entry += "  once: {task: counting, system: line, train: {steps: 2}, seeds: 1}\n"
+    file.write_text(file.read_text() + entry)
+    for words in (("prepare", "toy"), ("train", "toy/counter"), ("evaluate", "toy/counter")):
+        assert sixfold(*words) == 0
+    for words in (("train", "toy/once"), ("evaluate", "toy/once", "toy/nothing")):
+        assert sixfold(*words) == 0
+    results = Pipeline.find("toy").results("counting")
+    assert results["nothing"]["seeds"] == {"-": {"count": 0.0}}
+    assert list(results["once"]["seeds"]) == ["0"]
+    assert results["counter"]["steps"] == 5
+    assert results["counter"]["seeds"] == {
+        "0": {"count": 5.0, "points": 8},
+        "1": {"count": 6.0, "points": 8},
+    }
+    file.write_text(file.read_text().replace("steps: 10", "stpes: 10"))
+    with pytest.raises(UserError, match=r"systems\.counter\.train.*did you mean 'steps'"):
+        Pipeline.find("toy").settings("counter")
+
+
 def test_report_is_the_domains_own(toy: Path, capsys):
     everything()
     assert sixfold("report", "toy") == 0
@@ -201,7 +248,7 @@ def test_report_is_the_domains_own(toy: Path, capsys):
         (("report", "toy"), None, "first: sixfold evaluate toy/zero"),
         (("run", "toy/line", "a", "b"), None, "toy/line has nothing to run on a file"),
         (("train", "toy/line"), ("steps", "stpes"), "'stpes'; did you mean 'steps'?"),
-        (("train", "toy/line"), ("steps: 8", "steps: eight"), "systems.line.train.steps"),
+        (("train", "toy/line"), ("steps: 8", "steps: eight"), "systems.line.train: steps"),
         (("train", "toy/line"), ("budget: 0.5", "budget: 0"), "budget"),
         (("train", "toy/line"), ("width: 2", "wdith: 2"), "'wdith'; did you mean 'width'?"),
         (("train", "toy/line"), ("points: 32", "points: many"), "points"),

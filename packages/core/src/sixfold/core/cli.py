@@ -85,7 +85,7 @@ def train(*names: str) -> None:
 
     with launch():
         found, entries = _entries(names, "train")
-        threads = [found.entry(entry).train.threads for entry in entries]
+        threads = [found.settings(entry).threads for entry in entries]
         known = [number for number in threads if number]
         most = max(known) if len(known) == len(threads) else None
         stages.train(found, entries, workers(len(entries) * len(found.params.seeds), most))

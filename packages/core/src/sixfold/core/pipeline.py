@@ -6,7 +6,7 @@ A domain says what is special about it in its module ``recipe``:
                                        and a block for each task
     datasets(data) -> list[Dataset]    what `real` needs
     prepare(data, source, folder)      write the prepared data, a folder with a manifest.json a task
-    TASKS: dict[str, Task]             the experiments
+    TASKS: dict[str, Task | OwnTask]   the experiments
     report(pipeline)                   write the report
 """
 
@@ -32,7 +32,7 @@ Source = Literal["real", "builtin"]
 
 @dataclass(frozen=True)
 class Task:
-    """One experiment of a domain: what it trains on, its loss, its scores.
+    """One experiment of a domain, trained by `fit`: what it trains on, its loss, its scores.
 
     Args:
         training_set: Of the task's prepared folder and its block of ``data:``; a dataset for `fit`.
@@ -49,13 +49,62 @@ class Task:
     references: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Job:
+    """One seed of an entry, for an experiment that trains in its own way.
+
+    Args:
+        config: Settings of the system.
+        settings: The entry's ``train:`` block, its steps scaled by the budget.
+        data: The task's block of ``data:``.
+        seed: Of the training.
+        prepared: The task's prepared data.
+        run: A folder, where what a killed training left is found again.
+        weights: Where trained weights go: files whose path begins so.
+    """
+
+    config: Any
+    settings: Any
+    data: Any
+    seed: int
+    prepared: Path
+    run: Path
+    weights: Path
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """One experiment of a domain whose systems train in their own way.
+
+    Args:
+        settings: Class of the ``train:`` block, with at least ``steps`` and ``threads``.
+        train: Trains, and writes the weights.
+        evaluate: As of `Task`; a trained seed is its `Job`.
+        references: As of `Task`.
+    """
+
+    settings: type[Config]
+    train: Callable[[Job], object]
+    evaluate: Callable[[Job | str, Path, Path | None], dict[str, float | None]]
+    references: tuple[str, ...] = ()
+
+
 class Entry(Config):
-    """One trained system of params.yaml."""
+    """One trained system of params.yaml.
+
+    Args:
+        task: Its experiment.
+        system: Of the domain.
+        model: Settings of the system that are not its defaults.
+        train: Checked against what the task says.
+        seeds: Only the first so many of the pipeline's.
+    """
 
     task: str
     system: str
     model: dict[str, Any] = Field(default_factory=dict)
-    train: FitConfig
+    train: dict[str, Any]
+    seeds: int | None = Field(default=None, ge=1)
 
 
 class Params(Config):
@@ -160,9 +209,35 @@ class Pipeline:
         where = f"{self.folder / 'params.yaml'}: systems.{key}.model"
         return system, system.config.parse(entry.model, where)
 
+    def settings(self, key: str) -> Any:
+        """Return the checked ``train:`` block of an entry, its steps scaled by the budget."""
+        task = self.recipe.TASKS[self.task(key)]
+        kind = task.settings if isinstance(task, OwnTask) else FitConfig
+        where = f"{self.folder / 'params.yaml'}: systems.{key}.train"
+        given = kind.parse(self.entry(key).train, where)
+        steps = max(1, round(given.steps * self.params.budget))  # type: ignore[attr-defined]
+        return given.model_copy(update={"steps": steps})
+
+    def seeds(self, key: str) -> list[int]:
+        """Return the seeds of an entry."""
+        return self.params.seeds[: self.entry(key).seeds]
+
     def steps(self, name: str) -> int:
         """Return the optimiser steps of an entry, scaled by the budget."""
-        return max(1, round(self.entry(name).train.steps * self.params.budget))
+        return self.settings(name).steps
+
+    def job(self, name: str, seed: int) -> Job:
+        """Return what an `OwnTask` needs to train, or to score, one seed of an entry."""
+        task = self.task(name)
+        return Job(
+            config=self.system(name)[1],
+            settings=self.settings(name),
+            data=getattr(self.data, task),
+            seed=seed,
+            prepared=self.prepared / task,
+            run=self.folder / "runs" / name / f"seed-{seed}",
+            weights=self.folder / "weights" / name / f"seed-{seed}",
+        )
 
     def source(self) -> Source:
         """Return what the last `prepare` used.

@@ -120,8 +120,9 @@ def curve_figure(
     quantity: str,
     curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]],
     seconds_per_step: Mapping[str, float] | None = None,
+    over: str = "step",
 ) -> Figure:
-    """Draw learning curves: mean and range of one standard deviation over seeds.
+    """Draw curves: mean and range of one standard deviation over seeds.
 
     A second panel shows them over seconds, for those whose seconds per step are known.
 
@@ -131,9 +132,10 @@ def curve_figure(
         curves: For each system, for each seed, steps and values; seeds share their steps, and a
             longer seed is cut to the shortest.
         seconds_per_step: Of each system that was timed on this machine.
+        over: What the horizontal axis shows.
     """
     seconds = {n: s for n, s in (seconds_per_step or {}).items() if n in curves}
-    panels = [("step", dict.fromkeys(curves, 1.0))] + ([("seconds", seconds)] if seconds else [])
+    panels = [(over, dict.fromkeys(curves, 1.0))] + ([("seconds", seconds)] if seconds else [])
     with _panels(len(panels)) as canvas:
         for axes, (unit, scale) in zip(canvas.axes, panels, strict=True):
             for i, (system, seeds) in enumerate(curves.items()):

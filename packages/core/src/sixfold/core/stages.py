@@ -17,7 +17,7 @@ from sixfold.core.convert import from_pretrained, save_pretrained
 from sixfold.core.data import Dataset, available
 from sixfold.core.distributed import rank, world_size
 from sixfold.core.fit import fit, key
-from sixfold.core.pipeline import Pipeline, Source, write_json
+from sixfold.core.pipeline import OwnTask, Pipeline, Source, write_json
 from sixfold.core.report import write_text
 from sixfold.core.run import Run
 from sixfold.core.side_by_side import side_by_side
@@ -78,32 +78,43 @@ def train(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
             in this process before, because PyTorch's autograd does not survive a fork.
     """
     if at_once > 1 and world_size() == 1:
-        seeds = [(name, seed) for name in names for seed in pipeline.params.seeds]
+        seeds = [(name, seed) for name in names for seed in pipeline.seeds(name)]
         jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for name, seed in seeds}
         side_by_side(train_seed, jobs, at_once)
     for name in names:
-        _write_trained(pipeline, name)
+        if isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
+            for seed in pipeline.seeds(name):
+                train_seed(pipeline, name, seed)  # nothing to do if it was trained side by side
+        else:
+            _write_trained(pipeline, name)
+        print(f"weights: {pipeline.folder / 'weights' / name}")
 
 
 def _write_trained(pipeline: Pipeline, name: str) -> None:
     system, config = pipeline.system(name)
     weights, curves = pipeline.folder / "weights" / name, []
-    for seed in pipeline.params.seeds:
-        model, run = train_seed(pipeline, name, seed)
+    for seed in pipeline.seeds(name):
+        model, run = _fit_seed(pipeline, name, seed)
         if rank() == 0:
             save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
             curves.append((seed, (run.folder / "curve.csv").read_text(encoding="utf-8")))
     if rank() == 0:
         write_text(pipeline.folder / "curves" / f"{name}.csv", join_curves(curves))
-    print(f"weights: {weights}")
 
 
-def train_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]:
+def train_seed(pipeline: Pipeline, name: str, seed: int) -> None:
     """Train one seed of an entry, from wherever its run stands."""
+    task = pipeline.recipe.TASKS[pipeline.task(name)]
+    if isinstance(task, OwnTask):
+        task.train(pipeline.job(name, seed))
+    else:
+        _fit_seed(pipeline, name, seed)
+
+
+def _fit_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]:
     system, config = pipeline.system(name)
-    key_of_task = pipeline.task(name)
+    settings, key_of_task = pipeline.settings(name), pipeline.task(name)
     task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
-    settings = pipeline.entry(name).train.model_copy(update={"steps": pipeline.steps(name)})
     dataset = task.training_set(folder, getattr(pipeline.data, key_of_task))
     torch.manual_seed(key(seed, "init"))
     model = system.build(config)
@@ -144,7 +155,7 @@ def evaluate(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None
 
 def _seeds(pipeline: Pipeline, name: str) -> list[int | None]:
     reference = name in pipeline.recipe.TASKS[pipeline.task(name)].references
-    return [None] if reference else [*pipeline.params.seeds]
+    return [None] if reference else [*pipeline.seeds(name)]
 
 
 @torch.inference_mode()
@@ -156,11 +167,11 @@ def score(pipeline: Pipeline, name: str, seed: int | None) -> None:
     key_of_task = pipeline.task(name)
     task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
     first = seed in (None, pipeline.params.seeds[0])
-    model = (
-        name
-        if seed is None
-        else from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
-    )
+    model: Any = name  # of a reference
+    if seed is not None and isinstance(task, OwnTask):
+        model = pipeline.job(name, seed)
+    elif seed is not None:
+        model = from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
     found = task.evaluate(model, folder, pipeline.folder / "samples" / name if first else None)
     write_json(_score_file(pipeline, name, seed), found)
 
@@ -175,10 +186,11 @@ def _write_result(pipeline: Pipeline, name: str) -> None:
     seeds = _seeds(pipeline, name)
     if seeds != [None]:
         system, config = pipeline.system(name)
-        trained = system.build(config).parameters()
         result |= {"system": system.name, "model": config.model_dump(mode="json")}
-        result["parameters"] = sum(p.numel() for p in trained if p.requires_grad)
         result["steps"] = pipeline.steps(name)
+        if not isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
+            trained = system.build(config).parameters()
+            result["parameters"] = sum(p.numel() for p in trained if p.requires_grad)
     files = {
         "-" if seed is None else str(seed): _score_file(pipeline, name, seed) for seed in seeds
     }
@@ -199,7 +211,7 @@ def weights_of(pipeline: Pipeline, name: str, seed: int) -> Path:
         UserError: it was not trained yet.
     """
     path = pipeline.folder / "weights" / name / f"seed-{seed}.safetensors"
-    if not path.is_file():
+    if not path.is_file() and not path.with_suffix("").is_dir():
         raise UserError(f"there is no {path}; first: sixfold train {pipeline.name}/{name}")
     return path
 
