@@ -12,7 +12,8 @@ help: ## List the targets
 	@echo "setting up .venv (two minutes on a fresh machine)"
 	@python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv
 	@$(UV) pip install --quiet --python .venv --group dev \
-		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,rooms,synth]"
+		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,rooms,synth]" \
+		-e packages/graphs
 	@$(UV) pip install --quiet --python .venv pesq 2>/dev/null \
 		|| echo "no PESQ: it needs a C compiler and Python's headers; results will say 'not measured'"
 	@touch $@
@@ -31,11 +32,11 @@ repro-%: .venv/.ready ## Reproduce one domain, e.g. make repro-speech
 	@echo "report: reports/$*/index.html"
 
 .PHONY: test
-test: .venv/.ready ## Every quick test
-	@pytest -m "not slow and not wheels"
+test: .venv/.ready ## Every quick test, a file a process
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not wheels"
 
 test-%: .venv/.ready ## The quick tests of one domain, e.g. make test-speech
-	@pytest -m "not slow and not wheels" tests/$*
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not wheels" tests/$*
 
 .PHONY: check
 check: .venv/.ready ## Format, lint, types, layout

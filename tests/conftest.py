@@ -13,7 +13,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is defined
 
 if not jaxtyping.config.jaxtyping_disable:
-    jaxtyping.install_import_hook(["sixfold.kernels", "sixfold.speech"], "beartype.beartype")
+    jaxtyping.install_import_hook(
+        ["sixfold.kernels", "sixfold.speech", "sixfold.graphs"], "beartype.beartype"
+    )
 
 
 def pytest_runtest_setup(item):

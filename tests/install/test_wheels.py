@@ -39,7 +39,7 @@ PACKAGES = [
         ["kernels"],
         "import torch; from sixfold.kernels import dwconv1d\n"
         "assert dwconv1d(torch.ones(1, 9, 2, 4), torch.ones(4, 1, 3)).shape == (1, 7, 2, 4)",
-        ["tests/kernels"],
+        ["tests/kernels/test_dwconv1d.py", "tests/kernels/test_spmm.py"],
     ),
     Package(
         "sixfold-core",
@@ -56,6 +56,15 @@ PACKAGES = [
         "import torch; from sixfold.speech import FRCRN\n"
         "assert FRCRN().eval()(torch.zeros(1, 4000)).waveform.shape == (1, 4000)",
         ["tests/speech/test_blocks.py", "tests/speech/test_streaming.py"],
+    ),
+    Package(
+        "sixfold-graphs",
+        ROOT / "packages/graphs",
+        ["core", "graphs", "kernels"],
+        "from sixfold.graphs import ForwardGNN; from sixfold.graphs.builtin import block_model\n"
+        "data = block_model(nodes=60)\n"
+        "assert ForwardGNN(layers=2, epochs=2).fit(data).predict_proba(data).shape == (12, 4)",
+        ["tests/graphs/test_inputs.py", "tests/graphs/test_message_passing.py"],
     ),
 ]
 
@@ -109,7 +118,8 @@ def wheel(package: Package) -> dict[str, bytes]:
 def test_the_wheel_holds_every_file_and_no_other(package):
     inside = set(wheel(package))
     assert inside == files(package)
-    wanted = {"core": "report.html.j2", "speech": "checksums.csv"}.get(package.part, "__init__.py")
+    data = {"core": "report.html.j2", "speech": "checksums.csv", "graphs": "checksums.csv"}
+    wanted = data.get(package.part, "__init__.py")
     assert f"sixfold/{package.part}/{wanted}" in inside
 
 
@@ -136,6 +146,7 @@ def test_the_command_lists_what_is_installed(package, python, tmp_path):
         listed = run(command, "list", folder=tmp_path)
         assert "published size" in listed
         assert ("speech/frcrn" in listed) == ("speech" in package.parts)
+        assert ("graphs/mowst" in listed) == ("graphs" in package.parts)
 
 
 def test_it_can_be_used(package, python, tmp_path):

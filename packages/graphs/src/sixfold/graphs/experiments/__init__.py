@@ -1,0 +1,1 @@
+"""The experiments of the graphs pipeline: what each trains, and how it is scored."""

@@ -1,0 +1,155 @@
+"""What a graph must be before anything is trained on it, and what is said if it is not."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from sixfold.core import UserError
+
+# A torch_geometric.data.Data: that class is not imported here, because it takes seconds, which
+# listing the systems should not cost.
+Data = Any
+
+
+def check_graph(data: Data, *, undirected: bool = False) -> None:
+    """Refuse a graph that nothing can be learnt on; isolated nodes and several parts are fine.
+
+    Args:
+        data: With ``x`` (nodes, features) and ``edge_index`` (2, edges).
+        undirected: Whether every edge must be there in both directions.
+
+    Raises:
+        UserError: features or edges are missing, not finite, of a wrong shape or type, an edge
+            names a node that is not there, a self loop occurs twice, or a direction is missing.
+    """
+    for name in ("x", "edge_index"):
+        if not isinstance(getattr(data, name, None), Tensor):
+            raise UserError(f"the graph has no {name}; give a torch_geometric Data with a tensor")
+    x, edge_index = data.x, data.edge_index
+    if x.ndim != 2 or not x.is_floating_point():
+        raise UserError(
+            f"x should be floating-point numbers shaped (nodes, features), got {x.dtype} "
+            f"{tuple(x.shape)}; try x.float()"
+        )
+    if x.numel() and not all(math.isfinite(value) for value in x.aminmax()):  # makes no copy
+        row = int((~x.isfinite()).any(1).nonzero()[0])
+        raise UserError(f"x holds NaN or infinity, first at node {row}; fill in or drop that node")
+    _check_edges(edge_index, x.shape[0])
+    if undirected and not is_undirected(edge_index, x.shape[0]):
+        raise UserError(
+            "the graph is directed, but both directions of every edge are needed here; "
+            "pass torch_geometric.utils.to_undirected(edge_index)"
+        )
+
+
+def _check_edges(edge_index: Tensor, nodes: int) -> None:
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.dtype != torch.int64:
+        raise UserError(
+            "edge_index should be int64 shaped (2, edges), sources above targets, got "
+            f"{edge_index.dtype} {tuple(edge_index.shape)}"
+        )
+    if edge_index.numel() == 0:
+        return
+    least, most = (int(value) for value in edge_index.aminmax())
+    if least < 0 or most >= nodes:
+        raise UserError(
+            f"edge_index names the nodes {least} to {most}, but x has {nodes} rows, "
+            f"nodes 0 to {nodes - 1}; mend the edges, or give x a row for every node"
+        )
+    loops = edge_index[0][edge_index[0] == edge_index[1]]
+    times = torch.bincount(loops, minlength=1)
+    if int(times.max()) > 1:
+        node = int(times.argmax())
+        raise UserError(
+            f"node {node} has {int(times[node])} edges to itself; keep one of them "
+            "(torch_geometric.utils.coalesce) or none (remove_self_loops)"
+        )
+
+
+def is_undirected(edge_index: Int[Tensor, "2 edge"], nodes: int) -> bool:
+    """Tell whether every edge is there as often in one direction as in the other."""
+    source, target = edge_index
+    there, back = (source * nodes + target).sort()[0], (target * nodes + source).sort()[0]
+    return torch.equal(there, back)
+
+
+def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
+    """Return a mask of nodes that the graph must hold.
+
+    Raises:
+        UserError: it is missing, no mask of the nodes, or empty.
+    """
+    mask, nodes = getattr(data, name, None), data.x.shape[0]
+    if mask is None:
+        raise UserError(f"the graph has no {name}; set data.{name} to a bool for every node")
+    if mask.dtype != torch.bool or mask.shape != (nodes,):
+        raise UserError(
+            f"{name} should be bool shaped ({nodes},), got {mask.dtype} {tuple(mask.shape)}"
+            + ("; choose one split: mask[:, 0]" if mask.ndim == 2 else "")
+        )
+    if not bool(mask.any()):
+        raise UserError(f"{name} is empty: no node is chosen")
+    return mask
+
+
+def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -> int:
+    """Check the classes of the nodes of some masks; return how many classes there are.
+
+    Labels outside the masks are not looked at, except to count the classes; -1 is no label.
+
+    Args:
+        data: With ``y`` and the masks.
+        masks: Names, the training mask first.
+        classes: If known already.
+
+    Raises:
+        UserError: labels are missing, no integers, out of range, or all training nodes have one.
+    """
+    y, nodes = getattr(data, "y", None), data.x.shape[0]
+    if not isinstance(y, Tensor) or y.shape != (nodes,) or y.dtype != torch.int64:
+        got = "nothing" if not isinstance(y, Tensor) else f"{y.dtype} {tuple(y.shape)}"
+        raise UserError(f"y should be a class for every node, int64 shaped ({nodes},), got {got}")
+    count = int(y.max()) + 1 if classes is None else classes
+    for number, name in enumerate(masks):
+        chosen = y[mask_of(data, name)]
+        least, most = (int(value) for value in chosen.aminmax())
+        if least < 0 or most >= count:
+            raise UserError(
+                f"{name} chooses nodes of the classes {least} to {most}, but the classes are 0 to "
+                f"{count - 1}; leave nodes without a label out of the mask"
+            )
+        if number == 0 and least == most:
+            raise UserError(
+                f"all nodes of {name} are of class {least}; there is nothing to tell apart"
+            )
+    return count
+
+
+def check_sizes(given: dict[str, int], data: dict[str, int], model: str) -> None:
+    """Compare sizes that a model was built for with those of the data.
+
+    Raises:
+        UserError: they differ.
+    """
+    for name, size in given.items():
+        if data[name] != size:
+            raise UserError(
+                f"this {model} was built for {size} {name}, the graph has {data[name]}; "
+                f"build it with {name}={data[name]}, or without {name} to let fit choose"
+            )
+
+
+def fingerprint(*graphs: Data) -> str:
+    """Hash every tensor of some graphs."""
+    total = hashlib.sha256()
+    for data in graphs:
+        for name, value in sorted(data.to_dict().items()):
+            if isinstance(value, Tensor):
+                total.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+                total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
