@@ -89,8 +89,9 @@ class Points:
 
 
 def prepare(data, source, folder: Path) -> None:
-    (folder / "fitting").mkdir(parents=True, exist_ok=True)
-    (folder / "fitting" / "manifest.json").write_text(json.dumps({"source": source}))
+    for task in ("fitting", "counting"):
+        (folder / task).mkdir(parents=True, exist_ok=True)
+        (folder / task / "manifest.json").write_text(json.dumps({"source": source}))
 
 
 def evaluate(model, folder: Path, samples: Path | None) -> dict[str, float | None]:
@@ -230,6 +231,20 @@ def test_a_task_may_train_in_its_own_way(toy: Path):
     file.write_text(file.read_text().replace("steps: 10", "stpes: 10"))
     with pytest.raises(UserError, match=r"systems\.counter\.train.*did you mean 'steps'"):
         Pipeline.find("toy").settings("counter")
+
+
+def test_other_data_or_code_train_such_a_task_anew(toy: Path, capsys):
+    file = toy / "pipelines/toy/params.yaml"
+    entry = "  counter: {task: counting, system: line, train: {steps: 10}}\n"
+    file.write_text(file.read_text() + entry)
+    for words in (("prepare", "toy"), ("train", "toy/counter"), ("train", "toy/counter")):
+        assert sixfold(*words) == 0
+    assert "moved aside" not in capsys.readouterr().out
+    (toy / "data/toy/counting/manifest.json").write_text('{"source": "another"}')
+    assert sixfold("train", "toy/counter") == 0
+    assert capsys.readouterr().out.count("moved aside") == 2
+    runs = {path.name for path in (toy / "pipelines/toy/runs/counter").iterdir() if path.is_dir()}
+    assert runs == {"seed-0", "seed-1", "seed-0.old-1", "seed-1.old-1"}
 
 
 def test_report_is_the_domains_own(toy: Path, capsys):

@@ -1,6 +1,7 @@
 """The stages of a domain's pipeline, source, prepare, train, evaluate: what DVC runs by the CLI."""
 
 import hashlib
+import itertools
 import json
 import shutil
 import statistics
@@ -17,7 +18,7 @@ from sixfold.core.convert import from_pretrained, save_pretrained
 from sixfold.core.data import Dataset, available
 from sixfold.core.distributed import rank, world_size
 from sixfold.core.fit import fit, key
-from sixfold.core.pipeline import OwnTask, Pipeline, Source, write_json
+from sixfold.core.pipeline import Job, OwnTask, Pipeline, Source, write_json
 from sixfold.core.report import write_text
 from sixfold.core.run import Run
 from sixfold.core.side_by_side import side_by_side
@@ -106,9 +107,26 @@ def train_seed(pipeline: Pipeline, name: str, seed: int) -> None:
     """Train one seed of an entry, from wherever its run stands."""
     task = pipeline.recipe.TASKS[pipeline.task(name)]
     if isinstance(task, OwnTask):
-        task.train(pipeline.job(name, seed))
+        job = pipeline.job(name, seed)
+        _leave_other_code_behind(job)
+        task.train(job)
     else:
         _fit_seed(pipeline, name, seed)
+
+
+def _leave_other_code_behind(job: Job) -> None:
+    """Move a run aside that other data or code began: its own config would not tell."""
+    record, now = job.run.with_suffix(".fingerprint"), fingerprint(job.prepared)
+    known = record.read_text(encoding="utf-8") if record.is_file() else ""
+    if job.run.exists() and known != now:
+        aside = next(
+            path
+            for number in itertools.count(1)
+            if not (path := job.run.with_name(f"{job.run.name}.old-{number}")).exists()
+        )
+        job.run.rename(aside)
+        print(f"moved aside: {job.run} is of other data or code; it is now {aside}")
+    write_text(record, now)
 
 
 def _fit_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]:
