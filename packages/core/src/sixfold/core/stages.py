@@ -78,16 +78,17 @@ def train(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
         at_once: Seeds that train side by side, in forked processes: one, where a backward pass ran
             in this process before, because PyTorch's autograd does not survive a fork.
     """
-    if at_once > 1 and world_size() == 1:
+    beside = at_once > 1 and world_size() == 1
+    if beside:
         seeds = [(name, seed) for name in names for seed in pipeline.seeds(name)]
         jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for name, seed in seeds}
         side_by_side(train_seed, jobs, at_once)
     for name in names:
-        if isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
-            for seed in pipeline.seeds(name):
-                train_seed(pipeline, name, seed)  # nothing to do if it was trained side by side
-        else:
+        if not isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
             _write_trained(pipeline, name)
+        elif not beside:
+            for seed in pipeline.seeds(name):
+                train_seed(pipeline, name, seed)
         print(f"weights: {pipeline.folder / 'weights' / name}")
 
 

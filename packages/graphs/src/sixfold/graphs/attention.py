@@ -3,16 +3,16 @@
     y[i] = sum over the edges j -> i of alpha_ij z_j,   alpha_i = softmax over them of
     LeakyReLU(toward_j + fro_i)
 
-PyG gathers (edges, heads, features) messages and keeps them for the backward pass. Here each head
-is a sparse product whose weights are divided by their sum afterwards; kept are two numbers for each
-edge and head, and what has a row for each node.
+PyG gathers (edges, heads, features) messages, and keeps them for the backward pass. But a leaky
+ReLU is one of two lines, and exp(toward_j + fro_i) = exp(toward_j) exp(fro_i): the edges whose
+score is positive, and the others, each need no more than a sum over neighbours of rows that were
+scaled before. So do all gradients. Kept are rows for nodes; nothing for edges.
 """
 
-import warnings
 from typing import no_type_check
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -20,96 +20,134 @@ from torch.nn import functional
 
 from sixfold.kernels import Graph
 from sixfold.kernels.graph import Csr
-from sixfold.kernels.spmm_sum import edge_products, weighted_sum
+from sixfold.kernels.spmm_sum import weighted_sum
 
 SAFE = 60.0  # exp(-60) is a normal float32 number
 
 
 def attend(
-    graph: Graph,
-    z: Float[Tensor, "head node feature"],
-    toward: Float[Tensor, "head node"],
-    fro: Float[Tensor, "head node"],
-    slope: float,
-) -> Float[Tensor, "head node feature"]:
+    graph: Graph, packed: Float[Tensor, "node column"], heads: int, slope: float
+) -> Float[Tensor, "node out"]:
     """Average at each node the rows of its sources, by the softmax of the edges' scores.
 
     Args:
         graph: Every node with a loop, so that none receives nothing.
-        z: What is averaged.
-        toward: A source's part of the scores.
-        fro: A target's part.
+        packed: Of each node, what is averaged, head after head; a source's part of each head's
+            scores; a target's part. If sources' parts are more than `SAFE` apart, exponentials of
+            single nodes could vanish, and `attend_reference` is asked.
+        heads: How many.
         slope: Of the leaky ReLU.
+
+    Returns:
+        The averages, head after head.
     """
-    return _Attend.apply(z.contiguous(), toward, fro, graph, slope)[0]
+    least, most = packed.detach()[:, -2 * heads : -heads].aminmax(dim=0)
+    if not (0 <= slope <= 1 and bool((most - least < SAFE).all())):
+        return attend_reference(graph, packed, heads, slope)
+    wide = packed.float() if packed.itemsize < 4 else packed
+    return _Attend.apply(wide, graph, heads, slope)[0].to(packed.dtype)
 
 
-def _unnormed(
-    edges: Csr, toward: Tensor, fro: Tensor, slope: float
-) -> tuple[Float[Tensor, " edge"], Bool[Tensor, " edge"]]:
-    """Return exp(score - something of the target), and where the leaky ReLU let all through."""
-    scores = toward.index_select(0, edges.col).add_(fro.index_select(0, edges.row))
-    passed = scores > 0
-    scores = functional.leaky_relu_(scores, slope)
-    most, least = toward.max(), toward.min()
-    if float(most - least) < SAFE and 0 <= slope <= 1:  # a node's largest is not far below this
-        largest = functional.leaky_relu(most + fro, slope)
-    else:
-        largest = torch.segment_reduce(scores, "max", offsets=edges.rowptr.long())
-    return scores.sub_(largest.index_select(0, edges.row)).exp_(), passed
+def attend_reference(
+    graph: Graph, packed: Float[Tensor, "node column"], heads: int, slope: float
+) -> Float[Tensor, "node out"]:
+    """Compute the same edge by edge, whatever the scores."""
+    z, toward, fro = _unpacked(packed, heads)
+    row, col = graph.by_target.row.long(), graph.by_target.col.long()
+    scores = functional.leaky_relu(toward[col] + fro[row], slope)
+    at = row[:, None].expand_as(scores)
+    largest = torch.full_like(fro, -torch.inf).scatter_reduce(0, at, scores.detach(), "amax")
+    weights = (scores - largest[row]).exp()
+    total = torch.zeros_like(fro).index_add(0, row, weights)
+    messages = (weights / total[row])[..., None] * z[col]
+    return torch.zeros_like(z).index_add(0, row, messages).flatten(1)
 
 
-def _row_sums(edges: Csr, values: Float[Tensor, " edge"]) -> Float[Tensor, " node"]:
-    return weighted_sum(edges, values.new_ones(len(edges.rowptr) - 1, 1), values)[:, 0]
+def _unpacked(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    z, toward, fro = packed.tensor_split((-2 * heads, -heads), 1)
+    return z.unflatten(1, (heads, -1)), toward, fro
 
 
-def _products(edges: Csr, left: Tensor, right: Tensor) -> Float[Tensor, " edge"]:
-    """Multiply the rows that each edge joins; on a CPU sampled_addmm is a few times faster."""
-    if left.is_cuda or left.dtype not in (torch.float32, torch.float64):
-        return edge_products(edges, left, right)
-    shape, zeros = (len(left), len(right)), left.new_zeros(len(edges.col))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
-        pattern = torch.sparse_csr_tensor(
-            edges.rowptr, edges.col, zeros, shape, check_invariants=False
-        )
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+def _factors(toward: Tensor, fro: Tensor, slope: float) -> list[Float[Tensor, "head node 1"]]:
+    """Return, for edges that pass and for the others, a source's and a target's factor.
+
+    They make exp(score - the largest score that the target could have); none is above one.
+    """
+    most = toward.amax(1, keepdim=True)
+    toward, fro = toward - most, (1 - slope) * (fro + most)
+    parts = toward, fro.clamp(max=0), slope * toward, -fro.clamp(min=0)
+    return [part.exp()[..., None] for part in parts]
+
+
+def _rows(
+    x: Float[Tensor, "node feature"], last: Tensor | float, scale: Float[Tensor, "node 1"]
+) -> Float[Tensor, "node _"]:
+    """Append a number to each row, and scale the rows."""
+    rows = x.new_empty(len(x), x.shape[1] + 1)
+    torch.mul(x, scale, out=rows[:, :-1])
+    rows[:, -1:] = last * scale
+    return rows
+
+
+def _sums(edges: Csr, of_row: Tensor, of_col: Tensor, high: Tensor, low: Tensor) -> list[Tensor]:
+    """Sum at each row what is high over the edges that pass, and what is low over the others."""
+    least = of_row.neg().index_select(0, edges.row)
+    passed = of_col.index_select(0, edges.col).gt_(least)
+    return [weighted_sum(edges, high, passed), weighted_sum(edges, low, passed.neg_().add_(1))]
 
 
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _Attend(Function):
-    """Head after head, so that what has a number for each edge is there for one head only."""
+    """Head after head, so that what has a number for each edge is there for one head only.
+
+    Rows have one number more, a one, of which the sums are the denominators.
+    """
 
     @staticmethod
-    def forward(z, toward, fro, graph, slope):
-        edges, out = graph.by_target, torch.empty_like(z)
-        weights = z.new_empty(len(z), len(edges.col))
-        passed, total = torch.empty_like(weights, dtype=torch.bool), torch.empty_like(toward)
-        for head in range(len(z)):
-            weights[head], passed[head] = _unnormed(edges, toward[head], fro[head], slope)
-            total[head] = _row_sums(edges, weights[head])
-            out[head] = weighted_sum(edges, z[head], weights[head])
-        return out.div_(total[..., None]), weights, passed, total
+    def forward(packed, graph, heads, slope):
+        z, *scores = _unpacked(packed, heads)
+        out = z.new_empty(len(z), heads * z.shape[2])  # no view, so that it may be changed in place
+        kept = []  # of each head the two sums, and their weights
+        total = z.new_empty(heads, len(z), 1)
+        scores = [part.T.contiguous() for part in scores]
+        factors = zip(*scores, *_factors(*scores, slope), strict=True)
+        for head, (toward, fro, source, target, low_source, low_target) in enumerate(factors):
+            given = (_rows(z[:, head], 1.0, scale) for scale in (source, low_source))
+            high, low = _sums(graph.by_target, fro, toward, *given)
+            torch.addcmul(high[:, -1:] * target, low[:, -1:], low_target, out=total[head])
+            kept += high.mul_(target / total[head]), low.mul_(low_target / total[head])
+            torch.add(high[:, :-1], low[:, :-1], out=out.view_as(z)[:, head])
+        return out, total, *kept
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        z, _, _, ctx.graph, ctx.slope = inputs
-        ctx.save_for_backward(z, *output)
+        packed, ctx.graph, ctx.heads, ctx.slope = inputs
+        ctx.save_for_backward(packed, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):
-        z, out, weights, passed, total = ctx.saved_tensors
-        graph, grad_z = ctx.graph, torch.empty_like(z)
-        toward, fro = torch.empty_like(total), torch.empty_like(total)
-        for head, weight in enumerate(weights):
-            sent = grad[head] / total[head][:, None]
-            grad_z[head] = weighted_sum(graph.by_source, sent, weight.index_select(0, graph.order))
-            scores = _products(graph.by_target, sent, z[head])
-            scores.sub_((sent * out[head]).sum(1).index_select(0, graph.by_target.row))
-            scores.mul_(weight).mul_(torch.where(passed[head], 1.0, ctx.slope))
-            toward[head] = _row_sums(graph.by_source, scores.index_select(0, graph.order))
-            fro[head] = _row_sums(graph.by_target, scores)
-        return grad_z, toward, fro, None, None
+        (packed, total, *kept), slope = ctx.saved_tensors, ctx.slope
+        (z, *scores), found = _unpacked(packed, ctx.heads), torch.empty_like(packed)
+        grad = grad.unflatten(1, z.shape[1:])
+        grad_z, grad_scores = _unpacked(found, ctx.heads)[0], total.new_empty(2, *total.shape[:2])
+        scores = [part.T.contiguous() for part in scores]
+        factors = zip(*scores, *_factors(*scores, slope), strict=True)
+        for head, (toward, fro, source, target, low_source, low_target) in enumerate(factors):
+            # A score's gradient is its weight times: <grad, z> less what that is on average.
+            share, rest = kept[2 * head : 2 * head + 2]
+            passed = (grad[:, head] * share[:, :-1]).sum(1)
+            average = (grad[:, head] * rest[:, :-1]).sum(1).add_(passed)
+            # Of all edges into a node that is nothing: what the others have, those that pass lack.
+            grad_scores[1, head] = (1 - slope) * (passed - average * share[:, -1])
+            scales = target / total[head], low_target / total[head]
+            given = (_rows(grad[:, head], -average[:, None], scale) for scale in scales)
+            high, low = _sums(ctx.graph.by_source, toward, fro, *given)
+            high, low = high.mul_(source), low.mul_(low_source)
+            torch.add(high[:, :-1], low[:, :-1], out=grad_z[:, head])
+            scored = high.add_(low, alpha=slope)
+            grad_scores[0, head] = (scored[:, :-1] * z[:, head]).sum(1) + scored[:, -1]
+        found[:, -2 * ctx.heads :] = grad_scores.flatten(0, 1).T
+        return found, None, None, None

@@ -16,7 +16,7 @@ from sixfold.graphs.features import Features
 from sixfold.graphs.greedy import adam
 from sixfold.graphs.inputs import Data
 from sixfold.graphs.link_prediction import edge_loss, edge_scores
-from sixfold.graphs.message_passing import Topology, convolve
+from sixfold.graphs.message_passing import Topology, convolve, is_whole
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.training import Loss, Stage, take_step
 
@@ -29,7 +29,8 @@ def forward_all(
     """Apply all layers."""
     x: Any = features
     for conv in layers[:-1]:
-        x = convolve(conv, x, topology).relu()
+        x = convolve(conv, x, topology)
+        x = x.relu_() if is_whole(conv) else x.relu()
     return convolve(layers[-1], x, topology)
 
 

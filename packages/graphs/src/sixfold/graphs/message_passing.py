@@ -11,6 +11,7 @@ that once, and `transform` is all that is left of a training step: a product of 
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -156,13 +157,15 @@ def _attend(
     conv: Any, x: Float[Tensor, "node feature"] | Features, topology: Topology
 ) -> Float[Tensor, "node out"]:
     """GAT: each head is a sum weighted by the softmax over a node's incoming edges."""
-    z = _linear(x, conv.lin.weight).unflatten(1, (conv.heads, -1)).transpose(0, 1).contiguous()
-    toward, fro = (
-        (z @ part.view(conv.heads, -1, 1))[..., 0] for part in (conv.att_src, conv.att_dst)
-    )
-    out = attend(topology.looped, z, toward, fro, conv.negative_slope)
-    result = out.transpose(0, 1).flatten(1) if conv.concat else out.mean(0)
-    return result if conv.bias is None else result + conv.bias  # `attend` keeps what it put out
+    weight, heads = conv.lin.weight, conv.heads
+    # (x W^T) a = x (W^T a): scores come out of the same product as what is averaged.
+    scores = [
+        (part.transpose(0, 1) @ weight.unflatten(0, (heads, -1)))[:, 0]
+        for part in (conv.att_src, conv.att_dst)
+    ]
+    packed = _linear(x, torch.cat([weight, *scores]))
+    out = attend(topology.looped, packed, heads, conv.negative_slope)
+    return _plus(out if conv.concat else out.unflatten(1, (heads, -1)).mean(1), conv.bias)
 
 
 def _plus(x: Tensor, bias: Tensor | None) -> Tensor:

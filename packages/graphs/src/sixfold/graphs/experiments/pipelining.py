@@ -4,20 +4,22 @@ Convergence is computed by one process, which gives the numbers of any number of
 counted by real processes, 2 and 4, in two epochs each.
 """
 
+import contextlib
+import io
 import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, PositiveInt
+from torch.multiprocessing import start_processes
 
 from sixfold.core.config import Config, UserError, unknown
 from sixfold.core.convert import from_pretrained, save_pretrained
-from sixfold.core.distributed import launch, rank, world_size
-from sixfold.core.pipeline import Job, OwnTask
+from sixfold.core.pipeline import Job, OwnTask, write_json
 from sixfold.graphs.gnnpipe import SYSTEM, GNNPipe, GNNPipeConfig
 from sixfold.graphs.inputs import Data
 from sixfold.graphs.prepared import read_graph, read_manifest
@@ -81,7 +83,7 @@ def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, 
         ``..._formula`` what all should be together.
 
     Raises:
-        UserError: there is no such reference, or the processes failed.
+        UserError: there is no such reference.
     """
     if isinstance(model, str):
         if model != TRAFFIC:
@@ -96,39 +98,39 @@ def traffic(folder: Path) -> dict[str, float | int | None]:
     """Have real processes train for two epochs, and count what they send in one."""
     found: dict[str, float | int | None] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        # Forked from a process that has imported everything once, and never trained anything.
+        multiprocessing.set_forkserver_preload([__name__, "torch_geometric"])
         for processes in PROCESSES:
-            out = Path(scratch) / f"{processes}.json"
-            start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-            words = [*start, str(processes), "-m", __name__, str(folder), str(out)]
-            ran = subprocess.run(
-                [sys.executable, *words], capture_output=True, text=True, check=False
+            start_processes(
+                count, (processes, folder, Path(scratch)), processes, start_method="forkserver"
             )
-            if ran.returncode:
-                raise UserError(f"{processes} processes could not train: {ran.stderr[-2000:]}")
-            found |= json.loads(out.read_text(encoding="utf-8"))
+            found |= json.loads((Path(scratch) / f"{processes}.json").read_text(encoding="utf-8"))
     return found
 
 
-def count(folder: Path, out: Path) -> None:
+def count(rank: int, processes: int, folder: Path, scratch: Path) -> None:
     """Do the part of one process of `traffic`."""
-    with launch():
-        data, processes, found = graph_of(folder, 0), world_size(), {}
-        ways = {"pipeline": 1, "hybrid": 2, "graph": processes}
-        for way, number in ways.items():
-            if way == "hybrid" and number == processes:
-                continue
-            chunks = processes if way == "graph" else 4 * processes
-            for depth in DEPTHS:
-                torch.manual_seed(0)
-                given = {"architecture": "gcn", "hidden": 64, "layers": depth}
-                config = GNNPipeConfig.parse(given | {"ways": number, "chunks": chunks}, TRAFFIC)
+    torch.set_num_threads(1)
+    meeting = (scratch / f"meeting-{processes}").as_uri()
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
+    data, found = graph_of(folder, 0), {}
+    for way, number in {"pipeline": 1, "hybrid": 2, "graph": processes}.items():
+        if way == "hybrid" and number == processes:
+            continue
+        chunks = processes if way == "graph" else 4 * processes
+        for depth in DEPTHS:
+            torch.manual_seed(0)
+            given = {"architecture": "gcn", "hidden": 64, "layers": depth}
+            config = GNNPipeConfig.parse(given | {"ways": number, "chunks": chunks}, TRAFFIC)
+            with contextlib.redirect_stdout(io.StringIO()):
                 model = GNNPipe(_config(config, data, epochs=2, seed=0)).fit(data)
-                sent, key = model.bytes_sent, f"{way}_{processes}_{depth}"
-                found[key] = sent["layer"] + sent["graph"]
-                found[f"{key}_weights"] = sent["weight"]
-                found[f"{key}_formula"] = sum(model.bytes_expected.values())
-        if rank() == 0:
-            out.write_text(json.dumps(found), encoding="utf-8")
+            sent, key = model.bytes_sent, f"{way}_{processes}_{depth}"
+            found[key] = sent["layer"] + sent["graph"]
+            found[f"{key}_weights"] = sent["weight"]
+            found[f"{key}_formula"] = sum(model.bytes_expected.values())
+    if rank == 0:
+        write_json(scratch / f"{processes}.json", found)
+    dist.destroy_process_group()
 
 
 def _config(config: GNNPipeConfig, data: Data, epochs: int, seed: int) -> GNNPipeConfig:
@@ -137,6 +139,3 @@ def _config(config: GNNPipeConfig, data: Data, epochs: int, seed: int) -> GNNPip
 
 
 TASK = OwnTask(PipelineTraining, train, evaluate, (TRAFFIC,))
-
-if __name__ == "__main__":
-    count(Path(sys.argv[1]), Path(sys.argv[2]))
