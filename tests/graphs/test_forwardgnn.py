@@ -1,11 +1,10 @@
 """ForwardGNN: what must hold of every mode, whatever the graph."""
 
 import copy
-import importlib.util
 import os
 import signal
-from pathlib import Path
 
+import plain_forwardgnn
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -22,17 +21,6 @@ LINK_MODES = [("link", mode) for mode in MODES["link"]]
 EVERY = [("node", mode) for mode in MODES["node"]] + LINK_MODES
 LOCAL = [(task, mode) for task, mode in EVERY if mode != "backprop"]
 every_mode = pytest.mark.parametrize(("task", "mode"), EVERY)
-
-
-def plain():
-    """Import plain_forwardgnn.py, which lies beside this file."""
-    file = Path(__file__).with_name("plain_forwardgnn.py")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make(task: str, mode: str, **settings) -> ForwardGNN:
@@ -63,11 +51,11 @@ def test_keeping_frozen_layers_changes_nothing(conv, graph):
         )
     )
     layers = copy.deepcopy(list(model.layers))
-    losses = plain().train(layers, graph, model.virtual_nodes, epochs=30, patience=6)
+    losses = plain_forwardgnn.train(layers, graph, model.virtual_nodes, epochs=30, patience=6)
     model.fit(graph)
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
-    x, edges = plain().augmented(graph, model.virtual_nodes)
-    expected = plain().evidence(layers, x, edges, 3)[graph.test_mask]
+    x, edges = plain_forwardgnn.augmented(graph, model.virtual_nodes)
+    expected = plain_forwardgnn.evidence(layers, x, edges, 3)[graph.test_mask]
     torch.testing.assert_close(model(graph), expected, rtol=1e-4, atol=1e-5)
 
 

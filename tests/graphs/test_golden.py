@@ -5,11 +5,12 @@ are grouped in parts by the beginnings of their names. What each part must hold,
 computed here, is in ``golden_<system>.py``; a tensor or part not known there is a failure.
 """
 
-import importlib.util
 import os
 from pathlib import Path
-from types import ModuleType
 
+import golden_forwardgnn
+import golden_gnnpipe
+import golden_mowst
 import pytest
 from safetensors import safe_open
 
@@ -17,18 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
 
 
-def checks(system: str) -> ModuleType:
-    """Import golden_<system>.py, which has ``part_of(name)`` and ``check(folder, part)``."""
-    file = HERE / f"golden_{system}.py"
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CHECKS = {system: checks(system) for system in ("forwardgnn", "mowst", "gnnpipe")}
+CHECKS = {"forwardgnn": golden_forwardgnn, "mowst": golden_mowst, "gnnpipe": golden_gnnpipe}
 
 
 def tensor_names(folder: Path) -> set[str]:

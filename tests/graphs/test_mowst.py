@@ -1,12 +1,11 @@
 """Mowst: what must hold of both ways of training, whatever experts, gate and graph."""
 
 import copy
-import importlib.util
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
+import plain_mowst
 import pytest
 import torch
 from torch_geometric.nn import GraphConv
@@ -26,17 +25,6 @@ GATES = ("dispersion", "dispersion_and_features", "hyper")
 EXPERTS = ("mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip")
 both_methods = pytest.mark.parametrize("method", METHODS)
 every_gate = pytest.mark.parametrize("gate", GATES)
-
-
-def plain():
-    """Import plain_mowst.py, which lies beside this file."""
-    file = Path(__file__).with_name("plain_mowst.py")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make(method: str = "mowst_star", strong=None, **settings) -> Mowst:
@@ -76,9 +64,9 @@ def test_joint_training_is_the_published_one(strong, graph):
     model.fit(graph)
     torch.manual_seed(5)
     settings = {"epochs": 12, "rate": 0.02, "decay": 5e-4}
-    losses = plain().train_jointly(reference, graph, **settings)
+    losses = plain_mowst.train_jointly(reference, graph, **settings)
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
-    z1, z2, c = plain().three(reference.eval(), graph)
+    z1, z2, c = plain_mowst.three(reference.eval(), graph)
     expected = (c[:, None] * z1 + (1 - c[:, None]) * z2).softmax(1)[graph.test_mask]
     torch.testing.assert_close(model.predict_proba(graph), expected, rtol=1e-3, atol=1e-4)
 
@@ -93,11 +81,11 @@ def test_training_in_turns_is_the_published_one(strong, graph):
     rounds = len(model.history) // 6
     torch.manual_seed(5)
     settings = {"epochs": 3, "rate": 0.03, "decay": 5e-4, "rounds": rounds}
-    losses = plain().train_in_turns(reference, graph, **settings)
+    losses = plain_mowst.train_in_turns(reference, graph, **settings)
     assert rounds > 1
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
     assert model.score(graph) == pytest.approx(
-        plain().expected_accuracy(reference, graph, graph.test_mask), rel=1e-4
+        plain_mowst.expected_accuracy(reference, graph, graph.test_mask), rel=1e-4
     )
 
 

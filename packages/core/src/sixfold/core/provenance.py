@@ -1,6 +1,7 @@
 """What a run folder belongs to: the config, the code and the data; and which folder to use."""
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -50,10 +51,7 @@ def settle(folder: Path, identity: dict[str, Any], resume: Any, allow: Collectio
             for rest in (folder / "ckpt").glob(".tmp-*"):
                 shutil.rmtree(rest)
             return
-        aside = next(p for n in range(1, 10**6) if not (p := Path(f"{folder}.old-{n}")).exists())
-        folder.rename(aside)
-        why = f"differs in {', '.join(differ)}" if differ else "is not to be resumed"
-        print(f"moved aside: {folder} {why}; it is now {aside}", flush=True)
+        move_aside(folder, f"differs in {', '.join(differ)}" if differ else "is not to be resumed")
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"{folder} is no run folder (no provenance.json) and not empty; give another"
@@ -72,6 +70,13 @@ def settle(folder: Path, identity: dict[str, Any], resume: Any, allow: Collectio
     }
     checkpoint.replace(new / "provenance.json", to_text(facts | identity).encode())
     new.rename(folder)
+
+
+def move_aside(folder: Path, why: str) -> None:
+    """Rename a run folder to the first ``<folder>.old-<n>`` that is free, and say why."""
+    aside = next(p for n in itertools.count(1) if not (p := Path(f"{folder}.old-{n}")).exists())
+    folder.rename(aside)
+    print(f"moved aside: {folder} {why}; it is now {aside}", flush=True)
 
 
 def _copy_start(path: Path, new: Path, identity: Mapping[str, Any], allow: Collection[str]) -> None:

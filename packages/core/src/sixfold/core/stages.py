@@ -1,7 +1,6 @@
 """The stages of a domain's pipeline, source, prepare, train, evaluate: what DVC runs by the CLI."""
 
 import hashlib
-import itertools
 import json
 import shutil
 import statistics
@@ -19,6 +18,7 @@ from sixfold.core.data import Dataset, available
 from sixfold.core.distributed import rank, world_size
 from sixfold.core.fit import fit, key
 from sixfold.core.pipeline import Job, OwnTask, Pipeline, Source, write_json
+from sixfold.core.provenance import move_aside
 from sixfold.core.report import write_text
 from sixfold.core.run import Run
 from sixfold.core.side_by_side import side_by_side
@@ -120,13 +120,7 @@ def _leave_other_code_behind(job: Job) -> None:
     record, now = job.run.with_suffix(".fingerprint"), fingerprint(job.prepared)
     known = record.read_text(encoding="utf-8") if record.is_file() else ""
     if job.run.exists() and known != now:
-        aside = next(
-            path
-            for number in itertools.count(1)
-            if not (path := job.run.with_name(f"{job.run.name}.old-{number}")).exists()
-        )
-        job.run.rename(aside)
-        print(f"moved aside: {job.run} is of other data or code; it is now {aside}")
+        move_aside(job.run, "is of other data or code")
     write_text(record, now)
 
 

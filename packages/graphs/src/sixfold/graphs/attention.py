@@ -89,11 +89,12 @@ def _rows(
     return rows
 
 
-def _sums(edges: Csr, of_row: Tensor, of_col: Tensor, high: Tensor, low: Tensor) -> list[Tensor]:
-    """Sum at each row what is high over the edges that pass, and what is low over the others."""
+def _sums(edges: Csr, of_row: Tensor, of_col: Tensor, given: list[Tensor]) -> list[Tensor]:
+    """Sum at each row what is given first over the edges that pass, then the second over others."""
     least = of_row.neg().index_select(0, edges.row)
     passed = of_col.index_select(0, edges.col).gt_(least)
-    return [weighted_sum(edges, high, passed), weighted_sum(edges, low, passed.neg_().add_(1))]
+    others = 1 - passed
+    return [weighted_sum(edges, x, w) for x, w in zip(given, (passed, others), strict=True)]
 
 
 @no_type_check  # a compiler cannot trace a checked setup_context
@@ -112,8 +113,8 @@ class _Attend(Function):
         scores = [part.T.contiguous() for part in scores]
         factors = zip(*scores, *_factors(*scores, slope), strict=True)
         for head, (toward, fro, source, target, low_source, low_target) in enumerate(factors):
-            given = (_rows(z[:, head], 1.0, scale) for scale in (source, low_source))
-            high, low = _sums(graph.by_target, fro, toward, *given)
+            given = [_rows(z[:, head], 1.0, scale) for scale in (source, low_source)]
+            high, low = _sums(graph.by_target, fro, toward, given)
             torch.addcmul(high[:, -1:] * target, low[:, -1:], low_target, out=total[head])
             kept += high.mul_(target / total[head]), low.mul_(low_target / total[head])
             torch.add(high[:, :-1], low[:, :-1], out=out.view_as(z)[:, head])
@@ -129,6 +130,8 @@ class _Attend(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):
+        if grad is None:  # what is kept has none, and making zeros for it would take memory
+            return (None,) * 4
         (packed, total, *kept), slope = ctx.saved_tensors, ctx.slope
         (z, *scores), found = _unpacked(packed, ctx.heads), torch.empty_like(packed)
         grad = grad.unflatten(1, z.shape[1:])
@@ -143,8 +146,8 @@ class _Attend(Function):
             # Of all edges into a node that is nothing: what the others have, those that pass lack.
             grad_scores[1, head] = (1 - slope) * (passed - average * share[:, -1])
             scales = target / total[head], low_target / total[head]
-            given = (_rows(grad[:, head], -average[:, None], scale) for scale in scales)
-            high, low = _sums(ctx.graph.by_source, toward, fro, *given)
+            given = [_rows(grad[:, head], -average[:, None], scale) for scale in scales]
+            high, low = _sums(ctx.graph.by_source, toward, fro, given)
             high, low = high.mul_(source), low.mul_(low_source)
             torch.add(high[:, :-1], low[:, :-1], out=grad_z[:, head])
             scored = high.add_(low, alpha=slope)

@@ -25,6 +25,7 @@ from sixfold.graphs.forward_config import ForwardGNNConfig
 from sixfold.graphs.forward_modes import evidence, make_method, probabilities
 from sixfold.graphs.inputs import (
     Data,
+    adopt_sizes,
     check_graph,
     check_labels,
     check_sizes,
@@ -133,7 +134,7 @@ class ForwardGNN(nn.Module):
         check_graph(data)
         if self.config.task == "node":
             nodes = mask_of(data, "test_mask") if nodes is None else nodes
-        self._check_sizes(data)
+        check_sizes(self.config, {"features": data.x.shape[1]}, "ForwardGNN")
         return evidence(list(self.layers), self._virtual(), self.config, data, nodes)
 
     def predict_proba(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
@@ -190,19 +191,11 @@ class ForwardGNN(nn.Module):
         return data if validated else None
 
     def _adopt(self, sizes: dict[str, int]) -> None:
-        open_sizes = sizes.keys() - self.config.model_fields_set
-        self._check_sizes_given({k: v for k, v in sizes.items() if k not in open_sizes})
-        if open_sizes:
-            device = next(self.parameters()).device
-            self.config = self.config.model_copy(update=sizes)
+        config = adopt_sizes(self.config, sizes, "ForwardGNN")
+        if config is not None:
+            device, self.config = next(self.parameters()).device, config
             self._build()
             self.to(device)
-
-    def _check_sizes(self, data: Data) -> None:
-        self._check_sizes_given({"features": data.x.shape[1]})
-
-    def _check_sizes_given(self, found: dict[str, int]) -> None:
-        check_sizes({name: getattr(self.config, name) for name in found}, found, "ForwardGNN")
 
     def _train(
         self,

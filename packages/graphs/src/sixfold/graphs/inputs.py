@@ -3,13 +3,15 @@
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from sixfold.core import UserError
+from sixfold.core import Config, UserError
+
+C = TypeVar("C", bound=Config)
 
 # A torch_geometric.data.Data: that class is not imported here, because it takes seconds, which
 # listing the systems should not cost.
@@ -130,18 +132,34 @@ def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -
     return count
 
 
-def check_sizes(given: dict[str, int], data: dict[str, int], model: str) -> None:
+def check_sizes(config: Config, found: dict[str, int], model: str) -> None:
     """Compare sizes that a model was built for with those of the data.
+
+    Args:
+        config: Of the model.
+        found: In the data, by the names of the config's fields.
+        model: What to call it.
 
     Raises:
         UserError: they differ.
     """
-    for name, size in given.items():
-        if data[name] != size:
+    for name, size in found.items():
+        if (built := getattr(config, name)) != size:
             raise UserError(
-                f"this {model} was built for {size} {name}, the graph has {data[name]}; "
-                f"build it with {name}={data[name]}, or without {name} to let fit choose"
+                f"this {model} was built for {built} {name}, the graph has {size}; "
+                f"build it with {name}={size}, or without {name} to let fit choose"
             )
+
+
+def adopt_sizes(config: C, found: dict[str, int], model: str) -> C | None:
+    """Check the sizes that were given; return the config to build anew if some were left open.
+
+    Raises:
+        UserError: one that was given is not that of the data.
+    """
+    left_open = found.keys() - config.model_fields_set
+    check_sizes(config, {name: found[name] for name in found if name not in left_open}, model)
+    return config.model_copy(update=found) if left_open else None
 
 
 def fingerprint(*graphs: Data) -> str:

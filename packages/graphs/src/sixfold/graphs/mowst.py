@@ -25,6 +25,7 @@ from sixfold.graphs.features import Features
 from sixfold.graphs.gates import Answers, Gate, HyperGate, dispersion, mixture
 from sixfold.graphs.inputs import (
     Data,
+    adopt_sizes,
     check_graph,
     check_labels,
     check_sizes,
@@ -133,7 +134,7 @@ class Mowst(nn.Module):
     def forward(self, data: Data) -> Answers:
         """Ask every expert about every node of a graph."""
         check_graph(data)
-        self._check({"features": data.x.shape[1]})
+        check_sizes(self.config, {"features": data.x.shape[1]}, "Mowst")
         answers = self.answers(data.x, Topology(data.edge_index, len(data.x)))
         return flattened(self, answers, data.x) if self.config.quirks else answers
 
@@ -178,16 +179,11 @@ class Mowst(nn.Module):
         self.gates = nn.ModuleList(make_gate(config) for _ in experts[1:])
 
     def _adopt(self, sizes: dict[str, int]) -> None:
-        open_sizes = sizes.keys() - self.config.model_fields_set
-        self._check({k: v for k, v in sizes.items() if k not in open_sizes})
-        if open_sizes:
-            device = next(self.parameters()).device
-            self.config = self.config.model_copy(update=sizes)
+        config = adopt_sizes(self.config, sizes, "Mowst")
+        if config is not None:
+            device, self.config = next(self.parameters()).device, config
             self._build()
             self.to(device)
-
-    def _check(self, found: dict[str, int]) -> None:
-        check_sizes({name: getattr(self.config, name) for name in found}, found, "Mowst")
 
 
 SYSTEM = System(

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from pydantic import Field, PositiveInt
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 
 from sixfold.core.config import Config, UserError, unknown
 from sixfold.core.convert import from_pretrained, save_pretrained

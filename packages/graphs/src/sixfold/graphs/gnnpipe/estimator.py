@@ -22,6 +22,7 @@ from sixfold.graphs.gnnpipe.training import Training, train
 from sixfold.graphs.gnnpipe.transport import Transport
 from sixfold.graphs.inputs import (
     Data,
+    adopt_sizes,
     check_graph,
     check_labels,
     check_sizes,
@@ -140,7 +141,7 @@ class GNNPipe(nn.Module):
         check_graph(data)
         self._check_type(data.x)
         if not self._own_model:
-            self._check_sizes({"features": data.x.shape[1]})
+            check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
         state, rows = (data.x,), {}
         for layer in map(as_layer, self.layers):
             given, kept = layer.pre(state)
@@ -201,12 +202,10 @@ class GNNPipe(nn.Module):
                 )
             return
         sizes = {"features": data.x.shape[1], "classes": classes}
-        left_open = sizes.keys() - self.config.model_fields_set
-        self._check_sizes({k: v for k, v in sizes.items() if k not in left_open})
-        if left_open:
-            like = next(self.parameters())
-            self.config = self.config.model_copy(update=sizes)
-            self.layers = make_layers(self.config).to(like)
+        config = adopt_sizes(self.config, sizes, "GNNPipe")
+        if config is not None:
+            like, self.config = next(self.parameters()), config
+            self.layers = make_layers(config).to(like)
 
     def _check_type(self, x: Tensor) -> None:
         like = next(self.parameters())
@@ -215,9 +214,6 @@ class GNNPipe(nn.Module):
                 f"x is {x.dtype} on {x.device}, the model {like.dtype} on {like.device}; "
                 "bring one to the other with .to()"
             )
-
-    def _check_sizes(self, found: dict[str, int]) -> None:
-        check_sizes({name: getattr(self.config, name) for name in found}, found, "GNNPipe")
 
     def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
         ranges, widths = pipeline.ranges, pipeline.widths
