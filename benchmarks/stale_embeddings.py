@@ -27,13 +27,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pipeline, all three techniques": {},
     "history of the epoch before (period 1)": {"history_period": 1},
     "gradients kept, none doubled": {"discard_gradients": False},
+    "period 1, gradients kept": {"history_period": 1, "discard_gradients": False},
     "chunks in fixed order": {"shuffle": False},
     "none of the techniques": {
         "history_period": 1,
         "discard_gradients": False,
         "shuffle": False,
     },
-    "all three, first 20 epochs exact": {"warm_up": 20},
     "all three, four chunks": {"chunks": 4},
 }
 

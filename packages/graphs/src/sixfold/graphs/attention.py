@@ -9,6 +9,7 @@ score is positive, and the others, each need no more than a sum over neighbours 
 scaled before. So do all gradients. Kept are rows for nodes; nothing for edges.
 """
 
+from collections.abc import Iterator
 from typing import no_type_check
 
 import torch
@@ -68,15 +69,17 @@ def _unpacked(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return z.unflatten(1, (heads, -1)), toward, fro
 
 
-def _factors(toward: Tensor, fro: Tensor, slope: float) -> list[Float[Tensor, "head node 1"]]:
-    """Return, for edges that pass and for the others, a source's and a target's factor.
+def _factors(packed: Tensor, heads: int, slope: float) -> Iterator[tuple[Tensor, ...]]:
+    """Yield, for each head, its scores and the factors of their exponentials.
 
-    They make exp(score - the largest score that the target could have); none is above one.
+    A source's and a target's factor for edges that pass, and for others; they make exp(score - the
+    largest score that the target could have), and none is above one.
     """
+    toward, fro = (scores.T.contiguous() for scores in _unpacked(packed, heads)[1:])
     most = toward.amax(1, keepdim=True)
-    toward, fro = toward - most, (1 - slope) * (fro + most)
-    parts = toward, fro.clamp(max=0), slope * toward, -fro.clamp(min=0)
-    return [part.exp()[..., None] for part in parts]
+    source, target = toward - most, (1 - slope) * (fro + most)
+    parts = source, target.clamp(max=0), slope * source, -target.clamp(min=0)
+    return zip(*[toward, fro, *(part.exp()[..., None] for part in parts)], strict=True)
 
 
 def _rows(
@@ -106,13 +109,12 @@ class _Attend(Function):
 
     @staticmethod
     def forward(packed, graph, heads, slope):
-        z, *scores = _unpacked(packed, heads)
+        z = _unpacked(packed, heads)[0]
         out = z.new_empty(len(z), heads * z.shape[2])  # no view, so that it may be changed in place
         kept = []  # of each head the two sums, and their weights
         total = z.new_empty(heads, len(z), 1)
-        scores = [part.T.contiguous() for part in scores]
-        factors = zip(*scores, *_factors(*scores, slope), strict=True)
-        for head, (toward, fro, source, target, low_source, low_target) in enumerate(factors):
+        factors = enumerate(_factors(packed, heads, slope))
+        for head, (toward, fro, source, target, low_source, low_target) in factors:
             given = [_rows(z[:, head], 1.0, scale) for scale in (source, low_source)]
             high, low = _sums(graph.by_target, fro, toward, given)
             torch.addcmul(high[:, -1:] * target, low[:, -1:], low_target, out=total[head])
@@ -133,12 +135,11 @@ class _Attend(Function):
         if grad is None:  # what is kept has none, and making zeros for it would take memory
             return (None,) * 4
         (packed, total, *kept), slope = ctx.saved_tensors, ctx.slope
-        (z, *scores), found = _unpacked(packed, ctx.heads), torch.empty_like(packed)
+        z, found = _unpacked(packed, ctx.heads)[0], torch.empty_like(packed)
         grad = grad.unflatten(1, z.shape[1:])
         grad_z, grad_scores = _unpacked(found, ctx.heads)[0], total.new_empty(2, *total.shape[:2])
-        scores = [part.T.contiguous() for part in scores]
-        factors = zip(*scores, *_factors(*scores, slope), strict=True)
-        for head, (toward, fro, source, target, low_source, low_target) in enumerate(factors):
+        factors = enumerate(_factors(packed, ctx.heads, slope))
+        for head, (toward, fro, source, target, low_source, low_target) in factors:
             # A score's gradient is its weight times: <grad, z> less what that is on average.
             share, rest = kept[2 * head : 2 * head + 2]
             passed = (grad[:, head] * share[:, :-1]).sum(1)

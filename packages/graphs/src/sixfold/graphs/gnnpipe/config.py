@@ -35,7 +35,6 @@ class GNNPipeConfig(Config):
         discard_gradients: Use no gradient of the epoch before, and double those at hand
             (technique 3).
         shuffle: Draw a new order of the chunks in every epoch (technique 1).
-        warm_up: Epochs at the beginning that are trained on the exact full graph. Not the paper's.
         partition: metis needs pymetis; greedy is built in; auto takes metis where it is installed.
         learning_rate: Of Adam.
         weight_decay: Of Adam, coupled.
@@ -57,7 +56,6 @@ class GNNPipeConfig(Config):
     history_period: PositiveInt = 23
     discard_gradients: bool = True
     shuffle: bool = True
-    warm_up: int = Field(default=0, ge=0)
     partition: Literal["auto", "metis", "greedy"] = "auto"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0

@@ -104,8 +104,7 @@ class Pipeline:
         Returns:
             The loss of the own nodes, a scalar in float64; in the last stage, their logits.
         """
-        every = tuple(range(self.ranges.per_way))
-        steps = [every] if epoch < self.config.warm_up else [(chunk,) for chunk in order]
+        steps = [(chunk,) for chunk in order]
         for history in self.histories.values():
             history.begin()
         with self._drawing(), torch.enable_grad():
