@@ -16,6 +16,7 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
@@ -86,14 +87,32 @@ def memory(data: Data, conv: str, depth: int) -> dict:
     for mode in ("single_forward", "backprop"):
         model = make(data, conv, mode, depth, 2)
         held[mode] = peak_memory(lambda model=model: model.fit(data)) / 2**20
+    layers = list(make(data, conv, "backprop", depth, 2).layers)
+    plain_back = peak_memory(lambda: backpropagate(layers, data, epochs=2)) / 2**20
     single, back = held["single_forward"], held["backprop"]
     return {
         "convolution": conv,
         "layers": depth,
         "single forward, MiB": f"{single:.1f}",
         "backpropagation, MiB": f"{back:.1f}",
-        "ratio": f"{single / back:.2f}",
+        "PyG's backpropagation, MiB": f"{plain_back:.1f}",
+        "of ours": f"{single / back:.2f}",
+        "of PyG's": f"{single / plain_back:.2f}",
     }
+
+
+def backpropagate(layers: list, data: Data, epochs: int) -> None:
+    """Train PyG's convolutions as they are, as the baseline's official code does."""
+    optimizer = torch.optim.Adam([p for conv in layers for p in conv.parameters()], lr=1e-3)
+    for _ in range(epochs):
+        x = data.x
+        for conv in layers[:-1]:
+            x = conv(x, data.edge_index).relu()
+        out = layers[-1](x, data.edge_index)
+        loss = functional.cross_entropy(out[data.train_mask], data.y[data.train_mask])  # type: ignore[index]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def main() -> None:
@@ -137,8 +156,9 @@ def write_memory(rows: list[dict]) -> None:
         COMMAND,
         rows,
         "Photo, width 128, two epochs. The most bytes that `fit` held at once, besides model and "
-        "graph: activations, gradients, Adam's moments, sorted edges. Both modes use the same fast "
-        "convolutions.",
+        "graph: activations, gradients, Adam's moments, sorted edges. Our backpropagation uses the "
+        "same fast convolutions, its ReLU overwrites what it reads, and its last layer is only as "
+        "wide as there are classes; the baseline that one would run otherwise is PyG's.",
     )
 
 

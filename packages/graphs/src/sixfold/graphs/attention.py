@@ -92,12 +92,11 @@ def _rows(
     return rows
 
 
-def _sums(edges: Csr, of_row: Tensor, of_col: Tensor, given: list[Tensor]) -> list[Tensor]:
+def _sums(edges: Csr, of_row: Tensor, of_col: Tensor, given: Iterator[Tensor]) -> list[Tensor]:
     """Sum at each row what is given first over the edges that pass, then the second over others."""
-    least = of_row.neg().index_select(0, edges.row)
-    passed = of_col.index_select(0, edges.col).gt_(least)
-    others = 1 - passed
-    return [weighted_sum(edges, x, w) for x, w in zip(given, (passed, others), strict=True)]
+    passed = of_col.index_select(0, edges.col).gt_(of_row.neg().index_select(0, edges.row))
+    high = weighted_sum(edges, next(given), passed)
+    return [high, weighted_sum(edges, next(given), passed.neg_().add_(1))]
 
 
 @no_type_check  # a compiler cannot trace a checked setup_context
@@ -115,7 +114,7 @@ class _Attend(Function):
         total = z.new_empty(heads, len(z), 1)
         factors = enumerate(_factors(packed, heads, slope))
         for head, (toward, fro, source, target, low_source, low_target) in factors:
-            given = [_rows(z[:, head], 1.0, scale) for scale in (source, low_source)]
+            given = (_rows(z[:, head], 1.0, scale) for scale in (source, low_source))
             high, low = _sums(graph.by_target, fro, toward, given)
             torch.addcmul(high[:, -1:] * target, low[:, -1:], low_target, out=total[head])
             kept += high.mul_(target / total[head]), low.mul_(low_target / total[head])
@@ -147,7 +146,7 @@ class _Attend(Function):
             # Of all edges into a node that is nothing: what the others have, those that pass lack.
             grad_scores[1, head] = (1 - slope) * (passed - average * share[:, -1])
             scales = target / total[head], low_target / total[head]
-            given = [_rows(grad[:, head], -average[:, None], scale) for scale in scales]
+            given = (_rows(grad[:, head], -average[:, None], scale) for scale in scales)
             high, low = _sums(ctx.graph.by_source, toward, fro, given)
             high, low = high.mul_(source), low.mul_(low_source)
             torch.add(high[:, :-1], low[:, :-1], out=grad_z[:, head])
