@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "shuffle": False,
     },
     "all three, four chunks": {"chunks": 4},
+    "period 1, four chunks": {"history_period": 1, "chunks": 4},
 }
 
 
