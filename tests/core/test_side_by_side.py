@@ -33,10 +33,23 @@ if __name__ == "__main__":
     side_by_side(job, jobs, 2)
 """
 
+SLOW = """
+import os, time
+fork, children = os.fork, []
 
-def start(folder: Path, *seconds: float) -> subprocess.Popen:
+def slow_second_fork():
+    children.append(child := fork())
+    if child == 0 and len(children) == 2:
+        time.sleep(0.5)  # when the first has failed already
+    return child
+
+os.fork = slow_second_fork
+"""
+
+
+def start(folder: Path, *seconds: float, before: str = "") -> subprocess.Popen:
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(before + SCRIPT)
     words = [sys.executable, str(script), str(folder), *map(str, seconds)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -62,6 +75,13 @@ def test_a_job_that_fails_says_why_and_ends_the_others(tmp_path: Path):
     assert process.returncode == 2
     assert error.splitlines() == ["sixfold: job 0: this seed is no good"]
     assert not list(tmp_path.glob("ended-*"))
+
+
+def test_a_job_that_is_ended_before_it_began_says_nothing(tmp_path: Path):
+    process = start(tmp_path, -1, 60, before=SLOW)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.splitlines() == ["sixfold: job 0: this seed is no good"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,12 @@ def side_by_side(function: Callable[..., object], jobs: Mapping[str, tuple], at_
     try:
         for _ in range(at_once):
             process = context.Process(target=_work, args=(function, jobs, waiting))
-            process.start()
+            # One that is asked to end as soon as it is forked would unwind the stack of its parent.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
             running[process.sentinel] = process
         while running:
             for sentinel in connection.wait(list(running)):
@@ -73,6 +78,7 @@ def _end(number: int, _: object) -> None:
 
 
 def _work(function: Callable[..., object], jobs: Mapping[str, tuple], waiting: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     os.setsid()  # Ctrl-C is the parent's to answer, or a job would be told twice
     torch.set_num_threads(1)  # until the job says otherwise: the parent's threads were not forked
     threading.Thread(target=_end_with_parent, daemon=True).start()
