@@ -14,6 +14,7 @@ from torch_geometric.nn import GCNConv
 from sixfold.core import UserError
 from sixfold.graphs import GNNPipe, GNNPipeConfig
 from sixfold.graphs.gnnpipe import expected_traffic
+from sixfold.graphs.gnnpipe.checkpoints import recognise
 from sixfold.graphs.gnnpipe.grid import Grid, bubble_fraction, divide
 from sixfold.graphs.gnnpipe.partition import cut, cut_edges
 from sixfold.graphs.gnnpipe.training import Training
@@ -315,3 +316,13 @@ def test_metis_is_asked_for_by_name_only_where_it_is_installed(graph, monkeypatc
 def test_the_defaults_are_squirrels():
     config = GNNPipeConfig()
     assert (config.layers, config.hidden, config.chunks) == (32, 1000, 32)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+@pytest.mark.parametrize("architecture", ["gcn", "sage", "gcnii", "resgcn"])
+def test_keys_tell_the_network(architecture, layers):
+    sizes: dict[str, Any] = {"layers": layers, "hidden": 7, "features": 9, "classes": 3}
+    state = GNNPipe(architecture=architecture, **sizes).state_dict()
+    found = GNNPipe(**recognise(state))
+    found.load_state_dict(state)
+    assert (found.config.architecture, found.config.layers) == (architecture, layers)

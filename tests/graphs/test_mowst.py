@@ -17,7 +17,7 @@ from sixfold.graphs import Mowst, MowstConfig, mowst_training
 from sixfold.graphs.experts import set_dropout
 from sixfold.graphs.gates import dispersion, mixture
 from sixfold.graphs.message_passing import Topology
-from sixfold.graphs.mowst_checkpoints import convert
+from sixfold.graphs.mowst_checkpoints import convert, recognise
 from sixfold.graphs.mowst_training import MowstTraining
 
 METHODS = ("mowst", "mowst_star")
@@ -266,6 +266,16 @@ def test_official_keys_tell_the_network(strong, gate):
     found, converted = convert(official)
     assert found.model_dump() == config.model_dump()
     assert converted.keys() == state.keys()
+
+
+@every_gate
+def test_keys_of_a_single_layer_tell_the_network(gate):
+    hidden = 7 if gate == "hyper" else MowstConfig().hidden  # of no other gate it is in the keys
+    sizes: dict[str, Any] = {"layers": 1, "hidden": hidden, "features": 12, "classes": 5}
+    state = Mowst(experts=("mlp", "gcn"), gate=gate, **sizes).state_dict()
+    found = Mowst(**recognise(state))
+    found.load_state_dict(state)
+    assert {name: getattr(found.config, name) for name in sizes} == sizes
 
 
 def test_weights_without_a_gate_are_refused():

@@ -48,6 +48,8 @@ class Config(pydantic.BaseModel):
         except pydantic.ValidationError as error:
             lines = []
             for problem in error.errors():
+                if problem["type"] == "default_factory_not_called":
+                    continue  # because of another field, which has a line of its own
                 key = ".".join(str(part) for part in problem["loc"])
                 reason = problem["msg"].removeprefix("Value error, ")
                 got = "" if key == "" else f" (got {problem['input']!r})"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
@@ -29,8 +28,11 @@ from sixfold.graphs.inputs import (
     check_graph,
     check_labels,
     check_sizes,
+    check_type,
+    chosen,
     fingerprint,
-    mask_of,
+    labels_of,
+    settle,
 )
 from sixfold.graphs.link_prediction import check_edge_labels
 from sixfold.graphs.metrics import accuracy, roc_auc
@@ -60,7 +62,7 @@ class ForwardGNN(nn.Module):
         super().__init__()
         if isinstance(conv, str):
             settings["conv"] = conv
-        self.config = config or ForwardGNNConfig.parse(settings, "ForwardGNN")
+        self.config = settle(ForwardGNNConfig, config, settings, "ForwardGNN")
         self._make_conv = None if isinstance(conv, str) else conv
         self.history: list[Row] = []
         self._build()
@@ -123,7 +125,7 @@ class ForwardGNN(nn.Module):
         self.history = self._train(data, validation, 0, NoRun(), range(layer, layer + 1))
         return self.eval()
 
-    def forward(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
+    def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the evidence that `predict` takes the largest of, see `forward_modes.evidence`.
 
         Args:
@@ -132,26 +134,31 @@ class ForwardGNN(nn.Module):
             nodes: Which to tell the classes of; ``test_mask`` if not given.
         """
         check_graph(data)
-        if self.config.task == "node":
-            nodes = mask_of(data, "test_mask") if nodes is None else nodes
+        check_type(data.x, self)
+        if self.config.task == "link":
+            check_edge_labels(data, "given")
+        else:
+            nodes = chosen(data, nodes)
+        if self.config.task == "node" and self.config.mode != "backprop":  # its labels go in
+            check_labels(data, ["train_mask"], self.config.classes)
         check_sizes(self.config, {"features": data.x.shape[1]}, "ForwardGNN")
         return evidence(list(self.layers), self._virtual(), self.config, data, nodes)
 
-    def predict_proba(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
+    def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return probabilities of the classes of some nodes, or of the labelled edges."""
         return probabilities(self(data, nodes), self.config)
 
-    def predict(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
+    def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the classes of some nodes, or whether each labelled edge is one."""
         said = self.predict_proba(data, nodes)
         return said > 0.5 if self.config.task == "link" else said.argmax(1)
 
-    def score(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> float:
+    def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy in per cent, or for links the ROC-AUC between 0 and 1."""
         if self.config.task == "link":
             return roc_auc(self.predict_proba(data), data.edge_label)
-        nodes = mask_of(data, "test_mask") if nodes is None else nodes
-        return accuracy(self(data, nodes), data.y[nodes])
+        nodes = chosen(data, nodes)
+        return accuracy(self(data, nodes), labels_of(data)[nodes])
 
     def _build(self) -> None:
         """Draw layers and then virtual nodes, as official training does."""
@@ -174,6 +181,7 @@ class ForwardGNN(nn.Module):
     def _check(self, data: Data, validation: Data | None) -> Data | None:
         """Check the graphs, fit the sizes to them if they were left open, say what validates."""
         check_graph(data)
+        check_type(data.x, self)
         if self.config.task == "link":
             check_edge_labels(data, "training")
             if validation is not None:
@@ -193,9 +201,9 @@ class ForwardGNN(nn.Module):
     def _adopt(self, sizes: dict[str, int]) -> None:
         config = adopt_sizes(self.config, sizes, "ForwardGNN")
         if config is not None:
-            device, self.config = next(self.parameters()).device, config
+            like, self.config = next(self.parameters()), config
             self._build()
-            self.to(device)
+            self.to(like)
 
     def _train(
         self,

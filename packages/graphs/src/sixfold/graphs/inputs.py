@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from sixfold.core import Config, UserError
 
@@ -38,6 +38,8 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
             f"x should be floating-point numbers shaped (nodes, features), got {x.dtype} "
             f"{tuple(x.shape)}; try x.float()"
         )
+    if x.shape[1] == 0:
+        raise UserError(f"x has no features, it is shaped {tuple(x.shape)}; give every node some")
     if x.numel() and not all(math.isfinite(value) for value in x.aminmax()):  # makes no copy
         row = int((~x.isfinite()).any(1).nonzero()[0])
         raise UserError(f"x holds NaN or infinity, first at node {row}; fill in or drop that node")
@@ -99,6 +101,61 @@ def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
     return mask
 
 
+def chosen(data: Data, nodes: Tensor | None) -> Bool[Tensor, " node"]:
+    """Return the nodes that a prediction is asked for: those given, or those of ``test_mask``.
+
+    Raises:
+        UserError: what is given is no mask of the nodes, or the graph's is missing or empty.
+    """
+    if nodes is None:
+        return mask_of(data, "test_mask")
+    size = len(data.x)
+    if nodes.dtype != torch.bool or nodes.shape != (size,):
+        raise UserError(
+            f"nodes should be bool shaped ({size},), got {nodes.dtype} {tuple(nodes.shape)}; "
+            f"of numbers make torch.zeros({size}, dtype=torch.bool).index_fill(0, numbers, True)"
+        )
+    return nodes
+
+
+def labels_of(data: Data) -> Int[Tensor, " node"]:
+    """Return the classes of the nodes.
+
+    Raises:
+        UserError: they are missing, or no integers.
+    """
+    y, nodes = getattr(data, "y", None), data.x.shape[0]
+    if not isinstance(y, Tensor) or y.shape != (nodes,) or y.dtype != torch.int64:
+        got = "nothing" if not isinstance(y, Tensor) else f"{y.dtype} {tuple(y.shape)}"
+        raise UserError(f"y should be a class for every node, int64 shaped ({nodes},), got {got}")
+    return y
+
+
+def check_type(x: Tensor, module: nn.Module) -> None:
+    """Compare type and device of features with those of a model.
+
+    Raises:
+        UserError: they differ.
+    """
+    like = next(module.parameters(), x)
+    if (like.dtype, like.device) != (x.dtype, x.device):
+        raise UserError(
+            f"x is {x.dtype} on {x.device}, the model {like.dtype} on {like.device}; "
+            "bring one to the other with .to()"
+        )
+
+
+def settle(kind: type[C], config: C | None, settings: dict[str, Any], model: str) -> C:
+    """Return the config of a model that was given one, or its fields by name.
+
+    Raises:
+        UserError: both were given, or a setting is unknown or does not fit.
+    """
+    if config is not None and settings:
+        raise UserError(f"give {model} a config or its fields ({', '.join(settings)}), not both")
+    return config or kind.parse(settings, model)
+
+
 def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -> int:
     """Check the classes of the nodes of some masks; return how many classes there are.
 
@@ -112,10 +169,7 @@ def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -
     Raises:
         UserError: labels are missing, no integers, out of range, or all training nodes have one.
     """
-    y, nodes = getattr(data, "y", None), data.x.shape[0]
-    if not isinstance(y, Tensor) or y.shape != (nodes,) or y.dtype != torch.int64:
-        got = "nothing" if not isinstance(y, Tensor) else f"{y.dtype} {tuple(y.shape)}"
-        raise UserError(f"y should be a class for every node, int64 shaped ({nodes},), got {got}")
+    y = labels_of(data)
     count = int(y.max()) + 1 if classes is None else classes
     for number, name in enumerate(masks):
         chosen = y[mask_of(data, name)]

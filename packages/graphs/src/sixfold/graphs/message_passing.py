@@ -66,7 +66,7 @@ def _project(
 ) -> Float[Tensor, "node out"]:
     kind = _kind(conv)
     if kind == "gcn":
-        weights = topology.gcn_weights.to(conv.lin.weight.dtype)
+        weights = topology.gcn_weights(conv.lin.weight.dtype)
         return _plus(spmm(topology.looped, _linear(x, conv.lin.weight), weights), conv.bias)
     if kind == "sage":
         near = _mean(topology, _linear(x, conv.lin_l.weight))
@@ -81,7 +81,7 @@ def _project(
 
 
 def _mean(topology: Topology, x: Float[Tensor, "node feature"]) -> Float[Tensor, "node feature"]:
-    return spmm(topology.graph, x, topology.mean_weights.to(x.dtype))
+    return spmm(topology.graph, x, topology.mean_weights(x.dtype))
 
 
 def _linear(x: Tensor | Features, weight: Tensor) -> Tensor:
@@ -122,18 +122,22 @@ def collect(
         x = x.dense() if isinstance(x, Features) else x
         return [_at(spmm(topology.graph, x) + (1 + conv.eps) * x, order)]
     if kind == "gcn":
-        return [_at(_weighted(topology.looped, x, topology.gcn_weights), order)]
-    parts = [_at(_weighted(topology.graph, x, topology.mean_weights), order)]
+        return [_at(_weighted(topology.looped, x, topology.gcn_weights(_dtype(x))), order)]
+    parts = [_at(_weighted(topology.graph, x, topology.mean_weights(_dtype(x))), order)]
     return [*parts, _at(x, order)] if conv.root_weight else parts
 
 
 def _weighted(graph: Graph, x: Tensor | Features, weights: Tensor) -> Tensor:
     """Sum over the neighbours; rows are scaled by way of the edges, so that no copy is made."""
     if not isinstance(x, Features):
-        return spmm(graph, x, weights.to(x.dtype))
+        return spmm(graph, x, weights)
     if x.scale is not None:
         weights = x.scale[:, 0].index_select(0, graph.by_target.col).mul_(weights)
     return spmm(graph, x.unscaled(), weights)
+
+
+def _dtype(x: Tensor | Features) -> torch.dtype:
+    return (x.x if isinstance(x, Features) else x).dtype
 
 
 def _at(x: Tensor | Features, order: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
+from sixfold.core import System, from_pretrained
 from sixfold.graphs.experts import Foreign, MakeStrong, make_expert
 from sixfold.graphs.features import Features
 from sixfold.graphs.gates import Answers, Gate, HyperGate, dispersion, mixture
@@ -29,8 +29,11 @@ from sixfold.graphs.inputs import (
     check_graph,
     check_labels,
     check_sizes,
+    check_type,
+    chosen,
     fingerprint,
-    mask_of,
+    labels_of,
+    settle,
 )
 from sixfold.graphs.message_passing import Topology
 from sixfold.graphs.mowst_checkpoints import convert
@@ -60,9 +63,7 @@ class Mowst(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if config is not None and settings:
-            raise UserError(f"give Mowst a config or its fields ({', '.join(settings)}), not both")
-        self.config = config or MowstConfig.parse(settings, "Mowst")
+        self.config = settle(MowstConfig, config, settings, "Mowst")
         self._strong = strong
         self.history: list[Row] = []
         self._build()
@@ -89,6 +90,7 @@ class Mowst(nn.Module):
             UserError: the graph cannot be learnt on; the message says why.
         """
         check_graph(data)
+        check_type(data.x, self)
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         classes = check_labels(data, ["train_mask", "val_mask"], given)
         self._adopt({"features": data.x.shape[1], "classes": classes})
@@ -134,28 +136,29 @@ class Mowst(nn.Module):
     def forward(self, data: Data) -> Answers:
         """Ask every expert about every node of a graph."""
         check_graph(data)
+        check_type(data.x, self)
         check_sizes(self.config, {"features": data.x.shape[1]}, "Mowst")
         answers = self.answers(data.x, Topology(data.edge_index, len(data.x)))
         return flattened(self, answers, data.x) if self.config.quirks else answers
 
     def predict_proba(
-        self, data: Data, nodes: Bool[Tensor, " node"] | None = None
+        self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
         """Return probabilities of the classes; ``test_mask`` is asked if no nodes are given.
 
         For Mowst those of the expert that is drawn, on average.
         """
-        nodes = mask_of(data, "test_mask") if nodes is None else nodes
+        nodes = chosen(data, nodes)
         return self.mix(self(data))[nodes].exp()
 
-    def predict(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
+    def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the most probable classes; ``test_mask`` is asked if no nodes are given."""
         return self.predict_proba(data, nodes).argmax(1)
 
-    def score(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> float:
+    def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy in per cent: for Mowst the expected one of drawing experts."""
-        nodes = mask_of(data, "test_mask") if nodes is None else nodes
-        return self.accuracy(self(data), data.y, nodes)
+        nodes = chosen(data, nodes)
+        return self.accuracy(self(data), labels_of(data), nodes)
 
     def accuracy(self, answers: Answers, y: Tensor, nodes: Bool[Tensor, " node"]) -> float:
         """Return the same from answers."""
@@ -181,9 +184,9 @@ class Mowst(nn.Module):
     def _adopt(self, sizes: dict[str, int]) -> None:
         config = adopt_sizes(self.config, sizes, "Mowst")
         if config is not None:
-            device, self.config = next(self.parameters()).device, config
+            like, self.config = next(self.parameters()), config
             self._build()
-            self.to(device)
+            self.to(like)
 
 
 SYSTEM = System(

@@ -73,6 +73,7 @@ def recognise(state: Mapping[str, Tensor]) -> dict:
         first = state["gates.0.para1.lins.0.weight"]
         return found | {
             "gate": "hyper",
+            "hidden": state[f"gates.0.para1.lins.{len(layers) - 1}.weight"].shape[0] // 2,
             "hyper_layers": len(layers),
             "hyper_hidden": first.shape[0],
         }

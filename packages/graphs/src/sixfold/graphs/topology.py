@@ -30,6 +30,7 @@ class Topology:
         self._pieces = [edge_index] if isinstance(edge_index, Tensor) else edge_index
         self.nodes, self._in_degree = nodes, in_degree
         self._learns = True
+        self._weights: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def expect(self, *, gradients: bool) -> None:
         """Say whether sums over the edges will have gradients.
@@ -92,18 +93,19 @@ class Topology:
         """Edges into each node, with one loop at every node."""
         return self.looped.in_degree if self._in_degree is None else self._in_degree
 
-    @cached_property
-    def mean_weights(self) -> Float[Tensor, " edge"]:
-        """One over the number of edges into each edge's target, in the order of ``graph``."""
-        return self.graph.mean_weights()
+    def mean_weights(self, dtype: torch.dtype) -> Float[Tensor, " edge"]:
+        """Return one over the number of edges into each edge's target, as ``graph`` sorts them."""
+        if ("mean", dtype) not in self._weights:
+            self._weights["mean", dtype] = self.graph.mean_weights(dtype)
+        return self._weights["mean", dtype]
 
-    @cached_property
-    def gcn_weights(self) -> Float[Tensor, " looped_edge"]:
-        """D^-1/2 (A + I) D^-1/2, in the order of ``looped``."""
-        if self._in_degree is None:
-            return self.looped.symmetric_weights()
-        scale, edges = self._in_degree.double().rsqrt(), self.looped.by_target
-        return (scale[edges.row] * scale[edges.col]).float()
+    def gcn_weights(self, dtype: torch.dtype) -> Float[Tensor, " looped_edge"]:
+        """Return D^-1/2 (A + I) D^-1/2, in the order of ``looped``."""
+        if ("gcn", dtype) not in self._weights:
+            scale, edges = self.in_degree.double().rsqrt(), self.looped.by_target
+            weights = scale.index_select(0, edges.row) * scale.index_select(0, edges.col)
+            self._weights["gcn", dtype] = weights.to(dtype)
+        return self._weights["gcn", dtype]
 
     def around(
         self, nodes: Bool[Tensor, " node"], hops: int

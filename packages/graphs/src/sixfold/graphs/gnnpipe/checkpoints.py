@@ -67,4 +67,5 @@ def recognise(state: Mapping[str, Tensor]) -> dict:
         )
     found = {"architecture": kind, "layers": layers}
     found |= {"features": shapes[f"{first}.weight"][1], "classes": shapes[f"{end}.weight"][0]}
-    return found if last == 0 else found | {"hidden": shapes[f"{first}.weight"][0]}
+    alone = last == 0 and kind in ("gcn", "sage")  # the only layer reads x and puts out classes
+    return found if alone else found | {"hidden": shapes[f"{first}.weight"][0]}

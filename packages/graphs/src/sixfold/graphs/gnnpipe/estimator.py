@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
@@ -26,8 +26,11 @@ from sixfold.graphs.inputs import (
     check_graph,
     check_labels,
     check_sizes,
+    check_type,
+    chosen,
     fingerprint,
-    mask_of,
+    labels_of,
+    settle,
 )
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.training import Row, open_run
@@ -56,7 +59,7 @@ class GNNPipe(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        self.config = config or GNNPipeConfig.parse(settings, "GNNPipe")
+        self.config = settle(GNNPipeConfig, config, settings, "GNNPipe")
         self._own_model = model is not None
         self.layers = make_layers(self.config) if model is None else check_layers(model)
         self.history: list[Row] = []
@@ -139,7 +142,7 @@ class GNNPipe(nn.Module):
     def forward(self, data: Data) -> Float[Tensor, "node classes"]:
         """Return logits of every node, computed exactly, by this process alone."""
         check_graph(data)
-        self._check_type(data.x)
+        check_type(data.x, self)
         if not self._own_model:
             check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
         state, rows = (data.x,), {}
@@ -152,20 +155,20 @@ class GNNPipe(nn.Module):
         return state[0]
 
     def predict_proba(
-        self, data: Data, nodes: Bool[Tensor, " node"] | None = None
+        self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
         """Return probabilities of the classes; ``test_mask`` is asked if no nodes are given."""
-        nodes = mask_of(data, "test_mask") if nodes is None else nodes
+        nodes = chosen(data, nodes)
         return self(data)[nodes].softmax(1)
 
-    def predict(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> Tensor:
+    def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the most probable classes; ``test_mask`` is asked if no nodes are given."""
         return self.predict_proba(data, nodes).argmax(1)
 
-    def score(self, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> float:
+    def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy in per cent; ``test_mask`` is asked if no nodes are given."""
-        nodes = mask_of(data, "test_mask") if nodes is None else nodes
-        return accuracy(self(data)[nodes], data.y[nodes])
+        nodes = chosen(data, nodes)
+        return accuracy(self(data)[nodes], labels_of(data)[nodes])
 
     def bubble_fraction(self, stages: int) -> float:
         """Return the share of an epoch that each of so many equally quick stages would wait."""
@@ -193,7 +196,7 @@ class GNNPipe(nn.Module):
         return self.chunks
 
     def _fit_sizes(self, data: Data, classes: int) -> None:
-        self._check_type(data.x)
+        check_type(data.x, self)
         if self._own_model:
             width = probe(self.layers, data.x)[-1][1][0]
             if width < classes:
@@ -206,14 +209,6 @@ class GNNPipe(nn.Module):
         if config is not None:
             like, self.config = next(self.parameters()), config
             self.layers = make_layers(config).to(like)
-
-    def _check_type(self, x: Tensor) -> None:
-        like = next(self.parameters())
-        if (like.dtype, like.device) != (x.dtype, x.device):
-            raise UserError(
-                f"x is {x.dtype} on {x.device}, the model {like.dtype} on {like.device}; "
-                "bring one to the other with .to()"
-            )
 
     def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
         ranges, widths = pipeline.ranges, pipeline.widths
