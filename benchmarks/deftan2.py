@@ -1,7 +1,7 @@
 """DeFTAN-II against the published formulation written plainly: speed and memory.
 
-The plain network (tests/speech/plain_deftan2.py) unfolds overlapping windows, keeps channels first
-and permutes around every part; it computes the same numbers.
+The plain network (tests/speech/reference_deftan2.py) unfolds overlapping windows, keeps channels
+first and permutes around every part; it computes the same numbers.
 """
 
 import argparse
@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sixfold.core.convert import load_strict
-from sixfold.core.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
+from sixfold.core.weights.convert import load_strict
 from sixfold.speech import DeFTAN2
-from sixfold.speech.deftan2 import LARGE, convert
+from sixfold.speech.models.deftan2.model import LARGE, convert
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "speech"))
-from plain_deftan2 import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
+from reference_deftan2 import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 COMMAND = "python benchmarks/deftan2.py"
 SECOND = 16_000

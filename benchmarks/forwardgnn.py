@@ -2,10 +2,10 @@
 
     python benchmarks/forwardgnn.py [--only speed|memory] [--epochs N] [--rounds N]
 
-Needs the graph Photo (`sixfold.graphs.data.load_graph` finds or downloads it). The plain procedure
-is in tests/graphs/plain_forwardgnn.py: PyG's convolutions on dense features, and at every
-validation all layers computed again, as published. Both train the same weights on the same graph;
-losses and accuracies are checked to be equal.
+Needs the graph Photo (`sixfold.graphs.data.load.load_graph` finds or downloads it). The plain
+procedure is in tests/graphs/support/reference_forwardgnn.py: PyG's convolutions on dense features,
+and at every validation all layers computed again, as published. Both train the same weights on the
+same graph; losses and accuracies are checked to be equal.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
-from sixfold.core.measure import peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import peak_memory, write_benchmark
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig
-from sixfold.graphs.data import load_graph
+from sixfold.graphs.data.load import load_graph
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "graphs"))
-import plain_forwardgnn as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests" / "graphs" / "support"))
+import reference_forwardgnn as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python benchmarks/forwardgnn.py"

@@ -1,6 +1,6 @@
 """FRCRN against the published formulation written plainly: speed, memory, real-time factor.
 
-The plain network (tests/speech/plain_frcrn.py) has four real convolutions for one complex, a
+The plain network (tests/speech/reference_frcrn.py) has four real convolutions for one complex, a
 convolution STFT, and transposes around its FSMN cells; it computes the same numbers.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from sixfold.core.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
 from sixfold.speech import FRCRN, FRCRNConfig
-from sixfold.speech.streaming import Streamer
+from sixfold.speech.models.frcrn.streaming import Streamer
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "speech"))
-from plain_frcrn import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
+from reference_frcrn import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 COMMAND = "python benchmarks/frcrn.py"
 SECOND = 16_000

@@ -2,8 +2,8 @@
 
     python benchmarks/kernels_cpu.py [--only NAME]
 
-The plain forms are in tests/kernels/plain_kernels.py. Each pair is checked to compute the same
-before it is timed.
+The plain forms are in tests/kernels/support/reference_kernels.py. Each pair is checked to compute
+the same before it is timed.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from sixfold import kernels
-from sixfold.core.measure import Comparison, compare, write_benchmark
+from sixfold.core.pipeline.measure import Comparison, compare, write_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "kernels"))
-import plain_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests" / "kernels" / "support"))
+import reference_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 from test_spectral_conv import (  # noqa: E402  # pyright: ignore[reportMissingImports]
     naive_spectral_conv,
 )
@@ -257,7 +257,7 @@ def gau_attention() -> Iterator[Case]:
         "16",
         "gau_attention, 2048 tokens, group 256, keys 128, values 1024",
         tensors(*[keys] * 4, *[values] * 2),
-        lambda *tensors: plain.plain_gau_attention(*tensors, group),
+        lambda *tensors: plain.plain_gau_attention(*tensors, group=group),
         lambda *tensors: kernels.gau_attention(*tensors, group=group),
     )
 

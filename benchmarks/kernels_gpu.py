@@ -39,8 +39,8 @@ except ImportError:  # it only annotates; without it an annotation is the bare t
     sys.modules["jaxtyping"] = types.ModuleType("jaxtyping")
     sys.modules["jaxtyping"].__dict__.update(dict.fromkeys(("Float", "Int", "Bool"), bare))
 
-sys.path[:0] = [str(ROOT / "kernels" / "src"), str(ROOT / "tests" / "kernels")]
-import plain_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path[:0] = [str(ROOT / "kernels" / "src"), str(ROOT / "tests" / "kernels" / "support")]
+import reference_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from sixfold import kernels  # noqa: E402
 from sixfold.kernels import _dispatch  # noqa: E402
@@ -161,7 +161,7 @@ def gau_attention() -> Iterator[Case]:
             f"({batch}, {tokens}), keys {key}, values {value}, group {group}",
             [*[keys] * 4, *[values] * 2],
             lambda *inputs, g=group: kernels.gau_attention(*inputs, group=g),
-            lambda *inputs, g=group: plain.plain_gau_attention(*inputs, g),
+            lambda *inputs, g=group: plain.plain_gau_attention(*inputs, group=g),
             flops=count * (2 * group * key + 4 * group * value + 8 * key * value),
             numbers=count * (4 * key + 5 * value),
         )

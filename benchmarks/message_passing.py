@@ -5,7 +5,7 @@
 An epoch is a forward pass of two layers, cross entropy on all nodes, a backward pass, and a step of
 Adam. Gather-scatter are PyG's convolutions on edge_index; torch.sparse the same ones on a sparse
 CSR matrix, for which PyG has no GAT. All compute on the same weights; outputs are checked first.
-Photo and Physics are found or downloaded by `sixfold.graphs.data.load_graph`.
+Photo and Physics are found or downloaded by `sixfold.graphs.data.load.load_graph`.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
 
-from sixfold.core.measure import compare, write_benchmark
-from sixfold.graphs.backprop import forward_all
-from sixfold.graphs.data import load_graph
-from sixfold.graphs.features import Features
-from sixfold.graphs.message_passing import Topology
+from sixfold.core.pipeline.measure import compare, write_benchmark
+from sixfold.graphs.data.load import load_graph
+from sixfold.graphs.layers.features import Features
+from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.models.forwardgnn.backprop import forward_all
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/message_passing.py"

@@ -1,8 +1,8 @@
 """MossFormer2 against the published formulation written plainly: speed and memory.
 
-The plain network (tests/speech/plain_mossformer2.py) transposes around every convolution, has an
-einsum for each product of the attention on padded, grouped copies, and convolutions over images of
-width one in the memory; it computes the same numbers.
+The plain network (tests/speech/reference_mossformer2.py) transposes around every convolution, has
+an einsum for each product of the attention on padded, grouped copies, and convolutions over images
+of width one in the memory; it computes the same numbers.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
 from sixfold.speech import MossFormer2, MossFormer2Config
-from sixfold.speech.mossformer_layers import Attention, MemoryBlock, rotary_table
+from sixfold.speech.models.mossformer2.layers import Attention, MemoryBlock, rotary_table
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "speech"))
-from plain_mossformer2 import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
+from reference_mossformer2 import (  # noqa: E402  # pyright: ignore[reportMissingImports]
     Plain,
     PlainAttention,
     PlainMemory,

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from sixfold.core.measure import write_benchmark
-from sixfold.core.report import mean_std
+from sixfold.core.pipeline.measure import write_benchmark
+from sixfold.core.pipeline.report import mean_std
 from sixfold.graphs import GNNPipe
-from sixfold.graphs.builtin import block_model
+from sixfold.graphs.data.synthetic import block_model
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python benchmarks/stale_embeddings.py"

@@ -2,7 +2,7 @@
 
 The released code separates windows of 2 s every 1.5 s and joins them as they come. sixfold turns
 each window's speakers upright, as they are in the mixture, and orders them by correlation with the
-window before (`sixfold.speech.separate`).
+window before (`sixfold.speech.models.mossformer2.inference`).
 
 The separator is, first, what the released MossFormer2 made of 20 Libri2Mix mixtures: each window
 holds that stretch of its outputs in a random order, because a network that tracks no speakers gives
@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sixfold.core.measure import write_benchmark
+from sixfold.core.pipeline.measure import write_benchmark
 from sixfold.speech import metrics
-from sixfold.speech.pit import pit
-from sixfold.speech.separate import (
+from sixfold.speech.data.separation import SAMPLE_RATE, fetch_examples, mix, read
+from sixfold.speech.models.mossformer2.inference import (
     OVERLAP_S,
     WINDOW_S,
     correlation,
@@ -31,7 +31,7 @@ from sixfold.speech.separate import (
     separate_windows,
     upright,
 )
-from sixfold.speech.separation_data import SAMPLE_RATE, fetch_examples, mix, read
+from sixfold.speech.pit import pit
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = ROOT / "pipelines" / "speech" / "weights" / "mossformer2" / "seed-0.safetensors"

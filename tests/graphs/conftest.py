@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from sixfold.graphs.builtin import block_model
+from sixfold.graphs.data.synthetic import block_model
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ PACKAGES = [
         "sixfold-core",
         ROOT / "packages/core",
         ["core"],
-        "from sixfold.core.report import markdown_table\n"
+        "from sixfold.core.pipeline.report import markdown_table\n"
         "assert markdown_table([{'system': 'frcrn'}], ['system']).count('frcrn') == 1",
         ["tests/core/test_convert.py", "tests/core/test_data.py"],
     ),
@@ -61,7 +61,8 @@ PACKAGES = [
         "sixfold-graphs",
         ROOT / "packages/graphs",
         ["core", "graphs", "kernels"],
-        "from sixfold.graphs import ForwardGNN; from sixfold.graphs.builtin import block_model\n"
+        "from sixfold.graphs import ForwardGNN\n"
+        "from sixfold.graphs.data.synthetic import block_model\n"
         "data = block_model(nodes=60)\n"
         "assert ForwardGNN(layers=2, epochs=2).fit(data).predict_proba(data).shape == (12, 4)",
         ["tests/graphs/test_inputs.py", "tests/graphs/test_message_passing.py"],

@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
 def test_the_kernels_compile(tmp_path):
-    script = Path(__file__).with_name("compile_kernels.py")
+    script = Path(__file__).parent / "support" / "compile_kernels.py"
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False

@@ -296,7 +296,7 @@ def test_exports_with_any_batch_and_width(sizes, transposed, form, unchecked):
             layer,
             x,
             dynamic_shapes=(tuple(shapes for _ in x),),
-            prefer_deferred_runtime_asserts_over_guards=True,  # as sixfold.core.export
+            prefer_deferred_runtime_asserts_over_guards=True,  # as sixfold.core.weights.export
         )
     longer = [torch.cat([v, v], 3).repeat(2, 1, 1, 1) for v in x]
     torch.testing.assert_close(program.module()(*longer), layer(*longer))

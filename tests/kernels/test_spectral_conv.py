@@ -212,7 +212,7 @@ def test_exports_with_any_batch(form, monkeypatch, unchecked):
         layer,
         (x,),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
-        prefer_deferred_runtime_asserts_over_guards=True,  # as sixfold.core.export
+        prefer_deferred_runtime_asserts_over_guards=True,  # as sixfold.core.weights.export
     )
     larger = torch.cat([x, 2 * x, -x])
     torch.testing.assert_close(program.module()(larger), layer(larger))

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sixfold.core import load_strict, rename
-from sixfold.core.convert import read_state_dict
-from sixfold.speech.frcrn import FRCRN, OFFICIAL, UNet, convert, dft_kernel
+from sixfold.core.weights.convert import read_state_dict
 from sixfold.speech.losses import estimate_losses
+from sixfold.speech.models.frcrn.model import FRCRN, OFFICIAL, UNet, convert, dft_kernel
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
@@ -49,7 +49,9 @@ def test_golden(case: Path):
 
 
 def check_metrics(case: Path) -> None:
-    spec = importlib.util.spec_from_file_location("golden_metrics", HERE / "golden_metrics.py")
+    spec = importlib.util.spec_from_file_location(
+        "golden_metrics", HERE / "support" / "golden_metrics.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -11,7 +11,7 @@ from sixfold.core.config import UserError
 from sixfold.core.system import domains, find_system, load_function
 
 if TYPE_CHECKING:
-    from sixfold.core.pipeline import Pipeline
+    from sixfold.core.pipeline.params import Pipeline
 
 app = App(
     name="sixfold",
@@ -63,8 +63,8 @@ def prepare(domain: str, *, source_only: bool = False) -> None:
         domain: e.g. speech.
         source_only: Only decide and write down which source `auto` means on this machine.
     """
-    from sixfold.core import stages
-    from sixfold.core.pipeline import Pipeline
+    from sixfold.core.pipeline import stages
+    from sixfold.core.pipeline.params import Pipeline
 
     (stages.choose_source if source_only else stages.prepare)(Pipeline.find(domain))
 
@@ -79,16 +79,16 @@ def train(*names: str) -> None:
     Args:
         names: domain/entry, e.g. speech/frcrn; several of one domain.
     """
-    from sixfold.core import stages
-    from sixfold.core.distributed import launch
-    from sixfold.core.side_by_side import workers
+    from sixfold.core.pipeline import stages
+    from sixfold.core.pipeline.parallel import max_workers
+    from sixfold.core.training.distributed import launch
 
     with launch():
         found, entries = _entries(names, "train")
         threads = [found.settings(entry).threads for entry in entries]
         known = [number for number in threads if number]
         most = max(known) if len(known) == len(threads) else None
-        stages.train(found, entries, workers(len(entries) * len(found.params.seeds), most))
+        stages.train(found, entries, max_workers(len(entries) * len(found.params.seeds), most))
 
 
 @app.command
@@ -98,15 +98,15 @@ def evaluate(*names: str) -> None:
     Args:
         names: domain/entry, e.g. speech/frcrn; several of one domain.
     """
-    from sixfold.core import stages
-    from sixfold.core.side_by_side import workers
+    from sixfold.core.pipeline import stages
+    from sixfold.core.pipeline.parallel import max_workers
 
     found, entries = _entries(names, "score")
-    stages.evaluate(found, entries, workers(len(entries) * len(found.params.seeds), 1))
+    stages.evaluate(found, entries, max_workers(len(entries) * len(found.params.seeds), 1))
 
 
 def _entries(names: tuple[str, ...], purpose: str) -> tuple["Pipeline", list[str]]:
-    from sixfold.core.pipeline import Pipeline
+    from sixfold.core.pipeline.params import Pipeline
 
     domains = {name.partition("/")[0] for name in names}
     if len(domains) != 1:
@@ -124,7 +124,7 @@ def report(domain: str) -> None:
     Args:
         domain: e.g. speech.
     """
-    from sixfold.core.pipeline import Pipeline
+    from sixfold.core.pipeline.params import Pipeline
 
     found = Pipeline.find(domain)
     found.recipe.report(found)
@@ -160,8 +160,8 @@ def export(name: str, folder: Path, *, weights: Path) -> None:
         folder: Where model.pt2, model.onnx and export.json go.
         weights: Official or sixfold checkpoint.
     """
-    from sixfold.core.convert import from_pretrained
-    from sixfold.core.export import export as write
+    from sixfold.core.weights.convert import from_pretrained
+    from sixfold.core.weights.export import export as write
 
     system = find_system(name)
     if system.export is None:

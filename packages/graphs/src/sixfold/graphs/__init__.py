@@ -4,14 +4,14 @@ Importing this costs no import of torch_geometric, which takes seconds: its part
 they are first used.
 """
 
-from sixfold.graphs.forward_config import ForwardGNNConfig
-from sixfold.graphs.forwardgnn import SYSTEM as FORWARDGNN
-from sixfold.graphs.forwardgnn import ForwardGNN
-from sixfold.graphs.gnnpipe import SYSTEM as GNNPIPE
-from sixfold.graphs.gnnpipe import GNNPipe, GNNPipeConfig
-from sixfold.graphs.mowst import SYSTEM as MOWST
-from sixfold.graphs.mowst import Mowst
-from sixfold.graphs.mowst_config import MowstConfig
+from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
+from sixfold.graphs.models.forwardgnn.estimator import SYSTEM as FORWARDGNN
+from sixfold.graphs.models.forwardgnn.estimator import ForwardGNN
+from sixfold.graphs.models.gnnpipe import SYSTEM as GNNPIPE
+from sixfold.graphs.models.gnnpipe import GNNPipe, GNNPipeConfig
+from sixfold.graphs.models.mowst.config import MowstConfig
+from sixfold.graphs.models.mowst.model import SYSTEM as MOWST
+from sixfold.graphs.models.mowst.model import Mowst
 
 SYSTEMS = (FORWARDGNN, MOWST, GNNPIPE)
 

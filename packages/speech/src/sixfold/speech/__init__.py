@@ -4,17 +4,22 @@ The parts that need more than torch are imported from their own modules: ``data`
 ``enhance``, ``streaming``.
 """
 
-from sixfold.speech.conv_tasnet import SYSTEM as CONV_TASNET
-from sixfold.speech.conv_tasnet import ConvTasNet, ConvTasNetConfig
-from sixfold.speech.deftan2 import SYSTEM as DEFTAN2
-from sixfold.speech.deftan2 import DeFTAN2, DeFTAN2Config
-from sixfold.speech.frcrn import FRCRN, PAPER, SYSTEM, Estimate, FRCRNConfig
-from sixfold.speech.mossformer2 import MOSSFORMER, MossFormer, MossFormer2, MossFormer2Config
-from sixfold.speech.mossformer2 import SYSTEM as MOSSFORMER2
-from sixfold.speech.mossformer2_se import SYSTEM as MOSSFORMER2_SE
-from sixfold.speech.mossformer2_se import MossFormer2SE, MossFormer2SEConfig
-from sixfold.speech.tf_transformer import SYSTEM as TF_TRANSFORMER
-from sixfold.speech.tf_transformer import TFTransformer, TFTransformerConfig
+from sixfold.speech.models.conv_tasnet import SYSTEM as CONV_TASNET
+from sixfold.speech.models.conv_tasnet import ConvTasNet, ConvTasNetConfig
+from sixfold.speech.models.deftan2.model import SYSTEM as DEFTAN2
+from sixfold.speech.models.deftan2.model import DeFTAN2, DeFTAN2Config
+from sixfold.speech.models.frcrn.model import FRCRN, PAPER, SYSTEM, Estimate, FRCRNConfig
+from sixfold.speech.models.mossformer2.model import (
+    MOSSFORMER,
+    MossFormer,
+    MossFormer2,
+    MossFormer2Config,
+)
+from sixfold.speech.models.mossformer2.model import SYSTEM as MOSSFORMER2
+from sixfold.speech.models.mossformer2.se_48k import SYSTEM as MOSSFORMER2_SE
+from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE, MossFormer2SEConfig
+from sixfold.speech.models.tf_transformer import SYSTEM as TF_TRANSFORMER
+from sixfold.speech.models.tf_transformer import TFTransformer, TFTransformerConfig
 
 SYSTEMS = (SYSTEM, MOSSFORMER2, MOSSFORMER, MOSSFORMER2_SE, DEFTAN2, CONV_TASNET, TF_TRANSFORMER)
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sixfold.speech.frcrn import FRCRN, Estimate, FRCRNConfig
+from sixfold.speech.models.frcrn.model import FRCRN, Estimate, FRCRNConfig
 
 
 def frcrn_loss(model: FRCRN, batch: dict[str, Tensor]) -> dict[str, Tensor]:

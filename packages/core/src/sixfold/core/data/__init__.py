@@ -1,0 +1,1 @@
+"""Benchmark data: fetched with checksums, written all or nothing."""

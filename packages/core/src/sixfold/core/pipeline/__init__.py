@@ -1,0 +1,1 @@
+"""A domain's experiments: tasks, stages, verdicts and the report."""

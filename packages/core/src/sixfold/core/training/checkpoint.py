@@ -1,0 +1,260 @@
+"""Checkpoints as folders: written whole or not at all, checked before they are believed.
+
+A checkpoint holds one ``<name>.safetensors`` per registered object that has tensors,
+``state.json`` with everything that is no tensor, and ``MANIFEST.json``, written last, with the
+size and SHA-256 of every file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sixfold.core.config import UserError
+
+MANIFEST = "MANIFEST.json"
+# How an optimiser runs, not where it is: these may differ between saving and loading.
+EXECUTION = ("fused", "foreach", "capturable", "differentiable")
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint that cannot be believed; the message says which file, and why."""
+
+
+@contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Say what a failed write means.
+
+    Raises:
+        UserError: instead of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path if path.exists() else path.parent).free / 1e6
+        raise UserError(
+            f"could not write {path}: {error.strerror or error} ({free:.1f} MB free); the "
+            "checkpoints before it are whole: make room and start again, to continue from there"
+        ) from error
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make ``folder`` with these files; after a crash it is there and whole, or not there.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what was there before is untouched.
+    """
+    temporary = folder.parent / f".tmp-{os.getpid()}-{folder.name}"
+    manifest = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in files.items()
+    }
+    try:
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            write_synced(temporary / name, data)
+        write_synced(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync_folder(temporary)
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """Read the files of a checkpoint, having compared each with the manifest.
+
+    Raises:
+        CorruptCheckpointError: a file is missing, cut short or changed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = {name: (folder / name).read_bytes() for name in manifest}
+        for name, data in files.items():
+            if len(data) != manifest[name]["bytes"]:
+                raise CorruptCheckpointError(
+                    f"{name} has {len(data)} bytes instead of {manifest[name]['bytes']}"
+                )
+            if hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
+                raise CorruptCheckpointError(f"{name} differs from its checksum")
+    except OSError as error:
+        raise CorruptCheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpointError(f"{MANIFEST} is damaged: {error}") from None
+    return files
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put new content in the place of a file; a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_synced(temporary, data)
+    os.replace(temporary, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Split nested state into what JSON can hold and its tensors, named by their place in it.
+
+    A tensor that occurs twice (tied weights) is stored once. A sharded one is put together, which
+    is a collective: every rank packs the same state.
+    """
+    tensors: dict[str, Tensor] = {}
+    places: dict[tuple, str] = {}
+
+    def walk(value: Any, place: str) -> Any:
+        if isinstance(value, Tensor):
+            local = getattr(value, "_local_tensor", value)
+            same = (local.data_ptr() or place, local.shape, local.stride(), local.dtype)
+            if same not in places:
+                places[same] = place
+                tensors[place] = whole(value.detach())
+            return {"<tensor>": places[same]}
+        if isinstance(value, Mapping):
+            items = [[k, walk(v, f"{place}/{k}" if place else str(k))] for k, v in value.items()]
+            return dict(items) if all(isinstance(k, str) for k in value) else {"<items>": items}
+        if isinstance(value, list | tuple):
+            values = [walk(v, f"{place}/{i}" if place else str(i)) for i, v in enumerate(value)]
+            return values if isinstance(value, list) else {"<tuple>": values}
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"{place!r} is a {type(value).__name__}; keep tensors and plain values")
+
+    return walk(state, ""), tensors
+
+
+def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `pack`."""
+    if isinstance(plain, list):
+        return [unpack(value, tensors) for value in plain]
+    if not isinstance(plain, dict):
+        return plain
+    if "<tensor>" in plain:
+        return tensors[plain["<tensor>"]]
+    if "<tuple>" in plain:
+        return tuple(unpack(value, tensors) for value in plain["<tuple>"])
+    if "<items>" in plain:
+        return {key: unpack(value, tensors) for key, value in plain["<items>"]}
+    return {key: unpack(value, tensors) for key, value in plain.items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Copy to the CPU, contiguous; shards are gathered from all ranks."""
+    full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
+    return full.to("cpu", copy=True).contiguous()
+
+
+def like(tensor: Any, target: Tensor) -> Any:
+    """Shard a whole tensor as ``target`` is, if it is sharded and has the same shape."""
+    if not hasattr(target, "full_tensor") or not isinstance(tensor, Tensor):
+        return tensor
+    if tensor.shape != target.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = target.device_mesh, target.placements  # type: ignore[attr-defined]
+    return distribute_tensor(tensor.to(target.device), mesh, placements)
+
+
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Encode as safetensors."""
+    return safetensors.torch.save(tensors)
+
+
+def from_bytes(data: bytes) -> dict[str, Tensor]:
+    """Decode safetensors, which can hold nothing that runs."""
+    return safetensors.torch.load(data)
+
+
+def state_of(obj: Any, names: Mapping[int, str]) -> Any:
+    """Return what must be kept of a registered object.
+
+    Args:
+        obj: An optimiser, a generator, or anything with ``state_dict``.
+        names: id of a parameter -> its name, for optimisers.
+    """
+    if isinstance(obj, torch.Generator):
+        return {"state": obj.get_state()}
+    if not isinstance(obj, Optimizer):
+        return obj.state_dict()
+    if any(id(p) not in names for group in obj.param_groups for p in group["params"]):
+        raise ValueError("an optimiser holds a parameter of no registered module; register that")
+    groups = [
+        {k: v for k, v in group.items() if k not in EXECUTION}
+        | {"params": [names[id(p)] for p in group["params"]]}
+        for group in obj.param_groups
+    ]
+    slots = {
+        names[id(p)]: {
+            slot: torch.as_tensor(value, dtype=torch.float32) if slot == "step" else value
+            for slot, value in obj.state[p].items()
+        }
+        for group in obj.param_groups
+        for p in group["params"]
+        if p in obj.state
+    }
+    return {"groups": groups, "slots": slots}
+
+
+def load_into(obj: Any, state: Any, names: Mapping[int, str]) -> None:
+    """Give a registered object its state back; the reverse of `state_of`.
+
+    Raises:
+        UserError: an optimiser holds other parameters than the saved one.
+    """
+    if isinstance(obj, torch.Generator):
+        obj.set_state(state["state"])
+    elif isinstance(obj, Optimizer):
+        _load_optimizer(obj, state, names)
+    elif isinstance(obj, nn.Module):
+        targets = obj.state_dict()
+        obj.load_state_dict(
+            {k: like(v, targets[k]) if k in targets else v for k, v in state.items()}
+        )
+    else:
+        obj.load_state_dict(state)
+
+
+def _load_optimizer(optimizer: Optimizer, state: Any, names: Mapping[int, str]) -> None:
+    parameters = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    saved = [name for group in state["groups"] for name in group["params"]]
+    if list(parameters) != saved:
+        odd = sorted(set(parameters) ^ set(saved)) or "the same ones in another order"
+        raise UserError(f"the optimiser's parameters are not those of the checkpoint: {odd}")
+    number = {name: i for i, name in enumerate(parameters)}
+    groups = [
+        {k: v for k, v in group.items() if k in EXECUTION}
+        | {k: v for k, v in loaded.items() if k != "params"}
+        | {"params": [number[name] for name in loaded["params"]]}
+        for group, loaded in zip(optimizer.param_groups, state["groups"], strict=True)
+    ]
+    slots = {
+        number[name]: {slot: like(value, parameters[name]) for slot, value in held.items()}
+        for name, held in state["slots"].items()
+    }
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -1,0 +1,370 @@
+"""One supervised training loop: accumulate, clip, step, schedule, EMA, evaluate, checkpoint.
+
+Read `_Training.loop`; the rest is what its lines mean. A paper whose training is the invention
+writes its own loop with `Run`, `Update`, `Ema` and `key`.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from sixfold.core.config import Config, UserError
+from sixfold.core.training.device import make_fabric, numerics, set_up
+from sixfold.core.training.distributed import any_rank, broadcast, rank, total, world_size
+from sixfold.core.training.progress import Progress
+from sixfold.core.training.run import Position, Run
+from sixfold.core.training.sampling import Step, key, steps
+from sixfold.core.training.schedule import ScheduleConfig, make_schedule
+from sixfold.core.training.update import Best, EarlyStopping, Ema, Update
+
+__all__ = ["Ema", "FitConfig", "Update", "fit", "key"]
+
+Losses = Tensor | Mapping[str, Tensor]
+
+
+class FitConfig(Config):
+    """The ``train:`` block of params.yaml.
+
+    Args:
+        steps: Optimiser steps.
+        batch: Samples of a step, over all processes and micro-batches.
+        learning_rate: The schedule's peak.
+        accumulate: Micro-batches that a batch is cut into to save memory; changes no number.
+        optimizer: As in torch.optim.
+        betas: adam, adamw.
+        momentum: sgd.
+        weight_decay: On parameters with two axes or more: not on biases and norms.
+        clip: Largest 2-norm of the gradient.
+        schedule: Of the learning rate.
+        ema: Decay of the average of the weights.
+        eval_ema: Evaluate, and end with, the averaged weights.
+        best: Which evaluation's weights to end with, and when to stop early.
+        precision: bf16 runs the model under autocast; losses and evaluation stay in float32.
+        compile: With torch.compile.
+        strategy: Under torchrun; auto is ddp.
+        sync_bn: Share batch statistics between processes (CUDA).
+        deterministic: None is yes on a CPU, no on CUDA.
+        threads: Of the CPU; None is all that this process may use.
+        workers: Processes that load data; 0 loads in between steps.
+        log_every: Steps between rows of the curve.
+        eval_every: Steps between evaluations; None evaluates at the end only.
+        ckpt_every: Steps between checkpoints, besides the seconds.
+        ckpt_seconds: Seconds between checkpoints.
+        time_budget_s: Stop after so long, counted over restarts.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    eval_ema: bool = False
+    best: EarlyStopping | None = None
+    precision: Literal["32", "bf16"] = "32"
+    compile: bool = False
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    sync_bn: bool = False
+    deterministic: bool | None = None
+    threads: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
+    log_every: int = Field(default=10, ge=1)
+    eval_every: int | None = Field(default=None, ge=1)
+    ckpt_every: int | None = Field(default=None, ge=1)
+    ckpt_seconds: float | None = Field(default=60.0, gt=0)
+    time_budget_s: float | None = Field(default=None, gt=0)
+
+
+def fit(
+    run: Run,
+    model: nn.Module,
+    dataset: Any,
+    loss: Callable[[nn.Module, dict[str, Tensor]], Any],
+    config: FitConfig,
+    *,
+    seed: int,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+) -> dict[str, float]:
+    """Train a model, from wherever the run stands, and leave it trained.
+
+    Args:
+        run: Just opened. A finished one gives the model its weights and returns at once.
+        model: Initialised by the caller.
+        dataset: Map-style; see `sampling.steps` for ``sample`` and ``batch``.
+        loss: Returns the mean over the batch it is given, as one tensor or several by name, which
+            are summed and each logged; or (sums, count), divided by the count of the whole step:
+            tokens, frames, what the batches hold unequal numbers of.
+        config: How to train.
+        seed: Of dropout, order and augmentation.
+        evaluate: Called on every rank in eval mode, without gradients, in float32.
+
+    Returns:
+        The scores of the final weights; without ``evaluate``, the last losses.
+
+    Raises:
+        UserError: the gradient is not finite ten times in a row, the disk is full, or settings
+            contradict each other.
+        SystemExit: after SIGTERM or SIGINT, with everything saved.
+    """
+    if run.state == "done":
+        run.load("model", model)
+        return run.metrics
+    _check(config, evaluate is not None)
+    with numerics(config), run:
+        training = _Training(run, model, dataset, loss, config, seed, evaluate)
+        try:
+            position = training.loop(run.restore() or Position())
+            return training.end(position)
+        finally:
+            training.progress.stop()
+            model._compiled_call_impl = None  # export and pickle want the plain model back
+
+
+class _Training:
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        dataset: Any,
+        loss: Callable[[nn.Module, dict[str, Tensor]], Any],
+        config: FitConfig,
+        seed: int,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+    ) -> None:
+        self.run, self.model, self.dataset, self.config = run, model, dataset, config
+        self.loss, self.seed, self.scores = loss, seed, evaluate
+        self.fabric, self.ranks = make_fabric(config), world_size()
+        self.device = self.fabric.device
+        self.forward = set_up(self.fabric, model, config)
+        self.backward = Tensor.backward if self.forward is model else self.fabric.backward
+        self.optimizer = make_optimizer(model, config)
+        self.update = Update(self.optimizer, config.clip)
+        best = config.best or EarlyStopping()
+        self.schedule = make_schedule(
+            self.optimizer, config.schedule, config.steps, best.mode, best.min_delta
+        )
+        self.ema = Ema(model, config.ema) if config.ema else None
+        self.best = Best(config.best) if config.best else None
+        self.progress = Progress(config.steps)
+        state = {
+            "model": model,
+            "optim": self.optimizer,
+            "schedule": self.schedule,
+            "update": self.update,
+            "ema": self.ema,
+            "best": self.best,
+            "progress": self.progress,
+        }
+        for name, obj in state.items():
+            if obj is not None:
+                run.register(name, obj)
+        torch.manual_seed(key(seed, "dropout", rank()))
+        self._introduce()
+
+    def loop(self, position: Position) -> Position:
+        """Take steps until the last; return the position after it."""
+        config = self.config
+        self.model.train()
+        stream = steps(
+            self.dataset, config.batch, config.accumulate, self.seed, position, config.workers
+        )
+        while not self.finished(position):
+            began = time.perf_counter()
+            step = next(stream)
+            losses = self.accumulate(step)
+            stepped = self.update()  # clip, step, clear
+            if not isinstance(self.schedule, ReduceLROnPlateau):
+                self.schedule.step()
+            if self.ema and stepped:
+                self.ema.update(self.model)
+            position = step.after
+            self.progress.took(time.perf_counter() - began, position.step)
+            if self.due(position, config.log_every) or self.due(position, config.eval_every):
+                row = self.reduce(losses)
+                if self.due(position, config.eval_every):
+                    row |= self.evaluate(position)
+                self.run.log(position.step, **row)
+            self.run.checkpoint(position, config.ckpt_every, config.ckpt_seconds)
+        return position
+
+    def due(self, position: Position, every: int | None) -> bool:
+        """Say whether something done every so many steps, and after the last, is due."""
+        last = position.step == self.config.steps
+        return last if every is None else last or position.step % every == 0
+
+    def finished(self, position: Position) -> bool:
+        """Say whether no step is left to take; all ranks say the same."""
+        if position.phase or position.step >= self.config.steps:
+            return True
+        return self.out_of_time(position) or (self.best is not None and self.best.patience_is_over)
+
+    def out_of_time(self, position: Position) -> bool:
+        """Say whether the time budget is used up, looking only where all ranks look."""
+        budget = self.config.time_budget_s
+        if budget is None or position.step % self.config.log_every:
+            return False
+        return any_rank(self.progress.elapsed_s >= budget)[0]
+
+    def accumulate(self, step: Step) -> dict[str, Tensor]:
+        """Run forward and backward over the micro-batches, leaving the gradient of the mean.
+
+        Returns:
+            The losses, summed over this rank's samples and divided by the step's; where the loss
+            gave counts, the sums and, as ``#``, the count.
+        """
+        sums: dict[str, Tensor] = {}
+        micro_batches = zip(step.counts, step.batches, strict=False)  # batches may go on
+        for number, (samples, batch) in enumerate(micro_batches, 1):
+            with self._sync(last=number == len(step.counts)):
+                on_device = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+                losses, count = _named(self.loss(self.forward, on_device))
+                # the sampler's share of the step; with counts the division comes at the end
+                weight = samples / step.samples if count is None else float(samples > 0)
+                scale = weight * self.ranks / (1 if count is None else step.samples)
+                self.backward(losses["loss"] if scale == 1 else losses["loss"] * scale)
+            if count is not None:
+                losses["#"] = torch.as_tensor(count, dtype=torch.float32, device=self.device)
+            for name, part in losses.items():
+                part = part.detach() if weight == 1 else part.detach() * weight
+                sums[name] = sums[name] + part if name in sums else part
+        if "#" in sums:
+            sums["#"] = total(sums["#"])
+            scale = step.samples / sums["#"].item()
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        return sums
+
+    def reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Return the row of the curve: the losses of the whole step, the norm, the rate."""
+        count = sums.pop("#", None)
+        values = total(torch.stack([part.float() for part in sums.values()]))
+        values = values if count is None else values / count
+        self.progress.losses = dict(zip(sums, values.tolist(), strict=True))
+        of_step = {"gradient_norm": self.update.norm, "learning_rate": self.update.learning_rate}
+        return self.progress.losses | of_step
+
+    def evaluate(self, position: Position) -> dict[str, float]:
+        """Score the weights; tell the best-keeper and the plateau schedule."""
+        if self.scores is None:
+            return {}
+        averaged = (
+            self.ema.inside(self.model) if self.ema and self.config.eval_ema else nullcontext()
+        )
+        reload = False
+        with averaged:
+            scores = self.score()
+            if self.best:
+                value = self.best.see(scores, self.model)
+                if isinstance(self.schedule, ReduceLROnPlateau):
+                    before = self.optimizer.param_groups[0]["lr"]
+                    self.schedule.step(value)
+                    reload = self.optimizer.param_groups[0]["lr"] < before
+        if self.best and reload and self.config.schedule.reload_best:
+            self.best.copy_to(self.model)
+        self.progress.scores, self.progress.scored_at = scores, position.step
+        return scores
+
+    def score(self) -> dict[str, float]:
+        """Call the caller's evaluate, with randomness of its own, and leave no trace."""
+        if self.scores is None:
+            return self.progress.losses
+        self.model.eval()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            torch.manual_seed(key(self.seed, "evaluation"))
+            scores = {name: float(value) for name, value in self.scores(self.model).items()}
+        self.model.train()
+        return broadcast(scores)
+
+    def end(self, position: Position) -> dict[str, float]:
+        """Put the chosen weights into the model, score them, finish the run."""
+        if self.progress.durations:
+            self._write_perf(position)
+        if position.phase == 0:
+            if self.best:
+                self.best.copy_to(self.model)
+            elif self.ema and self.config.eval_ema:
+                self.ema.copy_to(self.model)
+            self.run.save(replace(position, phase=1))
+        scored = self.progress.scored_at == position.step and not self.best
+        self.run.finish(self.progress.scores if scored else self.score())
+        return self.run.metrics
+
+    def _sync(self, last: bool) -> AbstractContextManager:
+        if self.ranks == 1 or last:
+            return nullcontext()
+        return self.fabric.no_backward_sync(self.forward)
+
+    def _introduce(self) -> None:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        facts = {"seed": self.seed, "device": str(self.device), "processes": world_size()}
+        self.run.record(**facts, threads=torch.get_num_threads())
+        self.progress.start(
+            f"{self.run.folder}: {parameters:,} parameters on {self.device}, {world_size()} "
+            f"process(es) of {torch.get_num_threads()} thread(s), precision "
+            f"{self.config.precision}, config {self.run.config_hash[:8]}"
+        )
+
+    def _write_perf(self, position: Position) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        values = {
+            "seconds_per_step": self.progress.median_s,
+            "samples_per_second": self.config.batch / self.progress.median_s,
+            "peak_memory_bytes": peak,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "budget_reached": self.out_of_time(position),
+        }
+        self.run.write_json("perf.json", values)
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """Make the optimiser; weight decay is on parameters with two axes or more."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    match config.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, config.learning_rate, config.betas)
+        case "adamw":
+            return torch.optim.AdamW(groups, config.learning_rate, config.betas)
+        case "sgd":
+            return torch.optim.SGD(groups, config.learning_rate, config.momentum)
+
+
+def _check(config: FitConfig, evaluated: bool) -> None:
+    if config.schedule.name == "plateau" and config.best is None:
+        raise UserError("schedule plateau follows a score: set best.monitor to its name")
+    if config.best is not None and not evaluated:
+        raise UserError("best follows a score, but no `evaluate` was given to fit")
+    if config.eval_ema and config.ema is None:
+        raise UserError("eval_ema evaluates the average of the weights: set ema to its decay")
+    if config.sync_bn and world_size() > 1 and not torch.cuda.is_available():
+        raise UserError("sync_bn needs CUDA: torch's SyncBatchNorm refuses CPU tensors")
+
+
+def _named(result: Any) -> tuple[dict[str, Tensor], Tensor | int | None]:
+    """Read what the loss function returned: losses by name with their sum, and the count."""
+    result, count = result if isinstance(result, tuple) else (result, None)
+    if isinstance(result, Tensor):
+        return {"loss": result}, count
+    return {**result, "loss": sum(result.values(), start=torch.zeros(()))}, count

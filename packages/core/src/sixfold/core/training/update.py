@@ -1,0 +1,206 @@
+"""What happens at the end of a step: clip, refuse, step; average the weights; remember the best."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.training.checkpoint import like
+
+REFUSED_IN_A_ROW = 10
+
+
+class Update:
+    """Clip the gradients, take the optimiser's step, clear the gradients.
+
+    A step whose gradient norm is not finite is refused: the weights stay. Register it with the run.
+
+    Args:
+        optimizer: All of its parameters are clipped together.
+        clip: Largest 2-norm; None leaves the gradients as they are.
+    """
+
+    def __init__(self, optimizer: Optimizer, clip: float | None = None) -> None:
+        self.optimizer, self.clip = optimizer, clip
+        self.norm = self.learning_rate = math.nan  # of the last step
+        self.refused = self.refused_in_a_row = 0
+
+    def __call__(self) -> bool:
+        """Return whether the step was taken.
+
+        Raises:
+            UserError: the tenth refusal in a row.
+        """
+        groups = self.optimizer.param_groups
+        self.learning_rate = groups[0]["lr"]
+        parameters = [p for group in groups for p in group["params"]]
+        parameters = [p for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if hasattr(norm, "full_tensor"):  # sharded over ranks
+            norm = norm.full_tensor()  # type: ignore[operator]
+        self.norm = float(norm)
+        finite = math.isfinite(self.norm)
+        if finite:
+            if self.clip is not None and self.norm > self.clip:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._count(finite)
+        return finite
+
+    def _count(self, finite: bool) -> None:
+        self.refused += not finite
+        self.refused_in_a_row = 0 if finite else self.refused_in_a_row + 1
+        if self.refused_in_a_row >= REFUSED_IN_A_ROW:
+            raise UserError(
+                f"the gradient was not finite in {REFUSED_IN_A_ROW} steps in a row (norm "
+                f"{self.norm}, learning rate {self.learning_rate:.3g}); "
+                "lower learning_rate, or set clip"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts of refused steps."""
+        return {"refused": self.refused, "refused_in_a_row": self.refused_in_a_row}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take the counts back."""
+        self.refused, self.refused_in_a_row = state["refused"], state["refused_in_a_row"]
+
+
+class Ema:
+    """Exponential moving average of a module's parameters and float buffers, in float32.
+
+    After update t (from 0) the decay is min(decay, (1 + t) / (10 + t)), so that the start is soon
+    forgotten. Integer buffers are copied.
+
+    Args:
+        model: The averages start from its present weights.
+        decay: The final one, below 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.averages = {
+            name: (value.detach().float() if value.is_floating_point() else value.detach()).clone()
+            for name, value in model.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the averages towards the module's present weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        averages, values = [], []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() or value.is_complex():
+                averages.append(self.averages[name])
+                values.append(value.float() if value.is_floating_point() else value)
+            else:
+                self.averages[name].copy_(value)
+        torch._foreach_mul_(averages, decay)  # type: ignore[attr-defined]
+        torch._foreach_add_(averages, values, alpha=1 - decay)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the averages into the module."""
+        for name, value in model.state_dict().items():
+            value.copy_(self.averages[name])
+
+    @contextmanager
+    def inside(self, model: nn.Module) -> Iterator[None]:
+        """Lend the averages to the module; it gets its own weights back, bit for bit."""
+        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages and the number of updates."""
+        return {"updates": self.updates, "averages": self.averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the averages back."""
+        self.updates = state["updates"]
+        for name, value in self.averages.items():
+            value.copy_(like(state["averages"][name], value))
+
+
+class EarlyStopping(Config):
+    """Which weights are the best, and when to stop looking for better ones.
+
+    Args:
+        monitor: Name of a score of ``evaluate``.
+        mode: Whether smaller or larger is better.
+        patience: Stop at the so-manieth evaluation in a row without improvement; None never stops.
+        min_delta: What is not better by more than this is no improvement.
+        start_after: Evaluations at the start that are not looked at.
+    """
+
+    monitor: str = "loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = Field(default=None, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+    start_after: int = Field(default=0, ge=0)
+
+
+class Best:
+    """The best weights seen at an evaluation, and for how long there were none better.
+
+    Args:
+        config: What better means.
+    """
+
+    def __init__(self, config: EarlyStopping) -> None:
+        self.config = config
+        self.value: float | None = None
+        self.evaluations = self.failures = 0
+        self.weights: dict[str, Tensor] = {}
+
+    def see(self, scores: Mapping[str, float], model: nn.Module) -> float:
+        """Take a copy of the weights if they are the best so far; return the monitored score.
+
+        Raises:
+            UserError: the scores lack the monitored one.
+        """
+        if self.config.monitor not in scores:
+            raise UserError(unknown("evaluate", "score", self.config.monitor, scores))
+        value = scores[self.config.monitor]
+        self.evaluations += 1
+        if self.evaluations <= self.config.start_after:
+            return value
+        sign = -1 if self.config.mode == "min" else 1
+        if self.value is None or sign * (value - self.value) > self.config.min_delta:
+            self.value, self.failures = value, 0
+            self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        else:
+            self.failures += 1
+        return value
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether to stop."""
+        return self.config.patience is not None and self.failures >= self.config.patience
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the best weights into the module, if there are any yet."""
+        if self.weights:
+            targets = model.state_dict()
+            model.load_state_dict({k: like(v, targets[k]) for k, v in self.weights.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights and the counters."""
+        names = ("value", "evaluations", "failures", "weights")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        for name, value in state.items():
+            setattr(self, name, value)

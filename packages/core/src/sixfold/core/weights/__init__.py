@@ -1,0 +1,1 @@
+"""Checkpoints from elsewhere, published weights by name, and export."""

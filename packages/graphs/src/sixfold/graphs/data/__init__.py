@@ -1,0 +1,1 @@
+"""Graphs: catalog, loading, splits, synthetic stand-ins, validation."""

@@ -1,0 +1,134 @@
+"""Published graphs as torch_geometric reads them, from a cache, a mirror or the network.
+
+Files are checked before they are believed, and copied into the cache: torch_geometric writes what
+it has processed beside them. With ``SIXFOLD_OFFLINE=1`` nothing is downloaded.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sixfold.core import UserError
+from sixfold.core.data.fetch import available, cache_folder, fetch, mirror_folders
+from sixfold.graphs.data.catalog import GraphSource, dataset, find_graph
+from sixfold.graphs.data.splits import forwardgnn_split, linkx_split
+from sixfold.graphs.data.validate import Data
+
+MASKS = ("train_mask", "val_mask", "test_mask")
+
+
+def load_graph(name: str, split: int | Literal["public"] = 0) -> Data:
+    """Load a graph, its nodes divided into those to learn, validate and test on.
+
+    Args:
+        name: A key of `sixfold.graphs.data.catalog.GRAPHS`.
+        split: Which of the graph's splits: the ten stored with it (Cora and CiteSeer: those of
+            Geom-GCN; of some graphs there is but one), ForwardGNN's five, or the one that LINKX's
+            rule draws with this seed.
+            ``public`` is Planetoid's own, for Cora and CiteSeer.
+
+    Raises:
+        UserError: there is no such graph or split, or its files cannot be had.
+    """
+    source = find_graph(name)
+    if split == "public" and source.loader != "Planetoid":
+        raise UserError(f"{name} has no public split; give a number, e.g. load_graph({name!r}, 0)")
+    folder = _folder(source)
+    if source.loader == "npz":
+        data = _read_npz(folder / source.prefix, directed=name.endswith("_directed"))
+    else:
+        data = _read(source, folder, split)
+    if split == "public":
+        return data
+    return _with_masks(data, source, name, split)
+
+
+def _folder(source: GraphSource) -> Path:
+    """Return a writable folder with the files of a graph, or for torch_geometric to fill."""
+    files = dataset(source)
+    target = cache_folder() / "torch_geometric" / source.set
+    if not files.files:
+        return _unchecked(source, target, files.home)
+    if not available(files):
+        _refuse_offline(source, files.home)
+        if any(file.url is None for file in files.files):
+            return target
+    found = fetch(files)
+    for file in files.files:
+        _copy(found / file.path, target / file.path)
+    return target
+
+
+def _unchecked(source: GraphSource, target: Path, home: str) -> Path:
+    """Take what a mirror has of a graph without recorded checksums; leave the rest to PyG."""
+    mirrored = [folder / source.set / source.prefix / "raw" for folder in mirror_folders()]
+    raw = target / source.prefix / "raw"
+    for file in (f for folder in mirrored if folder.is_dir() for f in sorted(folder.iterdir())):
+        _copy(file, raw / file.name)
+    if not raw.is_dir():
+        _refuse_offline(source, home)
+    return target
+
+
+def _refuse_offline(source: GraphSource, home: str) -> None:
+    if os.environ.get("SIXFOLD_OFFLINE") == "1":
+        raise UserError(
+            f"{source.set}/{source.prefix} is neither in the cache nor in SIXFOLD_MIRROR, and "
+            f"SIXFOLD_OFFLINE=1 forbids to download it; its home is {home}"
+        )
+
+
+def _copy(file: Path, place: Path) -> None:
+    if place.is_file() and place.stat().st_size == file.stat().st_size:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.copyfile(file, partial)
+    os.replace(partial, place)
+
+
+def _read(source: GraphSource, folder: Path, split: int | Literal["public"]) -> Data:
+    from torch_geometric import datasets
+
+    arguments = [str(folder), source.argument] if source.argument else [str(folder)]
+    options = {"split": "geom-gcn"} if source.loader == "Planetoid" and split != "public" else {}
+    try:
+        return getattr(datasets, source.loader)(*arguments, **options)[0]
+    except OSError as error:
+        raise UserError(
+            f"{source.loader} could not get {source.argument or source.set}: {error}; set "
+            f"SIXFOLD_MIRROR to a folder that holds {source.set}/"
+        ) from None
+
+
+def _read_npz(path: Path, *, directed: bool) -> Data:
+    """Read a Wikipedia graph; undirected files list each edge once."""
+    from torch_geometric.data import Data as Graph
+    from torch_geometric.utils import to_undirected
+
+    with np.load(path) as file:
+        edges = torch.from_numpy(file["edges"]).T.contiguous()
+        masks = {name: torch.from_numpy(file[f"{name}s"]).T for name in MASKS}
+        x = torch.from_numpy(file["node_features"]).float()
+        y = torch.from_numpy(file["node_labels"]).long()
+    return Graph(x=x, edge_index=edges if directed else to_undirected(edges), y=y, **masks)
+
+
+def _with_masks(data: Data, source: GraphSource, name: str, split: int) -> Data:
+    if source.splits == "forwardgnn":
+        masks = forwardgnn_split(len(data.y), split)
+    elif source.splits == "linkx":
+        masks = linkx_split(data.y, split)
+    else:
+        stored = {mask: data[mask].view(len(data.y), -1) for mask in MASKS}
+        count = stored["train_mask"].shape[1]
+        if not 0 <= split < count:
+            raise UserError(f"{name} has the splits 0 to {count - 1}, not {split}")
+        masks = {mask: chosen[:, split].bool() for mask, chosen in stored.items()}
+    for mask, chosen in masks.items():
+        data[mask] = chosen
+    return data

@@ -1,0 +1,121 @@
+"""Prepared graphs of the experiments: written once with their splits, read by every training."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sixfold.core.config import UserError
+from sixfold.graphs.data.load import MASKS, load_graph
+from sixfold.graphs.data.synthetic import block_model, digits_graph
+from sixfold.graphs.data.validate import Data
+
+SPLITS = range(5)
+STAND_INS = {
+    "digits": digits_graph,
+    "homophilous": lambda split: block_model(homophily=0.8, split=split),
+    "heterophilous": lambda split: block_model(homophily=0.1, split=split),
+}
+
+
+def write_graphs(names: Sequence[str], source: str, folder: Path) -> None:
+    """Write graphs, undirected, with five splits each, and manifest.json; all or nothing.
+
+    Args:
+        names: Keys of `sixfold.graphs.data.catalog.GRAPHS`, or of ``STAND_INS``.
+        source: Said in the manifest.
+        folder: Is replaced if it is there.
+
+    Raises:
+        UserError: a graph cannot be had, or the folder cannot be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    described = {}
+    try:
+        unfinished.mkdir(parents=True)
+        for name in names:
+            tensors = _tensors(name)
+            described[name] = _describe(tensors)
+            save_file(tensors, unfinished / f"{name}.safetensors")
+        text = json.dumps({"source": source, "graphs": described}, indent=1, sort_keys=True)
+        (unfinished / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write the prepared graphs to {folder}: {error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what `write_graphs` said of its graphs: nodes, edges, features, classes, homophily.
+
+    Raises:
+        UserError: nothing was prepared.
+    """
+    return json.loads(_file(folder, "manifest.json").read_text(encoding="utf-8"))
+
+
+def read_graph(folder: Path, name: str, split: int, *, normalised: bool = False) -> Data:
+    """Read a prepared graph with one of its splits.
+
+    Args:
+        folder: Where `write_graphs` wrote it.
+        name: One of the manifest's.
+        split: 0 to 4.
+        normalised: Divide each node's features by their sum, as PyG's NormalizeFeatures does.
+
+    Raises:
+        UserError: it was not prepared, or has no such split.
+    """
+    from torch_geometric.data import Data as Graph
+    from torch_geometric.transforms import NormalizeFeatures
+
+    tensors = load_file(_file(folder, f"{name}.safetensors"))
+    if split not in SPLITS:
+        raise UserError(f"prepared graphs have the splits 0 to 4, not {split}; see seeds")
+    chosen = {mask: tensors.pop(mask)[split] for mask in MASKS}
+    graph = Graph(**(tensors | chosen | {"x": tensors["x"].float()}))
+    return NormalizeFeatures()(graph) if normalised else graph
+
+
+def _tensors(name: str) -> dict[str, Tensor]:
+    from torch_geometric.utils import to_undirected
+
+    make = STAND_INS.get(name, lambda split: load_graph(name, split))
+    splits = [make(split=split) for split in SPLITS]
+    graph = splits[0]
+    small = graph.x.to(torch.uint8)  # what most published features are: 0 or 1, a quarter the size
+    return {
+        "x": small if torch.equal(small.to(graph.x.dtype), graph.x) else graph.x,
+        "edge_index": to_undirected(graph.edge_index, num_nodes=len(graph.x)),
+        "y": graph.y,
+        **{mask: torch.stack([split[mask] for split in splits]) for mask in MASKS},
+    }
+
+
+def _describe(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    source, target = tensors["edge_index"]
+    y = tensors["y"]
+    return {
+        "nodes": len(y),
+        "edges": len(source) // 2,
+        "features": tensors["x"].shape[1],
+        "classes": int(y.max()) + 1,
+        "homophily": round(float((y[source] == y[target]).double().mean()), 3),
+        "nodes to learn": int(tensors["train_mask"][0].sum()),
+    }
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = Path(folder) / name
+    if not path.is_file():
+        raise UserError(f"there is no {path}; make it with: sixfold prepare graphs")
+    return path

@@ -1,0 +1,1 @@
+"""Message passing and what it stands on, shared by the systems."""

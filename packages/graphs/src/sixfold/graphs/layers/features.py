@@ -1,0 +1,137 @@
+"""What a layer reads, put together without a copy: nodes, virtual nodes below, columns beside.
+
+The features of a graph may be wide, and all that a layer does with them first is a product with its
+weights. That is done part by part, without the zeros if most of the features are zeros; rows are
+divided by their lengths afterwards.
+"""
+
+from functools import cached_property
+from typing import no_type_check
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import Function
+
+from sixfold.graphs.layers.sparse_features import SparseFeatures, is_sparse
+
+ROWS = 2048  # of which a gradient is scaled at once, so that no scaled copy of all is made
+
+
+class Features:
+    """A matrix of features in parts, which stay as they are.
+
+    Args:
+        x: Of the nodes.
+        virtual: Of the virtual nodes, which come after them.
+        columns: Of all, appended on the right.
+        scale: What each row is multiplied with.
+    """
+
+    def __init__(
+        self,
+        x: Float[Tensor, "node feature"],
+        virtual: Float[Tensor, "classes feature"] | None = None,
+        columns: Float[Tensor, "nodes column"] | None = None,
+        scale: Float[Tensor, "nodes 1"] | None = None,
+    ) -> None:
+        self.x, self.virtual, self.columns, self.scale = x, virtual, columns, scale
+
+    @property
+    def width(self) -> int:
+        """Features of a row."""
+        return self.x.shape[1] + (0 if self.columns is None else self.columns.shape[1])
+
+    @property
+    def rows(self) -> int:
+        """Nodes and virtual nodes."""
+        return len(self.x) + (0 if self.virtual is None else len(self.virtual))
+
+    @cached_property
+    def sparse(self) -> SparseFeatures | None:
+        """The nodes' own features, scaled, if it pays to leave out zeros."""
+        if not is_sparse(self.x):
+            return None
+        scale = None if self.scale is None else self.scale[: len(self.x)]
+        return SparseFeatures.from_dense(self.x, scale)
+
+    def normed(self) -> "Features":
+        """Return them with every row divided by its length; zeros stay zeros."""
+        norms = [part.norm(dim=1) for part in (self.x, self.virtual) if part is not None]
+        length = torch.cat(norms)
+        if self.columns is not None:
+            length = (length**2 + self.columns.norm(dim=1) ** 2).sqrt()
+        return Features(self.x, self.virtual, self.columns, 1 / (length + 1e-8)[:, None])
+
+    def unscaled(self) -> Float[Tensor, "nodes width"]:
+        """Return them as one matrix, before rows are scaled; no copy if there is one part."""
+        rows = self.x if self.virtual is None else torch.cat([self.x, self.virtual])
+        return rows if self.columns is None else torch.cat([rows, self.columns], 1)
+
+    def dense(self) -> Float[Tensor, "nodes width"]:
+        """Return them as one matrix."""
+        return _scaled(self.unscaled(), self.scale)
+
+    def at(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row width"]:
+        """Return some rows as one matrix."""
+        part = self.unscaled()[rows]
+        return part if self.scale is None else part.mul_(self.scale[rows])
+
+    def linear(self, weight: Float[Tensor, "out width"]) -> Float[Tensor, "nodes out"]:
+        """Multiply by a weight; only that gets a gradient."""
+        return _Linear.apply(weight, self)
+
+    def product(self, weight: Float[Tensor, "out width"]) -> Float[Tensor, "nodes out"]:
+        """Multiply by a weight, without a gradient."""
+        nodes, own = len(self.x), weight[:, : self.x.shape[1]].T
+        out = weight.new_empty(self.rows, len(weight))
+        if self.sparse is None:
+            torch.mm(self.x, own, out=out[:nodes])
+        else:
+            out[:nodes] = self.sparse.times(own)
+        if self.virtual is not None:
+            torch.mm(self.virtual, own, out=out[nodes:])
+        if self.scale is not None:
+            at = slice(None) if self.sparse is None else slice(nodes, None)
+            out[at].mul_(self.scale[at])
+        if self.columns is not None:
+            out.addmm_(_scaled(self.columns, self.scale), weight[:, self.x.shape[1] :].T)
+        return out
+
+    def weight_gradient(self, grad: Float[Tensor, "nodes out"]) -> Float[Tensor, "out width"]:
+        """Return the gradient of the weight of `linear`."""
+        nodes, width = self.x.shape
+        found = grad.new_zeros(grad.shape[1], self.width)
+        own, scale = found[:, :width], self.scale
+        if self.sparse is not None:
+            own.copy_(self.sparse.transposed_times(grad[:nodes]).T)
+        for start in range(0, nodes if self.sparse is None else 0, ROWS):
+            at = slice(start, min(start + ROWS, nodes))
+            own.addmm_(_scaled(grad[at], None if scale is None else scale[at]).T, self.x[at])
+        if self.virtual is not None:
+            rest = _scaled(grad[nodes:], None if scale is None else scale[nodes:])
+            own.addmm_(rest.T, self.virtual)
+        if self.columns is not None:
+            found[:, width:].addmm_(grad.T, _scaled(self.columns, scale))
+        return found
+
+
+def _scaled(part: Tensor, scale: Tensor | None) -> Tensor:
+    return part if scale is None else part * scale
+
+
+@no_type_check  # a compiler cannot trace a checked setup_context
+class _Linear(Function):
+    """The product; every part is written where it belongs, and a gradient makes no copies."""
+
+    @staticmethod
+    def forward(weight, features):
+        return features.product(weight.detach())
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.features = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.features.weight_gradient(grad), None

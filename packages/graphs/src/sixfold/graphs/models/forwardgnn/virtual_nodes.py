@@ -1,0 +1,99 @@
+"""A virtual node for each class, linked with the nodes known to be of it (ForwardGNN, section 3.1).
+
+Virtual nodes come after the real ones: with N nodes, that of class c is node N + c.
+"""
+
+from typing import Literal, no_type_check
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from sixfold.graphs.layers.message_passing import Topology
+
+Direction = Literal["bidirection", "unidirection"]
+
+
+def links(
+    y: Int[Tensor, " node"], known: Bool[Tensor, " node"], direction: Direction
+) -> list[Int[Tensor, "2 known"]]:
+    """Return edges between nodes and the virtual nodes of their classes.
+
+    First all to the virtual nodes, then all back, each in the order of the nodes.
+
+    Args:
+        y: Classes.
+        known: Which nodes to link.
+        direction: ``unidirection`` leaves out the edges back.
+    """
+    real = known.nonzero()[:, 0]
+    there = torch.stack([real, len(y) + y[real]])
+    return [there, there.flip(0)] if direction == "bidirection" else [there]
+
+
+def linked_topology(
+    edge_index: Int[Tensor, "2 edge"],
+    y: Int[Tensor, " node"],
+    known: Bool[Tensor, " node"],
+    classes: int,
+    direction: Direction,
+) -> Topology:
+    """Return the graph with the virtual nodes in it; their edges come last."""
+    return Topology([edge_index, *links(y, known, direction)], len(y) + classes)
+
+
+def label_columns(
+    y: Int[Tensor, " node"], known: Bool[Tensor, " node"], classes: int
+) -> Float[Tensor, "node classes"]:
+    """Return what is appended to features: one-hot where the class is known, else uniform."""
+    columns = torch.full((len(y), classes), 1 / classes, device=y.device)
+    columns[known] = functional.one_hot(y[known], classes).float()
+    return columns
+
+
+def label_columns_with_virtual(
+    y: Int[Tensor, " node"], known: Bool[Tensor, " node"], classes: int
+) -> Float[Tensor, "nodes classes"]:
+    """Return the same, followed by the virtual nodes' own classes."""
+    own = torch.eye(classes, device=y.device)
+    return torch.cat([label_columns(y, known, classes), own])
+
+
+def class_logits(
+    h: Float[Tensor, "nodes feature"], classes: int, temperature: float
+) -> Float[Tensor, "node classes"]:
+    """Compare nodes with the virtual nodes of all classes, which are the last rows."""
+    return _ClassLogits.apply(h, classes) / temperature
+
+
+@no_type_check  # a compiler cannot trace a checked setup_context
+class _ClassLogits(Function):
+    """The products; their gradient is written into one tensor, where slices would take three."""
+
+    @staticmethod
+    def forward(h, classes):
+        return h[:-classes] @ h[-classes:].T
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        h, ctx.classes = inputs
+        ctx.save_for_backward(h)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (h,), classes = ctx.saved_tensors, ctx.classes
+        out = torch.empty_like(h)
+        torch.mm(grad, h[-classes:], out=out[:-classes])
+        torch.mm(grad.T, h[:-classes], out=out[-classes:])
+        return out, None
+
+
+def wrong_classes(
+    y: Int[Tensor, " node"], classes: int, generator: torch.Generator
+) -> Int[Tensor, "node wrong"]:
+    """Draw, for each node, an order of the classes that it is not of."""
+    order = torch.rand(len(y), classes, generator=generator).to(y.device)
+    order[torch.arange(len(y), device=y.device), y.clamp(min=0)] = 2.0  # sorts last
+    return order.argsort(1)[:, : classes - 1]

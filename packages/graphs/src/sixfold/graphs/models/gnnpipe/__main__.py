@@ -1,0 +1,79 @@
+"""Train GNNPipe from a shell, on as many processes as torchrun starts."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import App, Parameter
+
+from sixfold.core import UserError
+from sixfold.core.training.distributed import barrier, launch, rank, world_size
+from sixfold.graphs.data.load import load_graph
+from sixfold.graphs.data.synthetic import block_model, digits_graph
+from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
+from sixfold.graphs.models.gnnpipe.estimator import GNNPipe
+
+app = App(name="sixfold.graphs.models.gnnpipe", version_flags=[])
+BUILT_IN = {"digits": digits_graph, "blocks": block_model}
+
+
+@app.default
+def fit(
+    graph: str,
+    *,
+    config: Annotated[GNNPipeConfig | None, Parameter(name="*")] = None,
+    folder: Path | None = None,
+    checkpoint_every: int | None = None,
+    timeout_s: float = 600.0,
+) -> None:
+    """Train on a graph; ways times stages is the number of processes.
+
+    Args:
+        graph: A published graph such as cora or squirrel; or digits or blocks, which are built in.
+        config: See `sixfold show graphs/gnnpipe`.
+        folder: A run folder; the same command goes on with what was begun there.
+        checkpoint_every: Epochs between checkpoints, beside those about once a minute.
+        timeout_s: How long to wait for a process that does not answer.
+    """
+    config = config or GNNPipeConfig()
+    with launch():
+        device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        if rank() > 0:
+            barrier()  # the first process leaves in the cache what the others read
+        data: Any = (BUILT_IN[graph]() if graph in BUILT_IN else load_graph(graph)).to(device)
+        if rank() == 0:
+            barrier()
+        torch.manual_seed(config.seed)
+        model = GNNPipe(config).to(device)
+        options = {"folder": folder, "checkpoint_every": checkpoint_every, "timeout_s": timeout_s}
+        model.fit(data, **options)
+        if rank() == 0:
+            _say(model, data)
+
+
+def _say(model: GNNPipe, data: Any) -> None:
+    stages = world_size() // model.config.ways
+    if model.history:
+        print(
+            f"trained: loss {model.history[-1]['loss']:.4f} in epoch {model.history[-1]['epoch']}"
+        )
+        for kind, count in model.bytes_sent.items():
+            print(f"{kind}: {count} bytes an epoch, {model.bytes_expected[kind]} by formula")
+        print(
+            f"waiting: {model.bubble_fraction(max(1, stages)):.0%} of an epoch, if stages are even"
+        )
+    print(f"test accuracy: {model.score(data):.2f} %", flush=True)
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line and exit code 2."""
+    try:
+        app()
+    except (UserError, OSError) as error:
+        print(f"sixfold.graphs.models.gnnpipe: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""GNNPipe as an estimator: a model, trained by as many processes as there are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.training.distributed import rank, world_size
+from sixfold.graphs.data.validate import (
+    Data,
+    adopt_sizes,
+    check_graph,
+    check_labels,
+    check_sizes,
+    check_type,
+    chosen,
+    fingerprint,
+    labels_of,
+    settle,
+)
+from sixfold.graphs.metrics import accuracy
+from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
+from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
+from sixfold.graphs.models.gnnpipe.convert import convert
+from sixfold.graphs.models.gnnpipe.layers import as_layer, check_layers, make_layers, probe
+from sixfold.graphs.models.gnnpipe.partition import Chunks, cut, cut_edges
+from sixfold.graphs.models.gnnpipe.process_grid import Grid, bubble_fraction
+from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
+from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
+from sixfold.graphs.models.gnnpipe.training import Training, train
+from sixfold.graphs.models.gnnpipe.transport import Transport
+from sixfold.graphs.models.stages import Row, open_run
+from sixfold.kernels.graph import Csr
+
+
+class GNNPipe(nn.Module):
+    """Learn the classes of nodes on the full graph: ``GNNPipe(layers=8, chunks=8).fit(data)``.
+
+    Under torchrun its processes are ``ways`` pipelines of equally many stages; a single process
+    computes the same numbers. Without torchrun nothing of torch.distributed is used.
+
+    Args:
+        config: Or its fields by name, as in ``GNNPipe(architecture="gcnii")``.
+        model: Layers of your own instead, see `sixfold.graphs.models.gnnpipe.layers.Layer`;
+            settings that describe a model are then not used.
+
+    Raises:
+        UserError: a setting is unknown or does not fit.
+    """
+
+    def __init__(
+        self,
+        config: GNNPipeConfig | None = None,
+        model: Sequence[nn.Module] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self.config = settle(GNNPipeConfig, config, settings, "GNNPipe")
+        self._own_model = model is not None
+        self.layers = make_layers(self.config) if model is None else check_layers(model)
+        self.history: list[Row] = []
+        self.chunks: Chunks | None = None
+        self.bytes_sent: Traffic = {}
+        self.bytes_expected: Traffic = {}
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "GNNPipe":
+        """Load a checkpoint, in eval mode.
+
+        Raises:
+            UserError: the file is missing, damaged, or another system's.
+        """
+        return cast(GNNPipe, from_pretrained(path, SYSTEM))
+
+    def fit(
+        self,
+        data: Data,
+        *,
+        folder: str | Path | None = None,
+        part: Int[Tensor, " node"] | None = None,
+        checkpoint_every: int | None = None,
+        timeout_s: float = 600.0,
+    ) -> "GNNPipe":
+        """Train, from the weights that are there, on the device where model and data are.
+
+        Every process is given the whole graph; the weights to begin with are those of the first.
+        Afterwards every process has the trained model; ``history`` holds a row for each epoch,
+        ``bytes_sent`` what one epoch sent by kind, and ``bytes_expected`` the same by formula.
+
+        Args:
+            data: With ``y`` and ``train_mask``; with ``val_mask`` the best weights are kept.
+            folder: A run folder. Fitting again into it goes on where it was killed, also on another
+                number of stages.
+            part: The chunk of each node, if it is not to be found here.
+            checkpoint_every: Epochs between checkpoints, beside those about once a minute.
+            timeout_s: How long to wait for a process that does not answer.
+
+        Raises:
+            UserError: the graph cannot be learnt on, or not by so many processes.
+            RankFailedError: another process died.
+        """
+        training = self.prepare(data, part, timeout_s)
+        with open_run(folder, self.config, lambda: self._fingerprint(data, part)) as run:
+            if run.state == "done":
+                run.load("model", self)
+                return self.eval()
+            self.history = train(training, self, run, checkpoint_every)
+            self.bytes_sent = training.traffic()
+            self.bytes_expected = self._expected(training.pipeline, data)
+            run.finish({})
+        return self.eval()
+
+    def prepare(
+        self, data: Data, part: Int[Tensor, " node"] | None = None, timeout_s: float = 600.0
+    ) -> Training:
+        """Check a graph, cut it, and return a training to be moved on by hand; see `fit`."""
+        check_graph(data)
+        validated = getattr(data, "val_mask", None) is not None
+        given = self.config.classes if "classes" in self.config.model_fields_set else None
+        masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
+        classes = check_labels(data, masks, None if self._own_model else given)
+        self._fit_sizes(data, classes)
+        grid = Grid.of(self.config.ways, world_size(), rank(), len(self.layers))
+        chunks = self._cut(data, part)
+        order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
+        nodes = Nodes(data.x[order], data.y[order], data.train_mask[order])
+        pipeline = Pipeline(
+            self.layers,
+            nodes,
+            place[data.edge_index],
+            Ranges(chunks, grid),
+            self.config,
+            Transport(timeout_s),
+        )
+        return Training(pipeline, data.val_mask[order] if validated else None)
+
+    @torch.no_grad()
+    def forward(self, data: Data) -> Float[Tensor, "node classes"]:
+        """Return logits of every node, computed exactly, by this process alone."""
+        check_graph(data)
+        check_type(data.x, self)
+        if not self._own_model:
+            check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
+        state, rows = (data.x,), {}
+        for layer in map(as_layer, self.layers):
+            given, kept = layer.pre(state)
+            if layer.matrix and layer.matrix not in rows:
+                row, col, weight = entries(layer.matrix, data.edge_index, len(data.x), given.dtype)
+                rows[layer.matrix] = Rows(Csr.from_sorted(row, col, len(data.x)), weight)
+            state = layer.post(rows[layer.matrix].times(given) if layer.matrix else given, kept)
+        return state[0]
+
+    def predict_proba(
+        self, data: Data, nodes: Tensor | None = None
+    ) -> Float[Tensor, "node classes"]:
+        """Return probabilities of the classes; ``test_mask`` is asked if no nodes are given."""
+        nodes = chosen(data, nodes)
+        return self(data)[nodes].softmax(1)
+
+    def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
+        """Return the most probable classes; ``test_mask`` is asked if no nodes are given."""
+        return self.predict_proba(data, nodes).argmax(1)
+
+    def score(self, data: Data, nodes: Tensor | None = None) -> float:
+        """Return the accuracy in per cent; ``test_mask`` is asked if no nodes are given."""
+        nodes = chosen(data, nodes)
+        return accuracy(self(data)[nodes], labels_of(data)[nodes])
+
+    def bubble_fraction(self, stages: int) -> float:
+        """Return the share of an epoch that each of so many equally quick stages would wait."""
+        return bubble_fraction(self.config.chunks // self.config.ways, stages)
+
+    def _cut(self, data: Data, part: Tensor | None) -> Chunks:
+        nodes, config = len(data.x), self.config
+        if part is not None:
+            if part.shape != (nodes,) or part.dtype != torch.int64:
+                raise UserError(
+                    f"part should be the chunk of every node, int64 shaped ({nodes},), got "
+                    f"{part.dtype} {tuple(part.shape)}"
+                )
+            self.chunks = Chunks.from_parts(part.cpu(), config.chunks)
+        else:
+            edges = data.edge_index.cpu()
+            self.chunks = cut(edges, nodes, config.chunks, config.partition, config.seed)
+        if rank() == 0:
+            share = cut_edges(data.edge_index, self.chunks) / max(1, data.edge_index.shape[1])
+            print(
+                f"cut: {config.chunks} chunks of {nodes} nodes ({self.chunks.method}), "
+                f"{share:.0%} of the edges are between chunks",
+                flush=True,
+            )
+        return self.chunks
+
+    def _fit_sizes(self, data: Data, classes: int) -> None:
+        check_type(data.x, self)
+        if self._own_model:
+            width = probe(self.layers, data.x)[-1][1][0]
+            if width < classes:
+                raise UserError(
+                    f"the last layer has {width} outputs, but there are {classes} classes"
+                )
+            return
+        sizes = {"features": data.x.shape[1], "classes": classes}
+        config = adopt_sizes(self.config, sizes, "GNNPipe")
+        if config is not None:
+            like, self.config = next(self.parameters()), config
+            self.layers = make_layers(config).to(like)
+
+    def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
+        ranges, widths = pipeline.ranges, pipeline.widths
+        mirrors = 0
+        if not ranges.grid.alone:
+            assert self.chunks is not None
+            source, target = self.chunks.place.to(data.edge_index.device)[data.edge_index]
+            spans = [ranges.span(way) for way in range(ranges.grid.ways)]
+            mirrors = sum(
+                len(remote(target, source, *span)) + len(remote(source, target, *span))
+                for span in spans
+            )
+        return expected_traffic(
+            nodes=len(data.x),
+            travelling=[sum(widths[cut.stop - 1][1]) for cut in pipeline.cuts[:-1]],
+            aggregated=[width for width, _ in widths],
+            mirrors=mirrors,
+            parameters=sum(p.numel() for p in self.parameters() if p.requires_grad),
+            ways=1 if ranges.grid.alone else ranges.grid.ways,
+            item_bytes=data.x.element_size(),
+        )
+
+    def _fingerprint(self, data: Data, part: Tensor | None) -> str:
+        given = "" if part is None else str(part.tolist())
+        return fingerprint(data) + str(self.layers) + given
+
+
+SYSTEM = System(
+    name="gnnpipe",
+    paper="arXiv:2308.10087",
+    config=GNNPipeConfig,
+    build=GNNPipe,
+    convert=convert,
+    published={"squirrel_gcn": (GNNPipeConfig(), 32_094_000)},
+)

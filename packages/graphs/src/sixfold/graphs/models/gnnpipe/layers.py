@@ -1,0 +1,237 @@
+"""A layer as the pipeline needs it, cut around its one aggregation; the paper's four models of it.
+
+What travels from layer to layer is a tuple of tensors with a row for each node: the hidden values,
+and for GCNII the first hidden values, which every layer reads.
+"""
+
+import math
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
+
+State = tuple[Tensor, ...]
+MatrixName = Literal["gcn", "mean", "sum"]
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """What a module must be to be a layer of a pipeline: write `pre` and `post` of your own model.
+
+    Both must treat each node alone: only the aggregation between them looks at neighbours. They may
+    draw from torch's default generator, which is seeded for each layer and chunk.
+
+    Attributes:
+        matrix: What is aggregated with. ``gcn`` is D^-1/2 (A + I) D^-1/2, ``mean`` divides by the
+            in-degree, ``sum`` is A; None is a layer without aggregation.
+    """
+
+    matrix: MatrixName | None
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Return what is aggregated, (node, width), and what else `post` is to be given."""
+        ...
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Return the state of the next layer; that of the last one is the logits alone."""
+        ...
+
+
+def check_layers(layers: Any) -> nn.ModuleList:
+    """Put layers in a list, having looked at each.
+
+    Raises:
+        TypeError: one is no module, or lacks matrix, pre or post.
+    """
+    for number, layer in enumerate(layers):
+        known = getattr(layer, "matrix", "") in ("gcn", "mean", "sum", None)
+        if not (isinstance(layer, nn.Module) and isinstance(layer, Layer) and known):
+            raise TypeError(
+                f"layer {number} is {type(layer).__name__}; a layer is a torch.nn.Module with "
+                "pre(state), post(aggregated, kept), and matrix = 'gcn', 'mean', 'sum' or None"
+            )
+    return nn.ModuleList(layers)
+
+
+def make_layers(config: GNNPipeConfig) -> nn.ModuleList:
+    """Build one of the paper's models; all maps are without bias."""
+    if config.architecture == "gcnii":
+        layers = [GCNIILayer(config, number) for number in range(config.layers)]
+        return nn.ModuleList([*layers, Head(config.hidden, config.classes)])
+    make: Any = {"gcn": GCNLayer, "sage": SAGELayer, "resgcn": ResGCNLayer}[config.architecture]
+    return nn.ModuleList(make(config, number) for number in range(config.layers))
+
+
+def as_layer(module: nn.Module) -> Layer:
+    """Name the type of an element of a list from `check_layers`."""
+    return cast(Layer, module)
+
+
+class GCNLayer(nn.Module):
+    """dropout(relu(A t W)); the first one multiplies by W before it aggregates."""
+
+    matrix: MatrixName | None = "gcn"
+
+    def __init__(self, config: GNNPipeConfig, number: int) -> None:
+        super().__init__()
+        self.first, self.last = number == 0, number == config.layers - 1
+        self.dropout = config.dropout
+        self.linear = linear(*_widths(config, number))
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Multiply, in the first layer."""
+        return (self.linear(state[0]) if self.first else state[0]), ()
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Multiply in the others; all but the last end with dropout(relu)."""
+        out = aggregated if self.first else self.linear(aggregated)
+        return (out if self.last else _drop(out.relu(), self.dropout, self.training),)
+
+
+class SAGELayer(nn.Module):
+    """dropout(relu(t W1 + mean(t) W2)); the first one multiplies by W2 before it aggregates."""
+
+    matrix: MatrixName | None = "mean"
+
+    def __init__(self, config: GNNPipeConfig, number: int) -> None:
+        super().__init__()
+        self.first, self.last = number == 0, number == config.layers - 1
+        self.dropout = config.dropout
+        self.own = linear(*_widths(config, number))
+        self.neighbours = linear(*_widths(config, number))
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Keep a node's own part."""
+        (t,) = state
+        return (self.neighbours(t) if self.first else t), (self.own(t),)
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Add what the neighbours bring; all but the last end with dropout(relu)."""
+        out = kept[0] + (aggregated if self.first else self.neighbours(aggregated))
+        return (out if self.last else _drop(out.relu(), self.dropout, self.training),)
+
+
+class GCNIILayer(nn.Module):
+    """s = (1 - alpha) A t + alpha h0; dropout(relu(theta s W + (1 - theta) s)).
+
+    The first layer makes h0 = relu(dropout(x) W_in), which travels along with t.
+    """
+
+    matrix: MatrixName | None = "gcn"
+
+    def __init__(self, config: GNNPipeConfig, number: int) -> None:
+        super().__init__()
+        self.alpha, self.dropout = config.initial_residual, config.dropout
+        self.theta = math.log(config.identity_decay / (number + 1) + 1)
+        self.input = linear(config.features, config.hidden) if number == 0 else None
+        self.linear = linear(config.hidden, config.hidden)
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Make h0 in the first layer."""
+        if self.input is None:
+            return state[0], (state[1],)
+        first = self.input(_drop(state[0], self.dropout, self.training)).relu()
+        return _drop(first, self.dropout, self.training), (first,)
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Mix in h0, then the identity."""
+        mixed = (1 - self.alpha) * aggregated + self.alpha * kept[0]
+        out = self.theta * self.linear(mixed) + (1 - self.theta) * mixed
+        return _drop(out.relu(), self.dropout, self.training), kept[0]
+
+
+class Head(nn.Module):
+    """GCNII's last map, t W_out: a layer of its own, without aggregation."""
+
+    matrix: MatrixName | None = None
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.output = linear(width, classes)
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Leave h0 behind."""
+        return state[0], ()
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Multiply."""
+        return (self.output(aggregated),)
+
+
+class ResGCNLayer(nn.Module):
+    """t + conv(dropout(relu(norm(t)))) with conv(t) = t W1 + mean(t) W2.
+
+    The first layer is W_in and a plain conv; the last ends with dropout(relu(norm)) W_out.
+    """
+
+    matrix: MatrixName | None = "mean"
+
+    def __init__(self, config: GNNPipeConfig, number: int) -> None:
+        super().__init__()
+        width, last = config.hidden, number == config.layers - 1
+        self.dropout = config.dropout
+        self.input = linear(config.features, width) if number == 0 else None
+        self.norm = nn.LayerNorm(width) if number else None
+        self.own, self.neighbours = linear(width, width), linear(width, width)
+        self.last_norm = nn.LayerNorm(width) if last else None
+        self.output = linear(width, config.classes) if last else None
+
+    def pre(self, state: State) -> tuple[Tensor, State]:
+        """Normalise; keep a node's own part, with the residual."""
+        (t,) = state
+        if self.norm is None:
+            t = t if self.input is None else self.input(t)
+            return t, (self.own(t),)
+        normed = self._normed(self.norm, t)
+        return normed, (t + self.own(normed),)
+
+    def post(self, aggregated: Tensor, kept: State) -> State:
+        """Add what the neighbours bring."""
+        out = kept[0] + self.neighbours(aggregated)
+        if self.last_norm is not None and self.output is not None:
+            out = self.output(self._normed(self.last_norm, out))
+        return (out,)
+
+    def _normed(self, norm: nn.LayerNorm, t: Tensor) -> Tensor:
+        return _drop(norm(t).relu(), self.dropout, self.training)
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """Make a map without bias, uniform in +-sqrt(5 / (in + out)): a 5, as in the official code."""
+    made = nn.Linear(inputs, outputs, bias=False)
+    bound = math.sqrt(5 / (inputs + outputs))
+    nn.init.uniform_(made.weight, -bound, bound)
+    return made
+
+
+def _widths(config: GNNPipeConfig, number: int) -> tuple[int, int]:
+    inputs = config.features if number == 0 else config.hidden
+    return inputs, config.classes if number == config.layers - 1 else config.hidden
+
+
+def _drop(t: Float[Tensor, "node width"], share: float, training: bool) -> Tensor:
+    return functional.dropout(t, share, training)
+
+
+def probe(layers: nn.ModuleList, x: Float[Tensor, "node feature"]) -> list[tuple[int, list[int]]]:
+    """Return, layer by layer, the width of what is aggregated and the widths of the state after it.
+
+    Args:
+        layers: They are run in evaluation mode on two nodes without neighbours.
+        x: Features.
+    """
+    found, state, training = [], (x[:2],), [layer.training for layer in layers]
+    layers.eval()
+    with torch.no_grad():
+        for layer in map(as_layer, layers):
+            aggregated, kept = layer.pre(state)
+            state = layer.post(aggregated, kept)
+            width = aggregated.shape[1] if layer.matrix else 0
+            found.append((width, [part.shape[1] for part in state]))
+    for layer, mode in zip(layers, training, strict=True):
+        layer.train(mode)
+    return found

@@ -1,0 +1,191 @@
+"""The experts that Mowst mixes, of the official sizes and parameter names: an MLP, and GNNs.
+
+Every layer but the last is followed by batch normalisation, an activation and dropout. All experts
+are called with features and a `Topology`, and put out logits of the classes.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sixfold.core import UserError
+from sixfold.graphs.layers.features import Features
+from sixfold.graphs.layers.message_passing import Topology, convolve
+
+ExpertName = Literal["mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip"]
+MakeStrong = Callable[[int, int], nn.Module]  # features and classes to a module of PyG's manner
+Activation = Callable[[Tensor], Tensor]
+
+
+def make_expert(name: ExpertName, config: Any) -> nn.Module:
+    """Make an expert; ``_skip`` adds an MLP's logits to those of the GNN.
+
+    Args:
+        name: Which.
+        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
+    """
+    widths = [config.features, *[config.hidden] * (config.layers - 1), config.classes]
+    kind, _, skip = name.partition("_")
+    if kind == "mlp":
+        return MLP(widths, config.dropout, batch_norm=config.batch_norm)
+    gnn = GNN(kind, widths, config.dropout, batch_norm=config.batch_norm, heads=config.heads)
+    return Skip(gnn, MLP(widths, config.dropout, batch_norm=config.batch_norm)) if skip else gnn
+
+
+class MLP(nn.Module):
+    """Tell a node's class from its own features.
+
+    Args:
+        widths: Of input, hidden layers and output.
+        dropout: After every layer but the last.
+        batch_norm: Without it the norms keep their parameters, unused, as in the official code.
+    """
+
+    def __init__(self, widths: list[int], dropout: float, *, batch_norm: bool = True) -> None:
+        super().__init__()
+        self.dropout, self.batch_norm = dropout, batch_norm
+        pairs = pairwise(widths)
+        self.lins = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:-1])
+
+    def forward(
+        self, x: Float[Tensor, "node feature"] | Features, topology: Topology | None = None
+    ) -> Float[Tensor, "node classes"]:
+        first = cast(nn.Linear, self.lins[0])
+        return self.after_first(
+            x.linear(first.weight) + first.bias if isinstance(x, Features) else first(x)
+        )
+
+    def after_first(self, x: Float[Tensor, "node hidden"]) -> Float[Tensor, "node classes"]:
+        """Go on from what the first linear map put out."""
+        for norm, lin in zip(self.bns, self.lins[1:], strict=True):
+            x = lin(_between(self, x, norm, torch.relu))
+        return x
+
+    def reset_parameters(self) -> None:
+        """Draw anew; PyG's GINConv asks for it when it is made."""
+        for module in (*self.lins, *self.bns):
+            module.reset_parameters()  # type: ignore[operator]
+
+
+class GNN(nn.Module):
+    """Tell a node's class from its neighbourhood.
+
+    Args:
+        kind: gcn, sage, gin or gat. Each layer of gin holds an MLP with as many layers as there
+            are layers here.
+        widths: Of input, hidden layers and output.
+        dropout: After every layer but the last.
+        batch_norm: As of `MLP`.
+        heads: Of gat, whose hidden layers are so many times wider.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        widths: list[int],
+        dropout: float,
+        *,
+        batch_norm: bool = True,
+        heads: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dropout, self.batch_norm = dropout, batch_norm
+        self.activation: Activation = functional.elu if kind == "gat" else torch.relu
+        inner = [width * heads for width in widths[1:-1]] if kind == "gat" else widths[1:-1]
+        read, last = [widths[0], *inner], len(widths) - 2
+        self.convs = nn.ModuleList(
+            self._conv(kind, before, after, len(read), heads, average=number == last)
+            for number, (before, after) in enumerate(zip(read, widths[1:], strict=True))
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for width in inner)
+
+    def forward(
+        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
+    ) -> Float[Tensor, "node classes"]:
+        for conv, norm in zip(self.convs, self.bns, strict=False):
+            x = _between(self, convolve(conv, x, topology), norm, self.activation)
+        return convolve(self.convs[-1], x, topology)
+
+    def _conv(
+        self, kind: str, features: int, width: int, layers: int, heads: int, *, average: bool
+    ) -> nn.Module:
+        from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
+
+        match kind:
+            case "gcn":
+                return GCNConv(features, width)
+            case "sage":
+                return SAGEConv(features, width)
+            case "gin":
+                # the last one is as wide inside as what it reads, not as what it puts out
+                hidden = features if average and layers > 1 else width
+                widths = [features, *[hidden] * (layers - 1), width]
+                return GINConv(MLP(widths, self.dropout, batch_norm=self.batch_norm))
+            case _:
+                return GATConv(features, width, heads=1 if average else heads, concat=not average)
+
+
+class Skip(nn.Module):
+    """Add up the logits of a GNN and of an MLP."""
+
+    def __init__(self, gnn: GNN, mlp: MLP) -> None:
+        super().__init__()
+        self.gnn, self.mlp = gnn, mlp
+
+    def forward(
+        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
+    ) -> Float[Tensor, "node classes"]:
+        return self.gnn(x, topology) + self.mlp(x)
+
+
+class Foreign(nn.Module):
+    """Call a module of PyG's manner, ``module(x, edge_index)``, as an expert.
+
+    Args:
+        module: Puts out logits.
+        classes: How many of them for each node.
+    """
+
+    def __init__(self, module: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.module, self.classes = module, classes
+
+    def forward(
+        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
+    ) -> Float[Tensor, "node classes"]:
+        x = x.dense() if isinstance(x, Features) else x
+        logits = self.module(x, topology.edge_index)
+        if logits.shape != (len(x), self.classes):
+            raise UserError(
+                f"the strong module put out {tuple(logits.shape)}, but {len(x)} nodes of "
+                f"{self.classes} classes need logits shaped ({len(x)}, {self.classes})"
+            )
+        return logits
+
+
+def set_dropout(module: nn.Module, dropout: float) -> None:
+    """Change the dropout of every MLP and GNN inside."""
+    for part in module.modules():
+        if isinstance(part, MLP | GNN):
+            part.dropout = dropout
+
+
+def reach(expert: nn.Module) -> int | None:
+    """Return how many hops away the nodes are that an expert's answer depends on.
+
+    Of a foreign module that cannot be told: None.
+    """
+    if isinstance(expert, Foreign):
+        return None
+    return len(expert.gnn.convs) if isinstance(expert, Skip) else len(getattr(expert, "convs", ()))
+
+
+def _between(owner: MLP | GNN, x: Tensor, norm: nn.Module, activation: Activation) -> Tensor:
+    x = norm(x) if owner.batch_norm else x
+    return functional.dropout(activation(x), owner.dropout, owner.training)

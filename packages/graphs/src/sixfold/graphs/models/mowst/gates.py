@@ -1,0 +1,112 @@
+"""How much the weak expert is trusted: the dispersion of its answer, and the gate that reads it.
+
+The dispersion is taken without a gradient, so the gate teaches the weak expert nothing.
+"""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sixfold.graphs.layers.features import Features
+from sixfold.graphs.models.mowst.experts import MLP
+
+
+def variance_confidence(logits: Float[Tensor, "node classes"]) -> Float[Tensor, " node"]:
+    """Return the variance of the probabilities, divided by that of certainty: 0 to 1."""
+    classes = logits.shape[1]
+    return logits.softmax(1).var(1, correction=0) / ((classes - 1) / classes**2)
+
+
+def entropy_confidence(logits: Float[Tensor, "node classes"]) -> Float[Tensor, " node"]:
+    """Return one minus the entropy of the probabilities, divided by its maximum: 0 to 1."""
+    logs = logits.log_softmax(1)
+    entropy = -(logs.exp() * logs).sum(1)
+    return 1 - entropy / math.log(logits.shape[1])
+
+
+@torch.no_grad()
+def dispersion(logits: Float[Tensor, "node classes"]) -> Float[Tensor, "node 2"]:
+    """Return both confidences."""
+    return torch.stack([variance_confidence(logits), entropy_confidence(logits)], 1)
+
+
+class Answers(NamedTuple):
+    """What experts say of every node, how far each is trusted, and what share each then has."""
+
+    logits: list[Float[Tensor, "node classes"]]
+    confidences: list[Float[Tensor, " node"]]
+    shares: Float[Tensor, "node expert"]
+
+
+class Gate(nn.Module):
+    """Turn dispersion, and features if they are wanted, into a confidence between 0 and 1.
+
+    Args:
+        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.reads_features = config.gate == "dispersion_and_features"
+        width = 2 + (config.features if self.reads_features else 0)
+        widths = [width, *[config.hidden] * (config.layers - 1), 1]
+        self.net = MLP(widths, config.dropout_gate, batch_norm=config.batch_norm)
+
+    def forward(
+        self, dispersed: Float[Tensor, "node 2"], x: Float[Tensor, "node feature"] | Features
+    ) -> Float[Tensor, " node"]:
+        if not self.reads_features:
+            return self.net(dispersed)[:, 0].sigmoid()
+        first = cast(nn.Linear, self.net.lins[0])
+        own, wide = first.weight.split([2, first.in_features - 2], 1)
+        own = functional.linear(dispersed, own, first.bias)
+        wide = x.linear(wide) if isinstance(x, Features) else functional.linear(x, wide)
+        return self.net.after_first(own + wide)[:, 0].sigmoid()
+
+
+class HyperGate(nn.Module):
+    """A gate whose two linear maps are made, for each node, of its features.
+
+    There is nothing between the two maps, as in the official code.
+
+    Args:
+        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        inner = [config.hyper_hidden] * (config.hyper_layers - 1)
+
+        def net(outputs: int) -> MLP:
+            widths = [config.features, *inner, outputs]
+            return MLP(widths, config.hyper_dropout, batch_norm=config.batch_norm)
+
+        self.para1, self.bias1 = net(2 * config.hidden), net(config.hidden)
+        self.para2, self.bias2 = net(config.hidden), net(1)
+
+    def forward(
+        self, dispersed: Float[Tensor, "node 2"], x: Float[Tensor, "node feature"] | Features
+    ) -> Float[Tensor, " node"]:
+        first = self.para1(x).unflatten(1, (2, -1))
+        hidden = torch.einsum("ni,nih->nh", dispersed, first) + self.bias1(x)
+        return ((hidden * self.para2(x)).sum(1) + self.bias2(x)[:, 0]).sigmoid()
+
+
+def mixture(
+    confidences: list[Float[Tensor, " node"]], like: Float[Tensor, "node _"]
+) -> Float[Tensor, "node expert"]:
+    """Return the share of each expert, weakest first: C1, (1 - C1) C2, ..., what is left.
+
+    Args:
+        confidences: Of every expert but the last.
+        like: A tensor with a row for each node.
+    """
+    shares, left = [], torch.ones_like(like[:, 0])
+    for confidence in confidences:
+        shares.append(left * confidence)
+        left = left * (1 - confidence)
+    return torch.stack([*shares, left], 1)

@@ -1,0 +1,52 @@
+"""Enhance recordings of a microphone array, from the command line."""
+
+import time
+from pathlib import Path
+
+from sixfold.core import UserError
+from sixfold.speech.audio.files import check_output, read_audio, resample, warn_clipped, write_audio
+from sixfold.speech.models.deftan2.model import DeFTAN2
+from sixfold.speech.models.mossformer2.inference import WINDOW_S, separate_windows
+
+
+def run(
+    input: Path,
+    output: Path,
+    *,
+    weights: Path,
+    device: str = "cpu",
+    window_s: float = WINDOW_S,
+) -> None:
+    """Remove noise and reverberation from a recording of an array.
+
+    Any length and sample rate; the output has the rate and length of the input, and a channel for
+    each source. Microphone 0, the file's first channel, is the reference.
+
+    Args:
+        input: As many channels as the checkpoint's array has microphones, in its order.
+        output: Where to write: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        weights: Official or sixfold checkpoint.
+        device: cpu, cuda, cuda:1 ...
+        window_s: Seconds that the network sees at once; windows are crossfaded.
+    """
+    input, output = Path(input), Path(output)
+    audio, rate = read_audio(input)
+    check_output(output)
+    if output.exists() and output.samefile(input):
+        raise UserError(f"{output} is the input; name another file for the output")
+    model = DeFTAN2.from_pretrained(weights).to(device)
+    own_rate = model.config.sample_rate
+    warn_clipped(input, [audio])
+    microphones, channels = model.config.microphones, audio.shape[0]
+    if channels != microphones:
+        raise UserError(
+            f"{input} has {channels} channels, {weights} was trained for {microphones} microphones"
+        )
+    print(f"{input}: {audio.shape[1] / rate:.1f} s, {channels} channels at {rate} Hz")
+    if rate != own_rate:
+        print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
+    started = time.perf_counter()
+    array = resample(audio, rate, own_rate).to(device)
+    enhanced = separate_windows(model, array, own_rate, window_s).cpu()
+    write_audio(output, resample(enhanced, own_rate, rate)[:, : audio.shape[1]], rate)
+    print(f"{output}: written after {time.perf_counter() - started:.1f} s")

@@ -1,0 +1,273 @@
+"""Enhance recordings of any length in bounded memory: tensors, and files from the command line.
+
+A long recording is cut into pieces, each enhanced with the frames around it that its own depend on
+(`context`). Where the network has no gates that pool over the utterance this gives what one pass
+over the whole would give, and so does a causal network, which goes on where it stopped. The
+released network has such gates: theirs pool over a piece and its context, so pieces differ a
+little in gain from one pass; neighbours are crossfaded over a second to leave no seam.
+
+A window less a hop of zeros stands before and behind every recording and is cut off again. Where
+fewer windows overlap, the overlap-add divides by next to nothing, which is heard as clicks.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.speech.audio.blocks import padded, resampled, trimmed, windows
+from sixfold.speech.audio.files import (
+    check_finite,
+    check_output,
+    level_gain,
+    read_blocks,
+    stream_gain,
+    warn_clipped,
+    write_blocks,
+)
+from sixfold.speech.models.frcrn.model import FRCRN, FRCRNConfig
+from sixfold.speech.models.frcrn.streaming import Streamer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_WEIGHTS = Path("pipelines/speech/weights/frcrn/seed-0.safetensors")
+FADE_S = 1.0
+
+_BLOCK = 1 << 18  # samples of a channel that are read at once
+
+
+def run(
+    input: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    device: str = "cpu",
+    chunk_s: float = 30.0,
+) -> None:
+    """Remove noise from a recording of speech.
+
+    Any length, any number of channels (each by itself), any usual sample rate; the output has the
+    rate, channels and length of the input. The network works at 16 kHz: nothing above 8 kHz is
+    left of a file with a higher rate.
+
+    Args:
+        input: Noisy recording: wav, flac, ogg or what else libsndfile reads.
+        output: Where to write: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        weights: Official FRCRN_SE_16K or sixfold checkpoint; by default what the pipeline of this
+            repository trained.
+        device: cpu, cuda, cuda:1 ...
+        chunk_s: Seconds that the network sees at once; the released size takes 2 GB for 30 of them.
+    """
+    input, output = Path(input), Path(output)
+    rate, channels, samples = _describe(input)
+    check_output(output)
+    if output.exists() and output.samefile(input):
+        raise UserError(f"{output} is the input; name another file for the output")
+    model = _load(weights, device)
+    own_rate = model.config.sample_rate
+    _check_rate(input, rate, own_rate)
+    _piece_samples(samples, chunk_s, model.config)  # refuses a chunk_s before the work starts
+    print(f"{input}: {samples / rate:.1f} s, {channels} channel(s) at {rate} Hz")
+    warn_clipped(input, read_blocks(input, _BLOCK))
+    if rate != own_rate:
+        print(
+            f"resampled to the network's {own_rate} Hz and back; "
+            f"nothing above {min(rate, own_rate) // 2} Hz is left"
+        )
+
+    def noisy() -> Iterator[Tensor]:
+        return resampled(read_blocks(input, _BLOCK), rate, own_rate, _BLOCK)
+
+    started, total = time.perf_counter(), math.ceil(samples * own_rate / rate)
+    gain = stream_gain(noisy).float()
+    levelled = (block * gain for block in noisy())
+    enhanced = (
+        block.cpu() / gain
+        for block in _with_progress(enhance_blocks(model, levelled, total, chunk_s), total)
+    )
+    enhanced = resampled(enhanced, own_rate, rate, _BLOCK)  # up to a few samples longer
+    clipped = write_blocks(output, enhanced, rate, channels, samples)
+    if clipped:
+        print(f"{clipped} samples exceeded full scale and were clipped; .wav would keep them")
+    print(f"{output}: written after {time.perf_counter() - started:.1f} s")
+
+
+def enhance(
+    model: FRCRN, audio: Tensor, sample_rate: int = 16_000, chunk_s: float = 30.0
+) -> Float[Tensor, "channels time"]:
+    """Enhance a recording of any length and level: as long, as loud, on the same device.
+
+    The level is brought to that of the training data and back. See the module's docstring for what
+    cutting into pieces does; one not longer than ``chunk_s`` is done in one pass.
+
+    Args:
+        model: On any device, in eval mode; ``model.folded()`` is faster.
+        audio: Shaped (channels, time); every channel is enhanced by itself.
+        sample_rate: Of the audio, in Hz.
+        chunk_s: Seconds of the longest piece.
+
+    Raises:
+        UserError: the shape or the sample rate is another, samples are NaN or infinite.
+    """
+    if sample_rate != model.config.sample_rate:
+        raise UserError(
+            f"this FRCRN works at {model.config.sample_rate} Hz, the audio is at {sample_rate} Hz; "
+            f"use sixfold.speech.audio.resample(audio, {sample_rate}, {model.config.sample_rate})"
+        )
+    model.check(audio)
+    check_finite("audio", audio)
+    gain = level_gain(audio)
+    pieces = enhance_blocks(model, [audio * gain], audio.shape[1], chunk_s)
+    return torch.cat([piece.to(audio) for piece in pieces], 1) / gain
+
+
+def enhance_blocks(
+    model: FRCRN, blocks: Iterable[Tensor], samples: int, chunk_s: float
+) -> Iterator[Tensor]:
+    """Enhance a stream of blocks that is at the model's level, in memory that ``chunk_s`` bounds.
+
+    Args:
+        model: In eval mode.
+        blocks: Each shaped (channels, time).
+        samples: Length of the stream.
+        chunk_s: Seconds of the longest piece.
+
+    Yields:
+        Blocks of other lengths than those of the input; together they are as long.
+    """
+    if model.training:
+        raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
+    margin = model.config.win_length - model.config.hop_length
+    piece = _piece_samples(samples, chunk_s, model.config)
+    enhance_all = _streamed if model.config.causal else _windowed
+    return trimmed(enhance_all(model, padded(blocks, margin), piece), margin, samples)
+
+
+def context(config: FRCRNConfig) -> tuple[int, int]:
+    """Return how many frames back and ahead a frame of the mask depends on: 90 and 14.
+
+    Not counting what gates pool. An encoder looks back one frame and a decoder ahead one, or back
+    one where the network is causal; each of two memories in a row looks back all its taps but one.
+    """
+    half = config.depth // 2
+    memories = 2 * (config.memory - 1)
+    back, ahead = (2 * half, 0) if config.causal else (half, half)
+    return config.unets * (back + memories), config.unets * ahead
+
+
+@torch.no_grad()
+def _windowed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Tensor]:
+    """Enhance pieces with their context; crossfade each into the next if gates pool over each."""
+    hop, overlap = model.config.hop_length, model.config.win_length - model.config.hop_length
+    back, ahead = (frames * hop + overlap for frames in context(model.config))
+    fade = round(FADE_S * model.config.sample_rate) if model.config.attention != "none" else 0
+    tail = None
+    for window, start, stop in windows(blocks, piece, back, fade + ahead):
+        window = window.to(model.spectrum.window)
+        estimate = torch.cat([model(channel[None]).waveform for channel in window])
+        estimate = estimate[:, start : stop + fade]
+        if tail is not None:
+            length = tail.shape[1]
+            rise = (torch.arange(length).to(tail) + 1) / (length + 1)
+            estimate[:, :length] = rise * estimate[:, :length] + (1 - rise) * tail
+        yield estimate[:, : stop - start]
+        tail = estimate[:, stop - start :]
+
+
+def _streamed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Tensor]:
+    streamer = None
+    for window, _, _ in windows(blocks, piece, 0, 0):
+        streamer = streamer or Streamer(model, window.shape[0])
+        yield streamer.push(window)
+    if streamer is not None:
+        yield streamer.flush()
+
+
+def _piece_samples(samples: int, chunk_s: float, config: FRCRNConfig) -> int:
+    """Divide a recording and the zeros around it into equal pieces.
+
+    A short one at the end would have gates that pool over little. What is not longer than
+    ``chunk_s`` is one piece.
+    """
+    if not 0 < chunk_s < math.inf:
+        raise UserError(f"chunk_s is the seconds of a piece, above 0; got {chunk_s}")
+    longest = max(config.hop_length, round(chunk_s * config.sample_rate))
+    pieces = math.ceil(samples / longest)
+    hops = samples / config.hop_length + 2 * (config.win_length / config.hop_length - 1)
+    return math.ceil(hops / pieces) * config.hop_length
+
+
+def _describe(path: Path) -> tuple[int, int, int]:
+    """Return sample rate, channels and length of a file, or refuse it."""
+    import soundfile
+
+    next(read_blocks(path, 1))  # says what is wrong with it, if anything is
+    info = soundfile.info(path)
+    return info.samplerate, info.channels, info.frames
+
+
+def _check_rate(path: Path, rate: int, own_rate: int) -> None:
+    step = math.gcd(rate, own_rate)
+    if (rate // step) * (own_rate // step) > 5e7:  # numbers in the table of the filter
+        raise UserError(
+            f"{path}: {rate} Hz is {rate // step}/{own_rate // step} of {own_rate} Hz, too odd a "
+            f"ratio to resample; convert it first, e.g. ffmpeg -i {path.name} -ar {own_rate} x.wav"
+        )
+
+
+def _load(weights: Path | None, device: str) -> FRCRN:
+    if weights is None and not DEFAULT_WEIGHTS.is_file():
+        raise UserError(
+            f"there are no weights {DEFAULT_WEIGHTS} in this folder; give --weights official.pt "
+            "(the FRCRN_SE_16K checkpoint), or run `dvc repro pipelines/speech` in the repository"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None
+    return FRCRN.from_pretrained(weights or DEFAULT_WEIGHTS).folded().to(device)
+
+
+def _with_progress(blocks: Iterable[Tensor], total: int) -> Iterator[Tensor]:
+    """Pass blocks on; after two seconds tell how far it is: a bar, or lines in a pipe or a log."""
+    from rich.console import Console
+
+    console = Console()
+    return _with_bar(blocks, total, console) if console.is_terminal else _with_lines(blocks, total)
+
+
+def _with_bar(blocks: Iterable[Tensor], total: int, console: "Console") -> Iterator[Tensor]:
+    from rich.progress import Progress, TimeElapsedColumn
+
+    progress = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console)
+    task = progress.add_task("enhancing", total=total)
+    timer = threading.Timer(2.0, progress.start)  # a first piece may take longer than that
+    timer.start()
+    try:
+        for block in blocks:
+            yield block
+            progress.advance(task, block.shape[1])
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()
+
+
+def _with_lines(blocks: Iterable[Tensor], total: int) -> Iterator[Tensor]:
+    started = time.perf_counter()
+    done, due = 0, started + 2
+    for block in blocks:
+        yield block
+        done, now = done + block.shape[1], time.perf_counter()
+        if now > due and 0 < done < total:
+            due, left = now + 10, (now - started) * (total - done) / done
+            print(f"enhancing: {100 * done // total} %, {left:.0f} s left", flush=True)

@@ -1,0 +1,1 @@
+"""MossFormer2"""

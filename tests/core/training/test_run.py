@@ -1,0 +1,374 @@
+"""A run folder: what it saves, what it believes, what it refuses."""
+
+import errno
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from sixfold.core.config import UserError
+from sixfold.core.training import checkpoint
+from sixfold.core.training.curve import Curve
+from sixfold.core.training.run import Position, Run
+
+CONFIG = {"model": {"width": 4}, "train": {"steps": 10, "batch": 2}}
+
+
+class Held(dict):
+    """Plain state as something that can be registered."""
+
+    def state_dict(self):
+        return dict(self)
+
+    def load_state_dict(self, state):
+        self.update(state)
+
+
+def open_run(folder, config=CONFIG, fingerprint="f", **options):
+    return Run.open(folder, config, fingerprint, **options)
+
+
+def with_two_checkpoints(folder):
+    """A run saved at step 1, when it held 1, and at step 2, when it held 2."""
+    run = open_run(folder)
+    held = Held(value=0, tensor=torch.zeros(3))
+    run.register("held", held)
+    run.restore()
+    for step in (1, 2):
+        held.update(value=step, tensor=torch.full((3,), float(step)))
+        run.log(step, loss=step)
+        run.save(Position(step=step))
+    return run
+
+
+def restored(folder):
+    run = open_run(folder)
+    held = Held()
+    run.register("held", held)
+    position = run.restore()
+    return (position.step if position else None), held
+
+
+FILES = ["MANIFEST.json", "state.json", "held.safetensors", "rng.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, name, damage):
+    with_two_checkpoints(tmp_path / "run")
+    path = tmp_path / "run" / "ckpt" / "step-00000002" / name
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        digit = data.rindex(b'"sha256": "') + 12 if name == "MANIFEST.json" else len(data) // 2
+        data[digit] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    step, held = restored(tmp_path / "run")
+    assert (step, held["value"], held["tensor"].tolist()) == (1, 1, [1.0] * 3)
+    assert "step-00000002 is broken" in capsys.readouterr().out
+    assert (tmp_path / "run" / "curve.csv").read_text() == "step,loss\n1,1\n"
+
+
+def test_after_a_damaged_checkpoint_its_step_can_be_saved_again(tmp_path):
+    with_two_checkpoints(tmp_path / "run")
+    (tmp_path / "run" / "ckpt" / "step-00000002" / "state.json").write_text("")
+    run = open_run(tmp_path / "run")
+    held = Held()
+    run.register("held", held)
+    run.restore()
+    held["value"] = 22
+    run.save(Position(step=2))
+    assert restored(tmp_path / "run")[1]["value"] == 22
+
+
+def test_when_every_checkpoint_is_damaged_the_run_starts_afresh(tmp_path, capsys):
+    with_two_checkpoints(tmp_path / "run")
+    for path in (tmp_path / "run" / "ckpt").glob("step-*/state.json"):
+        path.write_text("")
+    assert restored(tmp_path / "run")[0] is None
+    assert capsys.readouterr().out.count("is broken") == 2
+    assert not (tmp_path / "run" / "curve.csv").exists()
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path, monkeypatch, call):
+    run = with_two_checkpoints(tmp_path / "run")
+    real, left = os.fsync, [call]
+
+    def full(handle):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="No space left") as error:
+            run.save(Position(step=3))
+    assert "step-00000003" in str(error.value)
+    assert not list((tmp_path / "run" / "ckpt").glob(".tmp-*"))
+    # the last two calls come when the new checkpoint is already whole and in its place
+    assert restored(tmp_path / "run")[0] == (2 if call < 7 else 3)
+
+
+@pytest.mark.slow
+def test_a_really_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=256k tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("this process may not mount a tmpfs")
+    try:
+        with with_two_checkpoints(disk / "run") as run:
+            run.register("large", Held(tensor=torch.zeros(100_000)))
+            with pytest.raises(UserError, match="No space left on device"):
+                run.save(Position(step=3))
+        assert restored(disk / "run")[0] == 2
+    finally:
+        assert os.system(f"umount {disk}") == 0
+
+
+def test_only_the_last_two_checkpoints_stay_and_latest_names_the_newest(tmp_path):
+    run = with_two_checkpoints(tmp_path / "run")
+    run.save(Position(step=3))
+    run.save(Position(phase=1, step=3))
+    names = sorted(path.name for path in (tmp_path / "run" / "ckpt").glob("step-*"))
+    assert names == ["step-00000003", "step-00000003-phase-1"]
+    assert (tmp_path / "run" / "ckpt" / "latest").read_text() == "step-00000003-phase-1\n"
+
+
+def test_saving_other_state_under_the_same_position_is_refused(tmp_path):
+    run = with_two_checkpoints(tmp_path / "run")
+    run.save(Position(step=2))  # the same position: nothing to do
+    with pytest.raises(ValueError, match="is not after"):
+        run.save(Position(epoch=1, step=2))
+
+
+def test_every_kind_of_state_comes_back_exactly(tmp_path):
+    def objects(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+        model[2].weight = model[0].weight  # tied
+        model[0].register_buffer("turned", torch.randn(3, 2).T)
+        model[0].register_buffer("complex", torch.randn(3, dtype=torch.complex64))
+        model[0].register_buffer("in_bf16", torch.randn(3).bfloat16())
+        optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
+        generator = torch.Generator().manual_seed(seed)
+        held = Held(
+            pair=(1, 2.5), none=None, inf=float("inf"), by_number={3: [True, "x"]}, seed=seed
+        )
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(5, 3)).square().sum().backward()
+            optimizer.step()
+            schedule.step()
+        return {"m": model, "o": optimizer, "g": generator, "h": held, "s": schedule}
+
+    saved, loaded = objects(0), objects(1)
+    saver = open_run(tmp_path / "run")
+    for name, obj in saved.items():
+        saver.register(name, obj)
+    saver.save(Position(step=1))
+    expected = torch.rand(3)
+    loader = open_run(tmp_path / "run")
+    for name, obj in loaded.items():
+        loader.register(name, obj)
+    assert loader.state == "resumable"
+    assert loader.restore() == Position(step=1)
+    assert torch.equal(torch.rand(3), expected)  # the global generator went on from where it was
+    assert loaded["h"] == saved["h"]
+    assert torch.equal(loaded["g"].get_state(), saved["g"].get_state())
+    for name in ("m", "o", "s"):
+        a, b = checkpoint.pack(saved[name].state_dict()), checkpoint.pack(loaded[name].state_dict())
+        assert a[0] == b[0]
+        assert a[1].keys() == b[1].keys()
+        assert all(torch.equal(a[1][key], b[1][key]) for key in a[1])
+
+
+def test_optimiser_slots_are_stored_by_parameter_name(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    run = open_run(tmp_path / "run")
+    run.register("model", model)
+    run.register("optim", optimizer)
+    run.save(Position(step=1))
+    data = checkpoint.read(tmp_path / "run" / "ckpt" / "step-00000001")["optim.safetensors"]
+    slots = checkpoint.from_bytes(data)
+    assert torch.equal(
+        slots["slots/model.weight/exp_avg"], optimizer.state[model.weight]["exp_avg"]
+    )
+    assert slots["slots/model.bias/step"].dtype == torch.float32
+
+
+def test_adam_moves_between_fused_and_not(tmp_path):
+    def training(fused):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+        return model, optimizer
+
+    def step(model, optimizer):
+        model(torch.ones(1, 2)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = training(fused=True)
+    step(model, optimizer)
+    run = open_run(tmp_path / "run")
+    run.register("model", model)
+    run.register("optim", optimizer)
+    run.save(Position(step=1))
+    step(model, optimizer)
+    other, unfused = training(fused=False)
+    again = open_run(tmp_path / "run")
+    again.register("model", other)
+    again.register("optim", unfused)
+    again.restore()
+    step(other, unfused)
+    assert not unfused.param_groups[0]["fused"]
+    torch.testing.assert_close(other.weight, model.weight)
+
+
+def test_an_optimiser_of_unregistered_parameters_is_refused(tmp_path):
+    run = open_run(tmp_path / "run")
+    run.register("optim", torch.optim.Adam(nn.Linear(2, 2).parameters()))
+    with pytest.raises(ValueError, match="no registered module"):
+        run.save(Position(step=1))
+
+
+def test_restoring_other_objects_than_were_saved_names_them(tmp_path):
+    with_two_checkpoints(tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    run.register("other", Held())
+    with pytest.raises(UserError, match=r"missing \['other'\], left over \['held'\]"):
+        run.restore()
+
+
+def test_a_run_of_another_config_is_moved_aside_and_the_keys_are_named(tmp_path, capsys):
+    with_two_checkpoints(tmp_path / "run")
+    other = {"model": {"width": 4}, "train": {"steps": 10, "batch": 3}}
+    assert open_run(tmp_path / "run", other).state == "fresh"
+    assert "differs in config.train.batch" in capsys.readouterr().out
+    assert open_run(tmp_path / "run", other, "code changed").state == "fresh"
+    assert "differs in fingerprint" in capsys.readouterr().out
+    assert restored(tmp_path / "run.old-1")[0] == 2
+
+
+def test_resume_never_starts_afresh(tmp_path):
+    with_two_checkpoints(tmp_path / "run")
+    assert open_run(tmp_path / "run", resume="never").state == "fresh"
+    assert (tmp_path / "run.old-1" / "curve.csv").is_file()
+
+
+def test_resuming_from_another_run_needs_the_same_config_but_for_what_is_allowed(tmp_path):
+    with_two_checkpoints(tmp_path / "old")
+    longer = {"model": {"width": 5}, "train": {"steps": 20, "batch": 2}}
+    with pytest.raises(UserError, match=r"differs in config\.model\.width, config\.train\.steps"):
+        open_run(tmp_path / "new", longer, resume=tmp_path / "old")
+    allow = ["model.width", "train.steps"]
+    run = open_run(tmp_path / "new", longer, resume=tmp_path / "old", allow=allow)
+    held = Held()
+    run.register("held", held)
+    assert run.state == "resumable"
+    assert run.restore() == Position(step=2)
+    assert held["value"] == 2
+    exact = tmp_path / "old" / "ckpt" / "step-00000001"
+    first = open_run(tmp_path / "first", resume=exact)
+    first.register("held", held)
+    assert first.restore() == Position(step=1)
+    assert (tmp_path / "first" / "curve.csv").read_text() == "step,loss\n1,1\n"
+    with pytest.raises(UserError, match="neither a run folder"):
+        open_run(tmp_path / "third", resume=tmp_path)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="is no run folder"):
+        open_run(tmp_path)
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_a_finished_run_says_so_and_keeps_its_metrics(tmp_path):
+    run = with_two_checkpoints(tmp_path / "run")
+    run.finish({"auc": 0.1 + 0.2})
+    again = open_run(tmp_path / "run")
+    assert (again.state, again.metrics) == ("done", {"auc": 0.1 + 0.2})
+    held = Held()
+    again.load("held", held)
+    assert held["value"] == 2
+    assert len(list((tmp_path / "run" / "ckpt").glob("step-*"))) == 1
+    with pytest.raises(UserError, match="'model'"):
+        again.load("model", held)
+
+
+def test_killed_as_soon_as_it_is_done_it_is_tidy_already(tmp_path, monkeypatch):
+    run = with_two_checkpoints(tmp_path / "run")
+
+    def write_and_die(name, values):
+        Run.write_json(run, name, values)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "write_json", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run.finish({"score": 1.0})
+    assert (tmp_path / "run" / "DONE").is_file()
+    assert [path.name for path in (tmp_path / "run" / "ckpt").glob("step-*")] == ["step-00000002"]
+
+
+def test_a_run_that_saved_nothing_cannot_finish(tmp_path):
+    with pytest.raises(ValueError, match="save the final state"):
+        open_run(tmp_path / "run").finish({})
+
+
+def test_provenance_says_what_was_asked_and_by_which_code(tmp_path):
+    run = open_run(tmp_path / "run")
+    run.record(seed=3)
+    known = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert known["config"] == CONFIG
+    assert known["torch"] == torch.__version__
+    assert {"git", "sixfold-core", "fingerprint", "python"} <= known.keys()
+    with pytest.raises(UserError, match="begun with seed 3, not 4"):
+        run.record(seed=4)
+
+
+@pytest.mark.parametrize("name", ["Model", "a/b", "rng", ""])
+def test_names_that_make_no_file_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="taken, or no name"):
+        open_run(tmp_path / "run").register(name, Held())
+
+
+def test_a_curve_cut_and_continued_has_the_same_bytes(tmp_path):
+    def rows(curve, first):
+        for step in range(first, 8):
+            extra = {"auc": step / 7} if step % 3 == 0 else {}
+            curve.append(step, {"loss": 1 / (step + 3)} | extra)
+
+    rows(Curve(tmp_path / "whole.csv"), 0)
+    for last in range(-1, 8):
+        path = tmp_path / f"cut{last}.csv"
+        rows(Curve(path), 0)
+        with path.open("a") as file:
+            file.write("1")  # the row in which it was killed
+        curve = Curve(path)
+        curve.cut(last)
+        rows(curve, last + 1)
+        assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "whole.csv").read_text().splitlines()[:3] == [
+        "step,loss,auc",
+        "0,0.333333333,0",
+        "1,0.25,",
+    ]
+
+
+def test_a_step_is_logged_once(tmp_path):
+    curve = Curve(tmp_path / "curve.csv")
+    curve.append(1, {"loss": 1.0})
+    with pytest.raises(ValueError, match="step 1 was logged after step 1"):
+        curve.append(1, {"loss": 2.0})

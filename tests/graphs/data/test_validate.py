@@ -1,0 +1,110 @@
+"""What is wrong with a graph is said in words: what was given, why not, and the mend."""
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from sixfold.core import UserError
+from sixfold.graphs import Mowst
+from sixfold.graphs.data.validate import (
+    check_graph,
+    check_labels,
+    fingerprint,
+    is_undirected,
+    mask_of,
+)
+
+
+def put(name, make_value):
+    return lambda data: setattr(data, name, make_value(data))
+
+
+def drop(name):
+    return lambda data: delattr(data, name)
+
+
+BAD = {
+    "no features": (drop("x"), "no x; give"),
+    "no edges": (drop("edge_index"), "no edge_index"),
+    "no labels": (drop("y"), "y should be a class for every node"),
+    "no validation": (drop("val_mask"), r"no val_mask; set data\.val_mask"),
+    "edge to nowhere": (
+        put("edge_index", lambda d: d.edge_index.clone().index_fill_(1, torch.tensor([0]), 60)),
+        "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; mend the edges",
+    ),
+    "negative edge": (put("edge_index", lambda d: d.edge_index - 1), "the nodes -1 to"),
+    "edges of a wrong type": (put("edge_index", lambda d: d.edge_index.int()), "int64 shaped"),
+    "edges of a wrong shape": (put("edge_index", lambda d: d.edge_index.T), r"shaped \(2, edges\)"),
+    "doubled loop": (
+        put("edge_index", lambda d: torch.cat([d.edge_index, torch.full((2, 2), 7)], 1)),
+        "node 7 has 2 edges to itself; keep one",
+    ),
+    "NaN": (put("x", lambda d: d.x.index_fill(0, torch.tensor([4]), torch.nan)), "at node 4; fill"),
+    "infinity": (put("x", lambda d: d.x.index_fill(0, torch.tensor([5]), -torch.inf)), "at node 5"),
+    "whole numbers": (put("x", lambda d: d.x.long()), r"try x\.float\(\)"),
+    "one class only": (
+        put("y", lambda d: torch.ones_like(d.y)),
+        "are of class 1; there is nothing",
+    ),
+    "label missing": (put("y", lambda d: d.y - 1), "leave nodes without a label out of the mask"),
+    "labels of floats": (
+        put("y", lambda d: d.y.float()),
+        r"int64 shaped \(60,\), got torch.float32",
+    ),
+    "empty training": (put("train_mask", lambda d: d.train_mask & False), "train_mask is empty"),
+    "empty validation": (put("val_mask", lambda d: d.val_mask & False), "val_mask is empty"),
+    "several masks": (put("train_mask", lambda d: d.train_mask[:, None]), r"mask\[:, 0\]"),
+    "mask of numbers": (put("train_mask", lambda d: d.train_mask.long()), "should be bool"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_graph_is_refused_in_words(what, graph):
+    change, message = BAD[what]
+    change(graph)
+    with pytest.raises(UserError, match=message):
+        Mowst(layers=2, hidden=4, epochs=1).fit(graph)
+
+
+def test_one_loop_a_node_is_allowed(graph):
+    loops = torch.arange(60).expand(2, -1)
+    graph.edge_index = torch.cat([graph.edge_index, loops], 1)
+    check_graph(graph, undirected=True)
+
+
+def test_isolated_nodes_and_separate_parts_are_allowed(broken_up):
+    check_graph(broken_up, undirected=True)
+    broken_up.edge_index = broken_up.edge_index[:, :0]
+    check_graph(broken_up, undirected=True)
+
+
+def test_a_direction_that_is_missing_is_missed_where_it_is_needed(graph):
+    graph.edge_index = graph.edge_index[:, 1:]
+    assert not is_undirected(graph.edge_index, 60)
+    check_graph(graph)
+    with pytest.raises(UserError, match="to_undirected"):
+        check_graph(graph, undirected=True)
+
+
+def test_nodes_without_a_label_may_be_outside_the_masks(graph):
+    graph.y[graph.test_mask] = -1
+    assert check_labels(graph, ["train_mask", "val_mask"]) == 3
+    with pytest.raises(UserError, match="test_mask chooses nodes of the classes -1"):
+        check_labels(graph, ["train_mask", "test_mask"])
+
+
+def test_classes_may_be_more_than_there_are(graph):
+    assert check_labels(graph, ["train_mask"], classes=7) == 7
+    with pytest.raises(UserError, match="the classes are 0 to 1"):
+        check_labels(graph, ["train_mask"], classes=2)
+
+
+def test_a_mask_is_returned_as_it_is(graph):
+    assert mask_of(graph, "test_mask") is graph.test_mask
+
+
+def test_a_fingerprint_sees_every_number(graph):
+    before = fingerprint(graph)
+    assert fingerprint(Data(**graph.to_dict())) == before
+    graph.x[59, 7] += 1e-6
+    assert fingerprint(graph) != before

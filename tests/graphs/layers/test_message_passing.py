@@ -1,0 +1,121 @@
+"""The fast convolutions compute what PyG's do, with the same parameters."""
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
+
+from sixfold.graphs.layers.message_passing import Topology, collect, collects, convolve, transform
+
+NODES, FEATURES = 40, 12
+CONVS = {
+    "gcn narrower": lambda: GCNConv(FEATURES, 5),
+    "gcn wider": lambda: GCNConv(FEATURES, 20),
+    "gcn without bias": lambda: GCNConv(FEATURES, 5, bias=False),
+    "sage": lambda: SAGEConv(FEATURES, 5),
+    "sage without root": lambda: SAGEConv(FEATURES, 5, root_weight=False),
+    "gin": lambda: GINConv(nn.Linear(FEATURES, 5), eps=0.3),
+    "gat": lambda: GATConv(FEATURES, 4, heads=3),
+    "gat averaged": lambda: GATConv(FEATURES, 4, heads=3, concat=False),
+}
+every_conv = pytest.mark.parametrize("conv", CONVS)
+
+
+@pytest.fixture
+def edge_index() -> torch.Tensor:
+    """Directed, with some self loops, with edges that occur twice, and three isolated nodes."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.randint(NODES - 3, (2, 150), generator=generator)
+    edges = edges[:, edges[0] != edges[1]]
+    return torch.cat([edges, edges[:, :5], torch.arange(4).repeat(2, 1)], 1)
+
+
+@every_conv
+@pytest.mark.parametrize("learns_input", [False, True], ids=["fixed input", "learnt input"])
+def test_outputs_and_gradients_are_pygs(conv, learns_input, edge_index):
+    torch.manual_seed(1)
+    module, topology = CONVS[conv](), Topology(edge_index, NODES)
+    x = torch.randn(NODES, FEATURES, requires_grad=learns_input)
+    wanted = [*module.parameters(), *([x] if learns_input else [])]
+    expected, found = module(x, edge_index), convolve(module, x, topology)
+    direction = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, wanted, direction),
+        torch.autograd.grad(expected, wanted, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@every_conv
+def test_what_collects_can_be_done_in_two_parts(conv, edge_index):
+    module, topology = CONVS[conv](), Topology(edge_index, NODES)
+    x = torch.randn(NODES, FEATURES)
+    assert collects(module) != conv.startswith("gat")
+    if collects(module):
+        rows = torch.tensor([3, 0, NODES - 1])
+        some = transform(module, collect(module, x, topology, rows))
+        torch.testing.assert_close(some, module(x, edge_index)[rows], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        GCNConv(FEATURES, 5, improved=True),
+        SAGEConv(FEATURES, 5, aggr="max"),
+        SAGEConv(FEATURES, 5, normalize=True),
+        GINConv(nn.Linear(FEATURES, 5), train_eps=True),
+        GCNConv(FEATURES, 5, flow="target_to_source"),
+        GATv2Conv(FEATURES, 5),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_called_as_it_is(conv, edge_index):
+    x = torch.randn(NODES, FEATURES)
+    assert not collects(conv)
+    assert torch.equal(convolve(conv, x, Topology(edge_index, NODES)), conv(x, edge_index))
+
+
+@pytest.mark.parametrize("conv", ["gcn wider", "sage", "gin", "gat"])
+def test_the_part_around_some_nodes_gives_them_the_same(conv, edge_index):
+    torch.manual_seed(2)
+    first, topology = CONVS[conv](), Topology(edge_index, NODES)
+    x = torch.randn(NODES, FEATURES)
+    hidden = convolve(first, x, topology).relu()
+    second = type(first)(nn.Linear(hidden.shape[1], 3)) if conv == "gin" else None
+    second = second or type(first)(hidden.shape[1], 3)
+    nodes = torch.zeros(NODES, dtype=torch.bool)
+    nodes[[4, 9, NODES - 1]] = True
+    part, ids = topology.around(nodes, 2)
+    assert len(ids) < NODES
+    inside = convolve(second, convolve(first, x[ids], part).relu(), part)
+    expected = convolve(second, hidden, topology)[nodes]
+    torch.testing.assert_close(inside[nodes[ids]], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("conv", ["gcn narrower", "sage"])
+def test_without_gradients_sums_are_the_same_and_gradients_an_error(conv, edge_index):
+    module, topology = CONVS[conv](), Topology(edge_index, NODES)
+    x = torch.randn(NODES, FEATURES, requires_grad=True)
+    expected = convolve(module, x, topology)
+    topology.expect(gradients=False)
+    found = convolve(module, x, topology)
+    assert torch.equal(found, expected)
+    with pytest.raises(RuntimeError, match="shape"):
+        found.sum().backward()
+    topology.expect(gradients=True)
+    (sent,) = torch.autograd.grad(convolve(module, x, topology).sum(), x)
+    torch.testing.assert_close(sent, torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_an_edge_to_nowhere_is_refused():
+    with pytest.raises(ValueError, match="nodes 0 to 3, but 3 nodes are 0 to 2"):
+        _ = Topology(torch.tensor([[0], [3]]), 3).graph
+
+
+def test_no_hops_is_the_nodes_alone():
+    nodes = torch.tensor([False, True, False])
+    part, ids = Topology(torch.tensor([[0, 1], [1, 2]]), 3).around(nodes, 0)
+    assert ids.tolist() == [1]
+    assert part.edge_index.numel() == 0

@@ -1,0 +1,101 @@
+"""What the estimators are asked, and in which type: refused if it cannot be meant."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sixfold.core import UserError
+from sixfold.graphs import ForwardGNN, ForwardGNNConfig, GNNPipe, GNNPipeConfig, Mowst, MowstConfig
+from sixfold.graphs.data.splits import split_links
+from sixfold.graphs.models.forwardgnn.config import MODES
+
+SMALL: dict[Any, dict[str, Any]] = {
+    ForwardGNN: {"layers": 2, "hidden": 8, "epochs": 2},
+    Mowst: {"layers": 2, "hidden": 8, "epochs": 2, "big_patience": 0},
+    GNNPipe: {"layers": 2, "hidden": 8, "epochs": 2, "chunks": 2},
+}
+every_estimator = pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    "nodes", [torch.tensor([5, 9, 20]), torch.ones(60).long(), torch.ones(59).bool()], ids=str
+)
+def test_nodes_are_a_mask(kind, nodes, graph):
+    model = kind(**SMALL[kind]).fit(graph)
+    for ask in (model.predict, model.predict_proba, model.score):
+        with pytest.raises(UserError, match=r"nodes should be bool shaped \(60,\), got torch"):
+            ask(graph, nodes)
+    mask = torch.zeros(60, dtype=torch.bool).index_fill(0, torch.tensor([5, 9, 20]), True)
+    every = model.predict_proba(graph, torch.ones(60).bool())
+    torch.testing.assert_close(model.predict_proba(graph, mask), every[[5, 9, 20]])
+
+
+@every_estimator
+def test_a_graph_in_double_precision_makes_a_model_in_double_precision(kind, graph):
+    graph.x = graph.x.double()
+    with pytest.raises(UserError, match=r"x is torch.float64 on cpu, the model torch.float32"):
+        kind(**SMALL[kind]).fit(graph)
+    model = kind(**SMALL[kind]).double().fit(graph)
+    assert model.predict_proba(graph).dtype == torch.float64
+    graph.x = graph.x.float()
+    with pytest.raises(UserError, match=r"x is torch.float32 on cpu, the model torch.float64"):
+        model.predict_proba(graph)
+
+
+@every_estimator
+def test_answers_are_scored_against_labels(kind, graph):
+    model = kind(**SMALL[kind]).fit(graph)
+    del graph.y
+    with pytest.raises(UserError, match="y should be a class for every node"):
+        model.score(graph)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES["node"] if mode != "backprop"])
+def test_labels_that_go_in_are_asked_for(mode, graph):
+    model = ForwardGNN(mode=mode, **SMALL[ForwardGNN]).fit(graph)
+    del graph.train_mask
+    with pytest.raises(UserError, match="no train_mask"):
+        model.predict(graph)
+
+
+def test_links_that_are_asked_for_are_looked_at(graph):
+    learnt, validated, asked = split_links(graph, 0)
+    model = ForwardGNN(task="link", mode="forward_forward", **SMALL[ForwardGNN])
+    model.fit(learnt, validated)
+    asked.edge_label_index[0, 0] = 60
+    with pytest.raises(UserError, match="names the nodes 0 to 60"):
+        model.predict(asked)
+    del asked.edge_label_index
+    with pytest.raises(UserError, match="needs edge_label_index"):
+        model.predict(asked)
+
+
+@every_estimator
+def test_features_of_no_width_are_refused(kind, graph):
+    graph.x = graph.x[:, :0]
+    with pytest.raises(UserError, match="x has no features"):
+        kind(**SMALL[kind]).fit(graph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(ForwardGNN, ForwardGNNConfig), (Mowst, MowstConfig), (GNNPipe, GNNPipeConfig)],
+)
+def test_a_config_and_settings_are_one_too_many(kind, config):
+    with pytest.raises(UserError, match=r"a config or its fields \(layers\), not both"):
+        kind(config(layers=2), layers=3)
+
+
+def test_a_config_and_a_convolution_by_name_are_one_too_many():
+    with pytest.raises(UserError, match="not both"):
+        ForwardGNN(ForwardGNNConfig(layers=2), conv="sage")
+
+
+def test_a_setting_that_does_not_fit_has_one_line():
+    with pytest.raises(UserError) as error:
+        ForwardGNN(layers=0)
+    assert str(error.value).splitlines() == [
+        "ForwardGNN: layers: Input should be greater than 0 (got 0)"
+    ]

@@ -1,0 +1,397 @@
+"""Mowst: what must hold of both ways of training, whatever experts, gate and graph."""
+
+import copy
+import os
+import signal
+from typing import Any
+
+import pytest
+import reference_mowst
+import torch
+from torch_geometric.nn import GraphConv
+from torch_geometric.nn.models import GCN
+
+from sixfold.core import UserError
+from sixfold.core.weights.convert import save_pretrained
+from sixfold.graphs import Mowst, MowstConfig
+from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.models.mowst import training as mowst_training
+from sixfold.graphs.models.mowst.convert import convert, recognise
+from sixfold.graphs.models.mowst.experts import set_dropout
+from sixfold.graphs.models.mowst.gates import dispersion, mixture
+from sixfold.graphs.models.mowst.training import MowstTraining
+
+METHODS = ("mowst", "mowst_star")
+GATES = ("dispersion", "dispersion_and_features", "hyper")
+EXPERTS = ("mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip")
+both_methods = pytest.mark.parametrize("method", METHODS)
+every_gate = pytest.mark.parametrize("gate", GATES)
+
+
+def make(method: str = "mowst_star", strong=None, **settings) -> Mowst:
+    torch.manual_seed(3)
+    # the rate is large so that turns soon stop to improve
+    few: dict[str, Any] = {"layers": 2, "hidden": 8, "epochs": 4}
+    few |= {"learning_rate": 0.3, "big_patience": 0}
+    return Mowst(None, strong, **few | {"method": method} | settings)
+
+
+def doubled(model: Mowst, graph):
+    """Go over to float64, and return a copy of the model, to train otherwise.
+
+    A bias before a batch norm has no gradient but rounding, of which AdamW makes whole steps in
+    float32; until the norm's running mean has followed, validation sees them.
+    """
+    graph.x = graph.x.double()
+    reference = copy.deepcopy(model.double())
+    set_dropout(reference.experts, model.config.dropout_gate)
+    return reference
+
+
+def telling(graph):
+    """Give every other node features that tell its class; the others have their neighbours."""
+    told = torch.arange(60) % 2 == 0
+    graph.x = graph.x + 4 * torch.nn.functional.one_hot(graph.y, 8) * told[:, None]
+    return graph
+
+
+@pytest.mark.parametrize("strong", ["gcn", "sage", "gat"])
+def test_joint_training_is_the_published_one(strong, graph):
+    """Dropout included: the same numbers are drawn in the same order."""
+    sizes = {"features": 8, "classes": 3, "experts": ("mlp", strong), "pretrain": ()}
+    model = make(epochs=12, dropout_gate=0.3, learning_rate_gate=0.02, **sizes)
+    reference = doubled(model, graph)
+    torch.manual_seed(5)
+    model.fit(graph)
+    torch.manual_seed(5)
+    settings = {"epochs": 12, "rate": 0.02, "decay": 5e-4}
+    losses = reference_mowst.train_jointly(reference, graph, **settings)
+    assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
+    z1, z2, c = reference_mowst.three(reference.eval(), graph)
+    expected = (c[:, None] * z1 + (1 - c[:, None]) * z2).softmax(1)[graph.test_mask]
+    torch.testing.assert_close(model.predict_proba(graph), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("strong", ["gcn", "sage"])
+def test_training_in_turns_is_the_published_one(strong, graph):
+    sizes = {"features": 8, "classes": 3, "experts": ("mlp", strong), "pretrain": ()}
+    model = make("mowst", epochs=3, learning_rate=0.03, dropout_gate=0.3, big_patience=1, **sizes)
+    reference = doubled(model, graph)
+    torch.manual_seed(5)
+    model.fit(graph)
+    rounds = len(model.history) // 6
+    torch.manual_seed(5)
+    settings = {"epochs": 3, "rate": 0.03, "decay": 5e-4, "rounds": rounds}
+    losses = reference_mowst.train_in_turns(reference, graph, **settings)
+    assert rounds > 1
+    assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
+    assert model.score(graph) == pytest.approx(
+        reference_mowst.expected_accuracy(reference, graph, graph.test_mask), rel=1e-4
+    )
+
+
+def test_shares_are_of_the_weakest_first():
+    c1, c2 = torch.tensor([0.5, 1.0]), torch.tensor([0.2, 0.9])
+    expected = torch.tensor([[0.5, 0.5 * 0.2, 0.5 * 0.8], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(mixture([c1, c2], c1[:, None]), expected)
+    torch.testing.assert_close(mixture([], c1[:, None]), torch.ones(2, 1))
+
+
+def test_dispersion_is_zero_for_no_opinion_and_one_for_certainty():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0]], requires_grad=True)
+    said = dispersion(logits)
+    torch.testing.assert_close(said, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    assert not said.requires_grad
+
+
+@both_methods
+@every_gate
+def test_three_experts_of_growing_strength(method, gate, graph):
+    experts = ("mlp", "gcn", "sage")
+    model = make(method, experts=experts, pretrain=(0, 2), gate=gate, epochs=2).fit(graph)
+    answers = model(graph)
+    assert len(answers.logits) == 3
+    assert len(answers.confidences) == len(model.gates) == 2
+    torch.testing.assert_close(answers.shares.sum(1), torch.ones(60))
+    torch.testing.assert_close(model.predict_proba(graph).sum(1), torch.ones(12))
+
+
+@pytest.mark.parametrize("expert", EXPERTS)
+def test_an_expert_alone_is_a_baseline(expert, graph):
+    model = make(experts=(expert,), epochs=25, learning_rate=0.05).fit(telling(graph))
+    assert len(model.gates) == 0
+    assert model.score(graph) > 50  # chance is a third
+    assert torch.equal(model.predict(graph), model(graph).logits[0][graph.test_mask].argmax(1))
+
+
+@both_methods
+@every_gate
+def test_both_kinds_of_node_are_learnt(method, gate, graph):
+    settings = {"dropout_gate": 0.1, "learning_rate": 0.05, "learning_rate_gate": 0.05}
+    model = make(method, epochs=15, patience=2, gate=gate, **settings).fit(telling(graph))
+    assert model.score(graph) > 60
+    answers = model(graph)
+    assert all(((c >= 0) & (c <= 1)).all() for c in answers.confidences)
+
+
+@both_methods
+def test_the_gate_and_the_experts_do_learn(method, graph):
+    sizes = {"features": 8, "classes": 3, "pretrain": ()}
+    model = make(method, weight_decay=0.0, **sizes)  # so that only a gradient moves a weight
+    before = copy.deepcopy(model.state_dict())
+    training = MowstTraining(model, graph)
+    for turn in range(2):
+        list(training.turn_step(turn) if method == "mowst" else training.joint_step())
+    after = model.state_dict()
+    weights = [k for k, _ in model.named_parameters() if k.endswith("weight")]
+    assert weights
+    assert all(not torch.equal(before[k], after[k]) for k in weights)
+
+
+def test_a_turn_moves_its_expert_and_its_gate_only(graph):
+    sizes = {"features": 8, "classes": 3, "experts": ("mlp", "gcn", "sage")}
+    for turn in range(3):
+        model = make("mowst", **sizes)
+        before = {k: v.clone() for k, v in model.named_parameters()}
+        list(MowstTraining(model, graph).turn_step(turn))
+        after = dict(model.named_parameters())
+        moved = {".".join(k.split(".")[:2]) for k in before if not torch.equal(before[k], after[k])}
+        assert moved == {f"experts.{turn}"} | ({f"gates.{turn}"} if turn < 2 else set())
+
+
+@both_methods
+def test_each_expert_is_asked_once_to_learn_and_once_to_validate(method, graph):
+    model = make(method, pretrain=(), features=8, classes=3)
+    asked = [0, 0]
+    for number, expert in enumerate(model.experts):
+        expert.register_forward_hook(lambda *_, n=number: asked.__setitem__(n, asked[n] + 1))
+    model.fit(graph)
+    rounds = len(model.history) // 8 if method == "mowst" else 0  # one question after each round
+    assert asked == [2 * len(model.history) + rounds] * 2
+
+
+def test_joint_training_stops_when_validation_does_not_improve(graph):
+    still = {"learning_rate_gate": 1e-12, "dropout_gate": 0.0, "batch_norm": False}
+    model = make(pretrain=(), epochs=50, patience=3, **still)
+    assert len(model.fit(graph).history) < 50
+
+
+def test_what_a_turn_did_not_improve_is_undone_with_its_gate(graph, monkeypatch):
+    model = make("mowst", pretrain=(), features=8, classes=3, epochs=2)
+    first = copy.deepcopy(model.state_dict())
+    scores = iter([50.0, 40.0, 45.0, 30.0, 1.0] + [0.0] * 100)
+    monkeypatch.setattr(model, "accuracy", lambda *_: next(scores))
+    training = MowstTraining(model, graph)
+    states = []
+    close = training.close
+    monkeypatch.setattr(
+        training, "close", lambda *a: (close(*a), states.append(copy.deepcopy(model.state_dict())))
+    )
+    mowst_training_train(training)
+    assert any(not torch.equal(first[k], states[0][k]) for k in first)
+    for later in states[1:]:  # nothing after the first turn was better
+        assert all(torch.equal(later[k], states[0][k]) for k in first)
+
+
+def mowst_training_train(training):
+    from sixfold.graphs.models.stages import NoRun, train
+
+    return train(training, NoRun())
+
+
+@both_methods
+def test_a_killed_training_goes_on_to_the_same_numbers(method, graph, tmp_path, monkeypatch):
+    settings = {"epochs": 2, "experts": ("mlp", "gcn", "sage"), "pretrain": (1,)}
+    settings |= {"features": 8, "classes": 3}
+    whole = make(method, **settings).fit(graph, folder=tmp_path / "whole")
+    for at in (len(whole.history) // 2, len(whole.history)):
+        with monkeypatch.context() as patch:
+            patch.setattr(mowst_training, "take_step", killing(mowst_training.take_step, at))
+            with pytest.raises(SystemExit):
+                make(method, **settings).fit(graph, folder=tmp_path / f"killed-{at}")
+        torch.manual_seed(99)  # whatever a new process draws
+        resumed = Mowst(whole.config).fit(graph, folder=tmp_path / f"killed-{at}")
+        for name, value in whole.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], value), name
+        curves = [(tmp_path / name / "curve.csv").read_text() for name in ("whole", f"killed-{at}")]
+        assert curves[0] == curves[1]
+
+
+def killing(step, at: int):
+    count = 0
+
+    def counted(update, loss):
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(update, loss)
+
+    return counted
+
+
+@both_methods
+def test_a_finished_training_is_not_repeated(method, graph, tmp_path):
+    """Weights put back at the very end are those that a second fit finds."""
+    first = make(method, epochs=6, dropout_gate=0.0).fit(telling(graph), folder=tmp_path / "run")
+    torch.manual_seed(4)
+    again = Mowst(first.config).fit(graph, folder=tmp_path / "run")
+    assert again.history == []
+    assert torch.equal(again.predict_proba(graph), first.predict_proba(graph))
+
+
+@both_methods
+@every_gate
+def test_a_saved_model_says_the_same(method, gate, graph, tmp_path):
+    model = make(method, gate=gate, experts=("mlp", "gat"), heads=2).fit(graph)
+    save_pretrained(tmp_path / "model.safetensors", model, "mowst", model.config)
+    loaded = Mowst.from_pretrained(tmp_path / "model.safetensors")
+    assert not loaded.training
+    assert torch.equal(loaded.predict_proba(graph), model.predict_proba(graph))
+
+
+@every_gate
+@pytest.mark.parametrize("strong", ["gcn", "sage", "gin", "gat"])
+def test_official_keys_tell_the_network(strong, gate):
+    config = MowstConfig(
+        experts=("mlp", strong), gate=gate, layers=3, hidden=8, features=12, classes=5
+    )
+    names = {"experts.0": "model1", "experts.1": "model2", "gates.0.net": "gate"}
+    names |= {"gates.0.para1": "para1", "gates.0.bias1": "parabias1"}
+    names |= {"gates.0.para2": "para2", "gates.0.bias2": "parabias2"}
+    state = Mowst(config).state_dict()
+    official = {}
+    for name, value in state.items():
+        ours = next(prefix for prefix in names if name.startswith(f"{prefix}."))
+        official[names[ours] + name.removeprefix(ours)] = value
+    found, converted = convert(official)
+    assert found.model_dump() == config.model_dump()
+    assert converted.keys() == state.keys()
+
+
+@every_gate
+def test_keys_of_a_single_layer_tell_the_network(gate):
+    hidden = 7 if gate == "hyper" else MowstConfig().hidden  # of no other gate it is in the keys
+    sizes: dict[str, Any] = {"layers": 1, "hidden": hidden, "features": 12, "classes": 5}
+    state = Mowst(experts=("mlp", "gcn"), gate=gate, **sizes).state_dict()
+    found = Mowst(**recognise(state))
+    found.load_state_dict(state)
+    assert {name: getattr(found.config, name) for name in sizes} == sizes
+
+
+def test_weights_without_a_gate_are_refused():
+    state = Mowst(MowstConfig(features=4, classes=3, hidden=4, layers=2)).state_dict()
+    official = {
+        k.replace("experts.0", "model1").replace("experts.1", "model2"): v
+        for k, v in state.items()
+        if k.startswith("experts")
+    }
+    with pytest.raises(UserError, match="saves the gate nowhere"):
+        convert(official)
+
+
+@both_methods
+def test_any_strong_module_can_be_passed_in(method, graph):
+    def strong(features, classes):
+        return GCN(features, 8, num_layers=2, out_channels=classes)
+
+    made = make(method, strong=strong).fit(graph)
+    given = make(method, strong=strong(8, 3)).fit(graph)
+    for model in (made, given):
+        assert isinstance(model.experts[1].module, GCN)
+        assert model.predict_proba(graph).shape == (12, 3)
+    again = Mowst(made.config, strong=strong)
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again.eval().predict_proba(graph), made.predict_proba(graph))
+
+
+def test_a_strong_module_that_puts_out_something_else_is_refused(graph):
+    with pytest.raises(UserError, match=r"put out \(60, 5\), but 60 nodes of 3 classes"):
+        make(strong=GraphConv(8, 5)).fit(graph)
+
+
+def test_sparse_features_change_nothing(graph, monkeypatch):
+    zeros = torch.rand(60, 40, generator=torch.Generator().manual_seed(1)) < 0.05
+    graph.x = zeros.float()
+    settings = {"experts": ("mlp", "gcn"), "gate": "dispersion_and_features", "epochs": 8}
+    sparse = make(**settings).fit(graph)
+    monkeypatch.setattr(mowst_training, "is_sparse", lambda _: False)
+    dense = make(**settings).fit(graph)
+    losses = [row["loss"] for row in dense.history]
+    assert [row["loss"] for row in sparse.history] == pytest.approx(losses, rel=1e-4)
+
+
+@both_methods
+@pytest.mark.parametrize("strong", ["gcn", "sage", "gin", "gat"])
+def test_isolated_nodes_and_separate_parts_work(method, strong, broken_up):
+    model = make(method, experts=("mlp", strong)).fit(broken_up)
+    assert model.predict_proba(broken_up).isfinite().all()
+    assert all(row["gradient_norm"] < 1e3 for row in model.history)
+
+
+def test_a_graph_without_edges_works(graph):
+    graph.edge_index = graph.edge_index[:, :0]
+    assert make().fit(graph).predict(graph).shape == (12,)
+
+
+def test_permuting_the_nodes_permutes_the_answers(graph):
+    model = make(epochs=2).fit(graph)
+    order = torch.randperm(60)
+    permuted = graph.clone()
+    permuted.x = graph.x[order]
+    permuted.edge_index = order.argsort()[graph.edge_index]
+    asked = torch.ones(60, dtype=torch.bool)
+    torch.testing.assert_close(
+        model.predict_proba(permuted, asked),
+        model.predict_proba(graph, asked)[order],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_the_expected_accuracy_is_that_of_many_draws(graph):
+    model = make("mowst", epochs=2).fit(graph)
+    drawn = Mowst(model.config.model_copy(update={"quirks": True}))
+    drawn.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    everyone = torch.ones(60, dtype=torch.bool)
+    means = [drawn.eval().score(graph, everyone) for _ in range(20)]  # of 50 draws each
+    assert sum(means) / 20 == pytest.approx(model.score(graph, everyone), abs=0.5)
+
+
+def test_quirks_restore_the_experts_but_not_the_gate(graph):
+    model = make("mowst", quirks=True, features=8, classes=3)
+    training = MowstTraining(model, graph)
+    stage = training.open(1)  # after the pretraining of the GNN
+    assert stage is not None
+    assert stage.module is model.experts
+    mended = MowstTraining(make("mowst", features=8, classes=3), graph)
+    stage = mended.open(1)
+    assert stage is not None
+    assert stage.module is mended.model
+
+
+def test_validation_of_pretraining_looks_at_validation_nodes(graph):
+    for quirks, nodes in ((False, graph.val_mask), (True, graph.train_mask)):
+        model = make(quirks=quirks, features=8, classes=3)
+        stage = MowstTraining(model, graph).open(0)
+        assert stage is not None
+        assert stage.validate is not None
+        logits = model.experts[1].eval()(graph.x, Topology(graph.edge_index, 60))
+        expected = torch.nn.functional.cross_entropy(logits[nodes], graph.y[nodes])
+        assert stage.validate() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_bad_settings_are_refused_in_words(graph):
+    with pytest.raises(UserError, match=r"pretrain names the experts \[2\]"):
+        Mowst(pretrain=(2,))
+    with pytest.raises(UserError, match="no field 'gates'; did you mean 'gate'"):
+        Mowst(gates="hyper")
+    with pytest.raises(UserError, match=r"fields \(layers\), not both"):
+        Mowst(MowstConfig(), layers=2)
+    with pytest.raises(UserError, match="built for 9 features, the graph has 8"):
+        make(features=9).fit(graph)
+    model = make().fit(graph)
+    graph.x = graph.x[:, :3]
+    with pytest.raises(UserError, match="built for 8 features, the graph has 3"):
+        model.predict(graph)

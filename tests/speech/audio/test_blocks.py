@@ -1,0 +1,50 @@
+"""What is done to a stream of blocks is what would be done to the whole."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sixfold.speech.audio.blocks import padded, resampled, trimmed, windows
+from sixfold.speech.audio.files import resample
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    lengths=st.lists(st.integers(0, 30), max_size=8),
+    size=st.integers(1, 20),
+    before=st.integers(0, 25),
+    after=st.integers(0, 25),
+)
+def test_windows_hold_every_piece_once_and_its_surroundings(lengths, size, before, after):
+    stream = torch.arange(float(sum(lengths)))[None]
+    blocks = stream.split(lengths, 1) if lengths else []
+    position = 0
+    for window, start, stop in windows(blocks, size, before, after):
+        assert start == min(before, position)
+        assert stop - start == min(size, stream.shape[1] - position)
+        end = min(stream.shape[1], position + size + after)
+        assert torch.equal(window, stream[:, position - start : end])
+        position += stop - start
+    assert position == stream.shape[1]
+
+
+@pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 22_050)], ids=str)
+def test_a_stream_is_resampled_as_the_whole(rates):
+    whole = torch.randn(2, 7001, generator=torch.Generator().manual_seed(0))
+    got = torch.cat(list(resampled(whole.split(333, 1), *rates, size=1000)), 1)
+    torch.testing.assert_close(got, resample(whole, *rates), atol=1e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    again=st.integers(1, 9),
+    margin=st.integers(0, 12),
+)
+def test_what_was_padded_is_trimmed_off_again(lengths, again, margin):
+    stream = torch.arange(1.0, 1 + sum(lengths))[None]
+    whole = torch.cat(list(padded(stream.split(lengths, 1), margin)), 1)
+    assert torch.equal(whole, torch.nn.functional.pad(stream, (margin, margin)))
+    kept = torch.cat(list(trimmed(whole.split(again, 1), margin, sum(lengths))), 1)
+    assert torch.equal(kept, stream)

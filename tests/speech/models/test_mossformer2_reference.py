@@ -1,0 +1,131 @@
+"""MossFormer2 against the published formulation written plainly: numbers, gradients, memory."""
+
+import json
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sixfold.core.pipeline.measure import peak_memory
+from sixfold.core.weights.convert import load_strict, rename
+from sixfold.core.weights.export import export
+from sixfold.speech import MossFormer2, MossFormer2Config, MossFormer2SE, MossFormer2SEConfig
+from sixfold.speech.models.mossformer2 import se_48k as se
+from sixfold.speech.models.mossformer2.model import OFFICIAL, convert, exportable
+
+HERE = Path(__file__).resolve().parent
+PLAIN = runpy.run_path(str(HERE.parent / "support" / "reference_mossformer2.py"))
+ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[3] / "shared" / "golden"))
+CASES = [p.parent for p in sorted((ROOT / "mossformer2").rglob("state_dict.safetensors"))]
+CASES = [p for p in CASES if "system" in json.loads((p / "config.json").read_text())]
+TINY = {"channels": 8, "kernel_size": 4, "blocks": 2, "group": 5, "memory": 3}
+GRAPH = MossFormer2Config.model_validate(
+    TINY | {"blocks": 1, "key_channels": 6, "memory_channels": 4}
+)
+
+
+def both(inner: int | None, speakers: int):
+    """Build the plain network with weights away from their start, and ours with the same."""
+    torch.manual_seed(0)
+    plain = PLAIN["Plain"](**TINY, speakers=speakers, key=6, inner=inner).eval()
+    for parameter in plain.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    config, state = convert(plain.state_dict())
+    model = MossFormer2(config.model_copy(update={"group": 5})).eval()
+    load_strict(model, state, "the plain network")
+    return plain, model
+
+
+@pytest.mark.parametrize(("inner", "speakers"), [(4, 2), (None, 2), (4, 3)])
+@pytest.mark.parametrize("samples", [9, 86, 88, 91])
+def test_it_computes_what_the_plain_network_does(inner, speakers, samples):
+    plain, model = both(inner, speakers)
+    mixture = torch.randn(2, samples)
+    separated, expected = model(mixture), torch.stack(plain(mixture), 1)
+    torch.testing.assert_close(separated, expected, rtol=0, atol=1e-6)
+    weight = torch.randn(separated.shape)
+    (separated * weight).sum().backward()
+    (expected * weight).sum().backward()
+    own = {key: parameter.grad for key, parameter in model.named_parameters()}
+    for key, parameter in plain.named_parameters():
+        (name,) = rename({key: torch.zeros(1)}, OFFICIAL)
+        grad = own[name]
+        assert grad is not None
+        assert parameter.grad is not None
+        scale = float(parameter.grad.abs().max())
+        difference = grad - parameter.grad.view_as(grad)
+        assert float(difference.abs().max()) < 1e-5 + 1e-4 * scale, key
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+def test_the_plain_network_is_the_official_one(case):
+    settings = json.loads((case / "config.json").read_text())
+    if settings["causal"]:
+        pytest.skip("the plain network has no causal attention")
+    official = load_file(case / "state_dict.safetensors")
+    inner = next((v.shape[0] for k, v in official.items() if k.endswith("fsmn.0.norm1.bias")), None)
+    plain = PLAIN["Plain"](
+        settings["encoder_embedding_dim"],
+        settings["num_blocks"],
+        settings["num_spks"],
+        settings["encoder_kernel_size"],
+        settings["group_size"],
+        settings["query_key_dim"],
+        inner,
+    ).eval()
+    plain.load_state_dict(official)
+    tensors = load_file(case / "io.safetensors")
+    with torch.no_grad():
+        for k, speaker in enumerate(plain(tensors["input"])):
+            expected = tensors[f"output/spk{k}"]
+            error = float((speaker - expected).abs().max())
+            assert error <= 2e-4 * float(expected.abs().max())
+
+
+def test_inference_takes_less_memory_than_the_plain_network():
+    sizes = {"channels": 64, "blocks": 1, "group": 64}
+    config = MossFormer2Config.model_validate(sizes | {"key_channels": 16, "memory_channels": 32})
+    model, mixture = MossFormer2(config).eval(), torch.randn(1, 8000)
+    plain = PLAIN["Plain"](**sizes, key=16, inner=32).eval()
+    with torch.no_grad():
+        assert peak_memory(lambda: model(mixture)) < 0.8 * peak_memory(lambda: plain(mixture))
+
+
+@pytest.mark.slow
+def test_exports_with_any_length(unchecked):
+    """Also with groups that are full to the last frame, and with one more frame."""
+    model = MossFormer2(GRAPH).eval()
+    module, inputs, dynamic = exportable(model)
+    with torch.no_grad():
+        program = torch.export.export(
+            module,
+            inputs,
+            dynamic_shapes=dynamic,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        ).module()
+        for samples in (12, 21, 22, 23, 24, 60):
+            mixture = torch.randn(1, samples)
+            torch.testing.assert_close(program(mixture), model(mixture), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"memory_channels": None, "masking": False}], ids=str)
+def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
+    module, inputs, dynamic = exportable(MossFormer2(GRAPH.model_copy(update=changes)))
+    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
+    for name in ("torch_export", "onnx"):
+        assert max(report[name]["max_abs_error"].values()) < 1e-5
+
+
+@pytest.mark.slow
+def test_the_mask_network_of_48_khz_exports(tmp_path, unchecked):
+    stack = {"channels": 8, "blocks": 1, "group": 16, "key_channels": 6, "memory_channels": 4}
+    front = {"n_mels": 4, "n_fft": 40, "hop_length": 8}
+    model = MossFormer2SE(MossFormer2SEConfig.model_validate(stack | front))
+    module, inputs, dynamic = se.exportable(model)
+    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
+    for name in ("torch_export", "onnx"):
+        assert max(report[name]["max_abs_error"].values()) < 1e-5
