@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import compare, write_benchmark
 from torch import nn
 
-from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import load_strict
 from sixfold.speech import DeFTAN2
 from sixfold.speech.models.deftan2.model import LARGE, convert

@@ -16,11 +16,12 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from timing import write_benchmark
 from torch.nn import functional
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
-from sixfold.core.pipeline.measure import peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import peak_memory
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig
 from sixfold.graphs.data.load import load_graph
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import compare, write_benchmark
 
-from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import peak_memory
 from sixfold.speech import FRCRN, FRCRNConfig
 from sixfold.speech.models.frcrn.streaming import Streamer
 

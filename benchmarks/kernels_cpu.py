@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import Comparison, compare, write_benchmark
 from torch import Tensor
 
 from sixfold import kernels
-from sixfold.core.pipeline.measure import Comparison, compare, write_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "kernels" / "support"))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import compare, write_benchmark
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
 
-from sixfold.core.pipeline.measure import compare, write_benchmark
 from sixfold.graphs.data.load import load_graph
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import compare, write_benchmark
 from torch import Tensor, nn
 
-from sixfold.core.pipeline.measure import compare, peak_memory, write_benchmark
+from sixfold.core.pipeline.measure import peak_memory
 from sixfold.speech import MossFormer2, MossFormer2Config
 from sixfold.speech.models.mossformer2.layers import Attention, MemoryBlock, rotary_table
 

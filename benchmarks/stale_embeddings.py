@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import write_benchmark
 
-from sixfold.core.pipeline.measure import write_benchmark
 from sixfold.core.pipeline.report import mean_std
 from sixfold.graphs import GNNPipe
 from sixfold.graphs.data.synthetic import block_model

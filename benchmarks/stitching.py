@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from timing import write_benchmark
 from torch import Tensor
 
-from sixfold.core.pipeline.measure import write_benchmark
 from sixfold.speech import metrics
 from sixfold.speech.data.separation import SAMPLE_RATE, fetch_examples, mix, read
 from sixfold.speech.models.mossformer2.inference import (

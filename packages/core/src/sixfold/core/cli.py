@@ -3,7 +3,7 @@
 import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -11,7 +11,7 @@ from sixfold.core.config import UserError
 from sixfold.core.system import domains, find_system, load_function
 
 if TYPE_CHECKING:
-    from sixfold.core.pipeline.params import Pipeline
+    from sixfold.core.pipeline.params import TaskRun
 
 app = App(
     name="sixfold",
@@ -56,78 +56,141 @@ def show(name: str) -> None:
 
 
 @app.command
-def prepare(domain: str, *, source_only: bool = False) -> None:
-    """Prepare a domain's data, as `data:` of pipelines/<domain>/params.yaml says.
+def inputs(pipeline: str) -> None:
+    """Write which data `auto` means on this machine and hashes of the code; DVC depends on both.
 
     Args:
-        domain: e.g. speech.
-        source_only: Only decide and write down which source `auto` means on this machine.
+        pipeline: Folder under pipelines/, e.g. speech or speech-paper.
     """
     from sixfold.core.pipeline import stages
     from sixfold.core.pipeline.params import Pipeline
 
-    (stages.choose_source if source_only else stages.prepare)(Pipeline.find(domain))
+    stages.inputs(Pipeline.find(pipeline))
 
 
 @app.command
-def train(*names: str) -> None:
-    """Train every seed of entries of params.yaml; a run that was stopped goes on.
+def prepare(name: str) -> None:
+    """Prepare the data of a task or of all tasks, as `data:` of params.yaml says.
 
-    Seeds train side by side where the entries' `threads` leave cores for it.
+    Args:
+        name: pipeline/task, e.g. speech/enhancement, or a pipeline for all of its tasks.
+    """
+    from sixfold.core.pipeline import stages
+
+    for task in _tasks(name):
+        stages.prepare(task)
+
+
+@app.command
+def train(name: str) -> None:
+    """Train every seed of a task's systems; a training that was stopped goes on.
+
+    Seeds train in parallel where the systems' `threads` leave cores for it.
     On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train <name>.
 
     Args:
-        names: domain/entry, e.g. speech/frcrn; several of one domain.
+        name: pipeline/task, e.g. speech/enhancement; pipeline/task/system for one system; or a
+            pipeline for all of its tasks.
     """
     from sixfold.core.pipeline import stages
-    from sixfold.core.pipeline.parallel import max_workers
     from sixfold.core.training.distributed import launch
 
     with launch():
-        found, entries = _entries(names, "train")
-        threads = [found.settings(entry).threads for entry in entries]
-        known = [number for number in threads if number]
-        most = max(known) if len(known) == len(threads) else None
-        stages.train(found, entries, max_workers(len(entries) * len(found.params.seeds), most))
+        for task in _tasks(name):
+            stages.train(task, _entries(name))
 
 
 @app.command
-def evaluate(*names: str) -> None:
-    """Score every trained seed of entries of params.yaml, or references such as the input as it is.
+def evaluate(name: str) -> None:
+    """Score every trained seed of a task's systems, its references, and its measurements.
 
     Args:
-        names: domain/entry, e.g. speech/frcrn; several of one domain.
+        name: pipeline/task, e.g. speech/enhancement; pipeline/task/system for one system; or a
+            pipeline for all of its tasks.
     """
     from sixfold.core.pipeline import stages
-    from sixfold.core.pipeline.parallel import max_workers
 
-    found, entries = _entries(names, "score")
-    stages.evaluate(found, entries, max_workers(len(entries) * len(found.params.seeds), 1))
+    for task in _tasks(name):
+        stages.evaluate(task, _entries(name))
 
 
-def _entries(names: tuple[str, ...], purpose: str) -> tuple["Pipeline", list[str]]:
+def _tasks(name: str, changes: dict[str, Any] | None = None) -> list["TaskRun"]:
     from sixfold.core.pipeline.params import Pipeline
 
-    domains = {name.partition("/")[0] for name in names}
-    if len(domains) != 1:
-        raise UserError(
-            f"name what to {purpose}, as domain/entry of one domain, e.g. speech/frcrn; got "
-            + (" ".join(names) or "nothing")
-        )
-    return Pipeline.find(domains.pop()), [name.partition("/")[2] for name in names]
+    pipeline, _, rest = name.partition("/")
+    found, key = Pipeline.find(pipeline, changes), rest.partition("/")[0]
+    return [found.task(key)] if key else list(found.tasks.values())
+
+
+def _entries(name: str) -> list[str]:
+    return name.split("/", 2)[2:]
 
 
 @app.command
-def report(domain: str) -> None:
-    """Write reports/<domain>.md and the page reports/<domain>/index.html from the results.
+def report(pipeline: str) -> None:
+    """Write reports/<pipeline>.md and the page reports/<pipeline>/index.html from the results.
 
     Args:
-        domain: e.g. speech.
+        pipeline: Folder under pipelines/, e.g. speech or speech-paper.
     """
     from sixfold.core.pipeline.params import Pipeline
+    from sixfold.core.pipeline.report import write_report
 
-    found = Pipeline.find(domain)
-    found.recipe.report(found)
+    write_report(Pipeline.find(pipeline))
+
+
+@app.command
+def repro(
+    pipeline: str,
+    *,
+    budget: float | None = None,
+    seeds: list[int] | None = None,
+    set: dict[str, str] | None = None,
+) -> None:
+    """Run all stages of a pipeline in one process: data, training, scores, report. Without DVC.
+
+    Args:
+        pipeline: Folder under pipelines/, e.g. speech.
+        budget: Factor on the steps of every training, instead of the file's.
+        seeds: Seeds, instead of the file's.
+        set: Other values of params.yaml by dotted key, e.g.
+            --set.tasks.enhancement.data.test_clips 3.
+    """
+    import yaml
+
+    from sixfold.core.pipeline import stages
+    from sixfold.core.pipeline.params import Pipeline
+    from sixfold.core.pipeline.report import write_report
+
+    changes: dict[str, Any] = {key: yaml.safe_load(value) for key, value in (set or {}).items()}
+    changes |= {k: v for k, v in {"budget": budget, "seeds": seeds}.items() if v is not None}
+    found = Pipeline.find(pipeline, changes)
+    stages.inputs(found)
+    for task in found.tasks.values():
+        stages.prepare(task)
+        stages.train(task)
+        stages.evaluate(task)
+    write_report(found)
+
+
+@app.command
+def claims(*, write: Path | None = None) -> None:
+    """Print what holds of every claim, as a Markdown table, from the committed results.
+
+    Args:
+        write: File to put the table in, between the lines <!-- claims --> and <!-- /claims -->.
+    """
+    from sixfold.core.pipeline.page import markdown_table, replace_between_markers
+    from sixfold.core.pipeline.params import Pipeline
+    from sixfold.core.pipeline.report import claims_table
+
+    names = [path.parent.name for path in sorted(Path("pipelines").glob("*/params.yaml"))]
+    table = claims_table([Pipeline.find(name) for name in names])
+    text = markdown_table(table.rows, table.columns)
+    if write is None:
+        print(text)
+    else:
+        replace_between_markers(write, "claims", text)
 
 
 @app.command(help_flags=[])

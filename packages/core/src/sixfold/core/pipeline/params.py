@@ -1,129 +1,84 @@
-"""A domain's pipeline: its folder, its checked parameters, and what its domain says of it.
+"""params.yaml, checked; and the folders of a pipeline.
 
-A domain says what is special about it in its module ``recipe``:
-
-    DataConfig                         the ``data:`` block of params.yaml, which holds ``source``
-                                       and a block for each task
-    datasets(data) -> list[Dataset]    what `real` needs
-    prepare(data, source, folder)      write the prepared data, a folder with a manifest.json a task
-    TASKS: dict[str, Task | OwnTask]   the experiments
-    report(pipeline)                   write the report
+source: auto                # real data where cache or mirror hold them, else synthetic data
+budget: 1.0                 # scales every `steps`
+seeds: [0, 1, 2]
+tasks:
+  enhancement:              # sixfold.<domain>.tasks.enhancement
+    data: {...}             # the task's own class
+    defaults: {train: {...}}  # of its systems, where they say nothing else
+    systems:
+      frcrn: {system: frcrn, model: {...}, train: {...}}
 """
 
+import hashlib
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from sixfold.core.config import Config, UserError, read_yaml, unknown
-from sixfold.core.pipeline.report import write_text
+from sixfold.core.pipeline.code import task_hash
+from sixfold.core.pipeline.job import Job
+from sixfold.core.pipeline.task import STAGES, Source, Task
 from sixfold.core.system import System, domain, find_system
-from sixfold.core.training.fit import FitConfig
 
-Source = Literal["real", "builtin"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One experiment of a domain, trained by `fit`: what it trains on, its loss, its scores.
-
-    Args:
-        training_set: Of the task's prepared folder and its block of ``data:``; a dataset for `fit`.
-        loss: As `fit` takes it.
-        evaluate: Scores of a trained model or of the reference of this name, on the prepared data;
-            None is a score that was not measured. Writes what the report shows to the last
-            argument, if that is a folder.
-        references: What is scored beside the trained systems, such as the input as it is.
-    """
-
-    training_set: Callable[[Path, Any], Any]
-    loss: Callable[[Any, dict[str, Tensor]], Any]
-    evaluate: Callable[[nn.Module | str, Path, Path | None], dict[str, float | None]]
-    references: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One seed of an entry, for an experiment that trains in its own way.
-
-    Args:
-        config: Settings of the system.
-        settings: The entry's ``train:`` block, its steps scaled by the budget.
-        data: The task's block of ``data:``.
-        seed: Of the training.
-        prepared: The task's prepared data.
-        run: A folder, where what a killed training left is found again.
-        weights: Where trained weights go: files whose path begins so.
-    """
-
-    config: Any
-    settings: Any
-    data: Any
-    seed: int
-    prepared: Path
-    run: Path
-    weights: Path
-
-
-@dataclass(frozen=True)
-class OwnTask:
-    """One experiment of a domain whose systems train in their own way.
-
-    Args:
-        settings: Class of the ``train:`` block, with at least ``steps`` and ``threads``.
-        train: Trains, and writes the weights.
-        evaluate: As of `Task`; a trained seed is its `Job`.
-        references: As of `Task`.
-    """
-
-    settings: type[Config]
-    train: Callable[[Job], object]
-    evaluate: Callable[[Job | str, Path, Path | None], dict[str, float | None]]
-    references: tuple[str, ...] = ()
+PAPER = "-paper"  # ends the name of a pipeline at the papers' own sizes
 
 
 class Entry(Config):
     """One trained system of params.yaml.
 
     Args:
-        task: Its experiment.
-        system: Of the domain.
+        system: Name of the system in its domain.
         model: Settings of the system that are not its defaults.
-        train: Checked against what the task says.
-        seeds: Only the first so many of the pipeline's.
+        train: Settings of the training, checked against the task's class.
+        seeds: Number of the pipeline's seeds that are trained; None is all.
     """
 
-    task: str
     system: str
     model: dict[str, Any] = Field(default_factory=dict)
-    train: dict[str, Any]
+    train: dict[str, Any] = Field(default_factory=dict)
     seeds: int | None = Field(default=None, ge=1)
 
 
-class Params(Config):
-    """params.yaml; ``data`` is checked against the domain's own class."""
+class TaskParams(Config):
+    """One task of params.yaml.
 
-    data: dict[str, Any]
+    Args:
+        data: Settings of the data, checked against the task's class.
+        defaults: Values of `Entry` that hold for each system which does not set them itself.
+        systems: Trained systems, a baseline like any other.
+    """
+
+    data: dict[str, Any] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Params(Config):
+    """params.yaml."""
+
+    source: Literal["auto", "real", "builtin"] = "auto"
     budget: float = Field(default=1.0, gt=0)
     seeds: list[int] = Field(min_length=1)
-    systems: dict[str, Entry] = Field(min_length=1)
+    tasks: dict[str, TaskParams] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One domain's folder under ``pipelines/``, with its parameters checked.
+    """One folder under ``pipelines/``, with its parameters checked.
 
     Args:
-        name: The domain's.
-        folder: Holds params.yaml; ``data/`` and ``reports/`` are two levels up.
-        params: What the file says.
+        name: Name of the folder: a domain's, or a domain's with ``-paper``.
+        folder: Folder that holds params.yaml; ``data/`` and ``reports/`` are two levels up.
+        params: Checked content of params.yaml.
     """
 
     name: str
@@ -131,148 +86,264 @@ class Pipeline:
     params: Params
 
     @classmethod
-    def find(cls, name: str) -> "Pipeline":
-        """Read params.yaml of this folder, pipelines/<name> or <name>-paper, or of <name> below it.
+    def find(cls, name: str, changes: Mapping[str, Any] | None = None) -> "Pipeline":
+        """Read params.yaml of pipelines/<name> below this folder, or of this folder if it is that.
+
+        Args:
+            name: A domain, or a domain with ``-paper``.
+            changes: Values to put in the place of the file's, by dotted key.
 
         Raises:
             UserError: the domain is not installed, there is no such file, or a value is wrong.
         """
-        domain(name)  # first, because its error is the more helpful one
+        domain(name.removesuffix(PAPER))  # first, because its error is the more helpful one
         here = Path.cwd()
-        inside = here.parent.name == "pipelines" and here.name in (name, f"{name}-paper")
+        inside = here.parent.name == "pipelines" and here.name == name
         folder = here if inside else here / "pipelines" / name
         path = folder / "params.yaml"
-        return cls(name, folder, Params.parse(read_yaml(path), str(path)))
+        values = read_yaml(path)
+        for key, value in (changes or {}).items():
+            _replace(values, key, value, path)
+        return cls(name, folder, Params.parse(values, str(path)))
 
-    @cached_property
-    def recipe(self) -> ModuleType:
-        """The domain's recipe."""
-        return importlib.import_module(f"sixfold.{self.name}.recipe")
-
-    @cached_property
-    def data(self) -> Config:
-        """The ``data:`` block, checked."""
-        where = f"{self.folder / 'params.yaml'}: data"
-        return self.recipe.DataConfig.parse(self.params.data, where)
+    @property
+    def domain(self) -> str:
+        """Name of the domain."""
+        return self.name.removesuffix(PAPER)
 
     @property
     def root(self) -> Path:
-        """The repository."""
+        """Folder of the repository."""
         return self.folder.parent.parent
 
     @property
-    def prepared(self) -> Path:
-        """The folder of prepared data, which holds one for each task."""
-        return self.root / "data" / self.folder.name
+    def data_folder(self) -> Path:
+        """Folder of the prepared data, which holds one for each task."""
+        return self.root / "data" / self.name
 
-    def task(self, key: str) -> str:
-        """Return the name of the task that an entry or a reference belongs to.
+    @cached_property
+    def tasks(self) -> dict[str, "TaskRun"]:
+        """The tasks of params.yaml, in its order.
 
         Raises:
-            UserError: there is neither of that name, or no such task.
+            UserError: the domain has no task of that name.
         """
-        tasks = self.recipe.TASKS
-        for name, task in tasks.items():
-            if key in task.references:
-                return name
-        name, where = self.entry(key).task, self.folder / "params.yaml"
-        if name not in tasks:
-            raise UserError(unknown(f"{where}: systems.{key}", "task", name, tasks))
-        return name
+        return {key: TaskRun(self, key) for key in self.params.tasks}
 
-    def of_task(self, name: str) -> tuple[str, ...]:
-        """Return a task's references, and then its entries in the order of params.yaml."""
-        entries = (key for key, entry in self.params.systems.items() if entry.task == name)
-        return *self.recipe.TASKS[name].references, *entries
+    def task(self, key: str) -> "TaskRun":
+        """Return one task.
+
+        Raises:
+            UserError: params.yaml has no task of that name.
+        """
+        if key not in self.tasks:
+            where = str(self.folder / "params.yaml")
+            raise UserError(unknown(where, "task", key, self.tasks))
+        return self.tasks[key]
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One task of a pipeline: the domain's `Task` together with its block of params.yaml.
+
+    Args:
+        pipeline: Pipeline that the task belongs to.
+        key: Name of the task.
+    """
+
+    pipeline: Pipeline
+    key: str
+
+    def __post_init__(self) -> None:
+        package = importlib.import_module(f"sixfold.{self.pipeline.domain}.tasks")
+        known = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        if self.key not in known:
+            where = f"{self._file}: tasks"
+            raise UserError(unknown(where, "task", self.key, known))
 
     @property
-    def source_file(self) -> Path:
-        """Says which source `auto` means; DVC compares it to decide what to run again."""
-        return self.root / "data" / f"{self.folder.name}.source.json"
+    def module(self) -> str:
+        """Name of the module that holds the task."""
+        return f"sixfold.{self.pipeline.domain}.tasks.{self.key}"
+
+    @cached_property
+    def task(self) -> Task:
+        """What the domain says of the task."""
+        return importlib.import_module(self.module).TASK
+
+    @property
+    def params(self) -> TaskParams:
+        """Block of params.yaml."""
+        return self.pipeline.params.tasks[self.key]
+
+    @cached_property
+    def data(self) -> Any:
+        """Checked ``data:`` block."""
+        return self.task.data.parse(self.params.data, f"{self._file}: tasks.{self.key}.data")
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Trained systems, in the order of params.yaml, with the task's defaults filled in."""
+        where = f"{self._file}: tasks.{self.key}.systems"
+        found = {}
+        for key, values in self.params.systems.items():
+            merged = {**self.params.defaults, **values}
+            for block in ("model", "train"):
+                parts = [b.get(block) or {} for b in (self.params.defaults, values)]
+                if all(isinstance(part, Mapping) for part in parts):
+                    merged[block] = {**parts[0], **parts[1]}
+            found[key] = Entry.parse(merged, f"{where}.{key}")
+            if key in self.task.references:
+                raise UserError(f"{where}: {key} is the name of a reference; choose another")
+        return found
 
     def entry(self, key: str) -> Entry:
-        """Return one entry of ``systems:``.
+        """Return one trained system.
 
         Raises:
             UserError: there is none of that name.
         """
-        if key not in self.params.systems:
-            where = str(self.folder / "params.yaml")
-            known = [name for task in self.recipe.TASKS.values() for name in task.references]
-            raise UserError(unknown(where, "system", key, [*self.params.systems, *known]))
-        return self.params.systems[key]
+        if key not in self.entries:
+            where = f"{self._file}: tasks.{self.key}"
+            raise UserError(unknown(where, "system", key, self.entries))
+        return self.entries[key]
 
     def system(self, key: str) -> tuple[System, Config]:
         """Return the system of an entry, and its checked settings."""
         entry = self.entry(key)
-        system = find_system(f"{self.name}/{entry.system}")
-        where = f"{self.folder / 'params.yaml'}: systems.{key}.model"
+        system = find_system(f"{self.pipeline.domain}/{entry.system}")
+        where = f"{self._file}: tasks.{self.key}.systems.{key}.model"
         return system, system.config.parse(entry.model, where)
 
     def settings(self, key: str) -> Any:
         """Return the checked ``train:`` block of an entry, its steps scaled by the budget."""
-        task = self.recipe.TASKS[self.task(key)]
-        kind = task.settings if isinstance(task, OwnTask) else FitConfig
-        where = f"{self.folder / 'params.yaml'}: systems.{key}.train"
-        given = kind.parse(self.entry(key).train, where)
-        steps = max(1, round(given.steps * self.params.budget))  # type: ignore[attr-defined]
+        where = f"{self._file}: tasks.{self.key}.systems.{key}.train"
+        given: Any = self.task.settings.parse(self.entry(key).train, where)
+        steps = max(1, round(given.steps * self.pipeline.params.budget))
         return given.model_copy(update={"steps": steps})
 
     def seeds(self, key: str) -> list[int]:
         """Return the seeds of an entry."""
-        return self.params.seeds[: self.entry(key).seeds]
+        return self.pipeline.params.seeds[: self.entry(key).seeds]
 
-    def steps(self, name: str) -> int:
-        """Return the optimiser steps of an entry, scaled by the budget."""
-        return self.settings(name).steps
+    @property
+    def prepared(self) -> Path:
+        """Folder of the prepared data."""
+        return self.pipeline.data_folder / self.key
 
-    def job(self, name: str, seed: int) -> Job:
-        """Return what an `OwnTask` needs to train, or to score, one seed of an entry."""
-        task = self.task(name)
-        return Job(
-            config=self.system(name)[1],
-            settings=self.settings(name),
-            data=getattr(self.data, task),
-            seed=seed,
-            prepared=self.prepared / task,
-            run=self.folder / "runs" / name / f"seed-{seed}",
-            weights=self.folder / "weights" / name / f"seed-{seed}",
-        )
+    def folder(self, kind: str) -> Path:
+        """Return the task's folder of ``results``, ``curves``, ``weights``, ``samples``, ``runs``."""
+        return self.pipeline.folder / kind / self.key
 
-    def source(self) -> Source:
-        """Return what the last `prepare` used.
+    def code(self, stage: str, key: str | None = None) -> str:
+        """Return the hash of the code of a stage; with an entry, its system's code counts too."""
+        return task_hash(self.module, STAGES[stage], *(self.system_modules(key) if key else ()))
+
+    def system_modules(self, key: str) -> set[str]:
+        """Return the modules in which an entry's system is defined."""
+        system = self.system(key)[0]
+        return {part.__module__ for part in (system.build, system.config, system.convert)}
+
+    def job(self, key: str, seed: int) -> Job:
+        """Return what trains, or scores, one seed of an entry.
 
         Raises:
-            UserError: nothing was prepared yet.
+            UserError: nothing was prepared, or ``data:`` was changed since.
         """
-        if not self.source_file.is_file():
-            raise UserError(f"there is no {self.source_file}; first: sixfold prepare {self.name}")
-        return json.loads(self.source_file.read_text(encoding="utf-8"))["source"]
+        system, model = self.system(key)
+        settings = self.settings(key)
+        identity = hashlib.sha256(
+            json.dumps(
+                {
+                    "code": self.code("train", key),
+                    "data": self.prepared_with(),
+                    "model": model.model_dump(mode="json"),
+                    "train": settings.model_dump(mode="json"),
+                    "seed": seed,
+                },
+                sort_keys=True,
+            ).encode()
+        ).hexdigest()
+        return Job(
+            system=system,
+            model=model,
+            train=settings,
+            data=self.data,
+            seed=seed,
+            prepared=self.prepared,
+            run=self.folder("runs") / key / f"seed-{seed}-{identity[:8]}",
+            weights=self.folder("weights") / key / f"seed-{seed}.safetensors",
+            identity=identity,
+        )
 
-    def results(self, task: str) -> dict[str, dict[str, Any]]:
-        """Return the results of a task's references and entries.
+    def prepared_with(self) -> dict[str, Any]:
+        """Return what the last ``prepare`` left: source, settings, and the hash of its manifest.
+
+        Raises:
+            UserError: nothing was prepared, or ``data:`` was changed since.
+        """
+        file, again = self.prepared / "prepared.json", f"sixfold prepare {self.pipeline.name}"
+        if not file.is_file():
+            raise UserError(f"there is no {file}; first: {again}")
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["data"] != self.data.model_dump(mode="json"):
+            raise UserError(
+                f"{self._file}: tasks.{self.key}.data differs from what was prepared; run: {again}"
+            )
+        return found
+
+    @property
+    def source(self) -> Source:
+        """Source of the prepared data.
+
+        Raises:
+            UserError: nothing was prepared, or ``data:`` was changed since.
+        """
+        return self.prepared_with()["source"]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """References, then entries: the rows of the results."""
+        return *self.task.references, *self.entries
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return the results of the references and entries.
 
         Raises:
             UserError: one was not evaluated yet.
         """
-        found = {}
-        for name in self.of_task(task):
-            path = self.folder / "results" / f"{name}.json"
-            if not path.is_file():
-                raise UserError(f"there is no {path}; first: sixfold evaluate {self.name}/{name}")
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return {key: self._result(key) for key in self.keys}
+
+    def measurements(self) -> list[dict[str, Any]]:
+        """Return the rows of the measurements.
+
+        Raises:
+            UserError: the task was not evaluated yet.
+        """
+        return self._result("measurements")["measurements"]
+
+    def _result(self, key: str) -> dict[str, Any]:
+        path = self.folder("results") / f"{key}.json"
+        if not path.is_file():
+            name = f"{self.pipeline.name}/{self.key}"
+            raise UserError(f"there is no {path}; first: sixfold evaluate {name}")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def _file(self) -> Path:
+        return self.pipeline.folder / "params.yaml"
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write sorted keys, numbers to 6 significant digits, a newline at the end; all or nothing."""
+def _replace(values: dict[str, Any], key: str, value: Any, path: Path) -> None:
+    """Put a value in the place of the one at a dotted key.
 
-    def rounded(item: Any) -> Any:
-        if isinstance(item, Mapping):
-            return {k: rounded(v) for k, v in item.items()}
-        if isinstance(item, list):
-            return [rounded(v) for v in item]
-        return float(f"{item:.6g}") if isinstance(item, float) else item
-
-    text = json.dumps(rounded(value), indent=2, sort_keys=True, allow_nan=False)
-    write_text(path, text + "\n")
+    Raises:
+        UserError: the file has no such key.
+    """
+    *parents, last = key.split(".")
+    block = values
+    for parent in parents:
+        block = block.get(parent) if isinstance(block, dict) else None  # type: ignore[assignment]
+    if not isinstance(block, dict):
+        raise UserError(f"{path} has no {key!r} to set; give a key that is in the file")
+    block[last] = value

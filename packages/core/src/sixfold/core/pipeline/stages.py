@@ -1,57 +1,71 @@
-"""The stages of a domain's pipeline, source, prepare, train, evaluate: what DVC runs by the CLI."""
+"""The stages of a pipeline: inputs, prepare, train, evaluate. DVC runs each by its CLI verb.
+
+`report` is in its own module; `repro` runs all five in one process.
+"""
 
 import hashlib
 import json
 import shutil
 import statistics
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, available
-from sixfold.core.pipeline.parallel import run_parallel
-from sixfold.core.pipeline.params import Job, OwnTask, Pipeline, Source, write_json
-from sixfold.core.pipeline.report import write_text
+from sixfold.core.pipeline.claim import Scores, measured
+from sixfold.core.pipeline.code import code_hash
+from sixfold.core.pipeline.measure import count_parameters
+from sixfold.core.pipeline.page import write_text
+from sixfold.core.pipeline.parallel import max_workers, run_parallel
+from sixfold.core.pipeline.params import Pipeline, TaskRun
+from sixfold.core.pipeline.task import Source
 from sixfold.core.training.distributed import rank, world_size
-from sixfold.core.training.fit import fit, key
-from sixfold.core.training.provenance import move_aside
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import from_pretrained, save_pretrained
+from sixfold.core.training.fit import FitConfig
 
-AROUND = (
-    "claims",
-    "cli",
-    "export",
-    "learning",
-    "measure",
-    "pipeline",
-    "report",
-    "side_by_side",
-    "stages",
-)  # no part of training
+CURVE_ROWS = 500  # of a seed in the committed curves; longer ones are thinned evenly
 
 
-def choose_source(pipeline: Pipeline) -> Source:
-    """Decide what ``data.source`` means on this machine, write it down, and say it."""
-    wanted = pipeline.data.source  # type: ignore[attr-defined]
-    sets = pipeline.recipe.datasets(pipeline.data)
-    missing = [dataset.name for dataset in sets if not available(dataset)]
-    source: Source = "builtin" if wanted == "builtin" or (wanted == "auto" and missing) else "real"
-    checksums = {d.name: _checksum(d) for d in sets} if source == "real" else {}
-    write_json(pipeline.source_file, {"source": source, "datasets": checksums})
-    if source == "builtin" and wanted == "auto":
-        print(
-            f"BUILT-IN SOURCE: {', '.join(missing)} neither in SIXFOLD_CACHE nor in SIXFOLD_MIRROR;"
-            " every result will say so (data.source: real downloads what can be downloaded)"
-        )
-    else:
-        print(f"source: {source}")
-    return source
+def inputs(pipeline: Pipeline) -> None:
+    """Write what DVC cannot see: which data `auto` means on this machine, and hashes of the code.
+
+    ``inputs/<task>/<stage>.json`` is what DVC's stages depend on.
+    """
+    folder = pipeline.folder / "inputs"
+    shutil.rmtree(folder, ignore_errors=True)
+    for key, task in pipeline.tasks.items():
+        source, missing = choose_source(task)
+        checksums = {d.name: _checksum(d) for d in _datasets(task)} if source == "real" else {}
+        code = {"code": task.code("prepare"), "source": source, "datasets": checksums}
+        write_json(folder / key / "prepare.json", code)
+        for stage in ("train", "evaluate"):
+            hashes = {"": task.code(stage)} | {k: task.code(stage, k) for k in task.entries}
+            write_json(folder / key / f"{stage}.json", hashes)
+        if missing and pipeline.params.source == "auto":
+            print(
+                f"{key}: SYNTHETIC DATA: {', '.join(missing)} neither in SIXFOLD_CACHE nor in "
+                "SIXFOLD_MIRROR; every result will say so (source: real downloads what it can)"
+            )
+        else:
+            print(f"{key}: {'real' if source == 'real' else 'synthetic'} data")
+    report = {key: task.code("report") for key, task in pipeline.tasks.items()}
+    report[""] = code_hash("sixfold.core.pipeline.report")
+    write_json(folder / "report.json", report)
+
+
+def choose_source(task: TaskRun) -> tuple[Source, list[str]]:
+    """Decide what ``source`` means on this machine; also return the sets that are not there."""
+    missing = [dataset.name for dataset in _datasets(task) if not available(dataset)]
+    wanted = task.pipeline.params.source
+    if wanted == "auto":
+        return ("builtin" if missing else "real"), missing
+    return wanted, missing
+
+
+def _datasets(task: TaskRun) -> Sequence[Dataset]:
+    return task.task.datasets(task.data)
 
 
 def _checksum(dataset: Dataset) -> str:
@@ -59,177 +73,157 @@ def _checksum(dataset: Dataset) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def prepare(pipeline: Pipeline) -> None:
+def prepare(task: TaskRun) -> None:
     """Write the prepared data; a folder that exists is replaced once the new one is whole."""
-    source = choose_source(pipeline)
-    pipeline.recipe.prepare(pipeline.data, source, pipeline.prepared)
-    print(f"prepared: {pipeline.prepared}")
+    source, _ = choose_source(task)
+    task.task.prepare(task.data, source, task.prepared)
+    manifest = (task.prepared / "manifest.json").read_bytes()
+    facts = {"source": source, "manifest": hashlib.sha256(manifest).hexdigest()}
+    # last, and what every later stage asks for first
+    data = {"data": task.data.model_dump(mode="json")}
+    write_json(task.prepared / "prepared.json", facts | data)
+    print(f"prepared: {task.prepared}")
 
 
-def train(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
-    """Train every seed of some entries; write their weights and curves.
+def train(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -> None:
+    """Train every seed of a task's entries; write their weights and curves.
 
     Checkpoints live in ``runs/``, which DVC does not know and so does not delete: a killed stage
     continues where it was, a finished one writes its outputs again without training.
 
     Args:
-        pipeline: The domain's.
-        names: Of the entries.
-        at_once: Seeds that train side by side, in forked processes: one, where a backward pass ran
-            in this process before, because PyTorch's autograd does not survive a fork.
+        task: Task to train.
+        keys: Entries to train; all if empty.
+        workers: Processes that train at once, forked; None is as many as the cores allow for the
+            entries' ``threads``. One trains in this process, where a backward pass may have run
+            before: PyTorch's autograd does not survive a fork.
     """
-    beside = at_once > 1 and world_size() == 1
-    if beside:
-        seeds = [(name, seed) for name in names for seed in pipeline.seeds(name)]
-        jobs = {f"{name}, seed {seed}": (pipeline, name, seed) for name, seed in seeds}
-        run_parallel(train_seed, jobs, at_once)
-    for name in names:
-        if not isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
-            _write_trained(pipeline, name)
-        elif not beside:
-            for seed in pipeline.seeds(name):
-                train_seed(pipeline, name, seed)
-        print(f"weights: {pipeline.folder / 'weights' / name}")
-
-
-def _write_trained(pipeline: Pipeline, name: str) -> None:
-    system, config = pipeline.system(name)
-    weights, curves = pipeline.folder / "weights" / name, []
-    for seed in pipeline.seeds(name):
-        model, run = _fit_seed(pipeline, name, seed)
-        if rank() == 0:
-            save_pretrained(weights / f"seed-{seed}.safetensors", model, system.name, config)
-            curves.append((seed, (run.folder / "curve.csv").read_text(encoding="utf-8")))
+    keys = keys or list(task.entries)
+    jobs = {f"{k}, seed {seed}": (task, k, seed) for k in keys for seed in task.seeds(k)}
+    if workers is None:
+        threads = [task.settings(k).threads for k in keys]
+        workers = max_workers(len(jobs), None if None in threads else max(threads, default=None))
+    for key in keys:
+        task.job(key, task.seeds(key)[0])  # what is wrong with an entry is said before work starts
+    _run(train_seed, jobs, workers if world_size() == 1 else 1)
     if rank() == 0:
-        write_text(pipeline.folder / "curves" / f"{name}.csv", join_curves(curves))
+        task.folder("curves").mkdir(parents=True, exist_ok=True)
+        for key in keys:
+            _write_curve(task, key)
+        print(f"weights: {task.folder('weights')}")
 
 
-def train_seed(pipeline: Pipeline, name: str, seed: int) -> None:
+def train_seed(task: TaskRun, key: str, seed: int) -> None:
     """Train one seed of an entry, from wherever its run stands."""
-    task = pipeline.recipe.TASKS[pipeline.task(name)]
-    if isinstance(task, OwnTask):
-        job = pipeline.job(name, seed)
-        _leave_other_code_behind(job)
-        task.train(job)
-    else:
-        _fit_seed(pipeline, name, seed)
+    job = task.job(key, seed)
+    job.weights.parent.mkdir(parents=True, exist_ok=True)
+    task.task.train(job)
 
 
-def _leave_other_code_behind(job: Job) -> None:
-    """Move a run aside that other data or code began: its own config would not tell."""
-    record, now = job.run.with_suffix(".fingerprint"), fingerprint(job.prepared)
-    known = record.read_text(encoding="utf-8") if record.is_file() else ""
-    if job.run.exists() and known != now:
-        move_aside(job.run, "is of other data or code")
-    write_text(record, now)
+def _write_curve(task: TaskRun, key: str) -> None:
+    files = {seed: task.job(key, seed).run / "curve.csv" for seed in task.seeds(key)}
+    curves = [(s, f.read_text(encoding="utf-8")) for s, f in files.items() if f.is_file()]
+    if curves:
+        write_text(task.folder("curves") / f"{key}.csv", join_curves(curves))
 
 
-def _fit_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]:
-    system, config = pipeline.system(name)
-    settings, key_of_task = pipeline.settings(name), pipeline.task(name)
-    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
-    dataset = task.training_set(folder, getattr(pipeline.data, key_of_task))
-    torch.manual_seed(key(seed, "init"))
-    model = system.build(config)
-    run = Run.open(
-        pipeline.folder / "runs" / name / f"seed-{seed}",
-        {"model": config.model_dump(), "train": settings.model_dump(), "seed": seed},
-        fingerprint(folder),
-    )
-    fit(run, model, dataset, task.loss, settings, seed=seed)
-    return model, run
+def join_curves(curves: Sequence[tuple[int, str]]) -> str:
+    """Put the curves of all seeds, which have the same columns, into one CSV led by ``seed``."""
+    header = curves[0][1].splitlines()[0]
+    rows = []
+    for seed, text in curves:
+        own = text.splitlines()[1:]
+        rows += [f"{seed},{row}" for row in own[:: -(-len(own) // CURVE_ROWS) or 1]]
+    return "\n".join([f"seed,{header}", *rows, ""])
 
 
-def evaluate(pipeline: Pipeline, names: Sequence[str], at_once: int = 1) -> None:
-    """Score some references, and every seed of some entries; write results and samples.
+def evaluate(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -> None:
+    """Score a task's references, and every seed of its entries; write results and samples.
 
     Args:
-        pipeline: The domain's.
-        names: Of entries and references.
-        at_once: Of these that are scored side by side, in forked processes.
+        task: Task to score.
+        keys: References and entries to score; all, and the measurements, if empty.
+        workers: Processes that score at once, forked; None is one a core.
     """
+    chosen = keys or task.keys
     jobs = {}
-    for name in names:
-        samples = pipeline.folder / "samples" / name
-        shutil.rmtree(samples, ignore_errors=True)
-        samples.mkdir(parents=True)
-        for seed in _seeds(pipeline, name):
+    for key in chosen:
+        shutil.rmtree(task.folder("samples") / key, ignore_errors=True)
+        (task.folder("samples") / key).mkdir(parents=True)
+        for seed in _seeds(task, key):
             if seed is not None:
-                weights_of(pipeline, name, seed)
-            jobs[name if seed is None else f"{name}, seed {seed}"] = (pipeline, name, seed)
-    if at_once > 1:
-        run_parallel(score, jobs, at_once)
+                _check_weights(task, key, seed)
+            jobs[key if seed is None else f"{key}, seed {seed}"] = (task, key, seed)
+    _run(score, jobs, max_workers(len(jobs), 1) if workers is None else workers)
+    for key in chosen:
+        _write_result(task, key)
+    if not keys:
+        means = {key: result["mean"] for key, result in task.results().items()}
+        rows = measured(task.task.measurements, means)
+        write_json(task.folder("results") / "measurements.json", {"measurements": rows})
+    print(f"results: {task.folder('results')}")
+
+
+def _run(function: Callable[..., object], jobs: Mapping[str, tuple], workers: int) -> None:
+    if workers > 1:
+        run_parallel(function, jobs, workers)
     else:
         for job in jobs.values():
-            score(*job)
-    for name in names:
-        _write_result(pipeline, name)
+            function(*job)
 
 
-def _seeds(pipeline: Pipeline, name: str) -> list[int | None]:
-    reference = name in pipeline.recipe.TASKS[pipeline.task(name)].references
-    return [None] if reference else [*pipeline.seeds(name)]
+def _seeds(task: TaskRun, key: str) -> list[int | None]:
+    return [None] if key in task.task.references else [*task.seeds(key)]
 
 
-@torch.inference_mode()
-def score(pipeline: Pipeline, name: str, seed: int | None) -> None:
+def _check_weights(task: TaskRun, key: str, seed: int) -> None:
+    path = task.job(key, seed).weights
+    if not path.is_file() and not path.with_suffix("").is_dir():
+        name = f"{task.pipeline.name}/{task.key}"
+        raise UserError(f"there is no {path}; first: sixfold train {name}")
+
+
+def score(task: TaskRun, key: str, seed: int | None) -> None:
     """Score a reference (no seed), or one trained seed of an entry.
 
-    Writes the scores, and of an entry's first seed what is heard or seen.
+    Writes the scores and, of an entry's first seed, what the report shows.
     """
-    key_of_task = pipeline.task(name)
-    task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
-    first = seed in (None, pipeline.params.seeds[0])
-    model: Any = name  # of a reference
-    if seed is not None and isinstance(task, OwnTask):
-        model = pipeline.job(name, seed)
-    elif seed is not None:
-        model = from_pretrained(weights_of(pipeline, name, seed), pipeline.system(name)[0])
-    found = task.evaluate(model, folder, pipeline.folder / "samples" / name if first else None)
-    write_json(_score_file(pipeline, name, seed), found)
+    first = seed in (None, task.pipeline.params.seeds[0])
+    samples = task.folder("samples") / key if first else None
+    if seed is None:
+        found = task.task.references[key](task.prepared, samples)
+    else:
+        with torch.inference_mode():
+            found = task.task.evaluate(task.job(key, seed), samples)
+    write_json(_score_file(task, key, seed), found)
 
 
-def _score_file(pipeline: Pipeline, name: str, seed: int | None) -> Path:
+def _score_file(task: TaskRun, key: str, seed: int | None) -> Path:
     file = "scores.json" if seed is None else f"scores-{seed}.json"
-    return pipeline.folder / "runs" / name / file
+    return task.folder("runs") / key / file
 
 
-def _write_result(pipeline: Pipeline, name: str) -> None:
-    result: dict[str, Any] = {"source": pipeline.source(), "budget": pipeline.params.budget}
-    seeds = _seeds(pipeline, name)
-    if seeds != [None]:
-        system, config = pipeline.system(name)
+def _write_result(task: TaskRun, key: str) -> None:
+    params = task.pipeline.params
+    result: dict[str, Any] = {"source": task.source, "budget": params.budget}
+    if key in task.entries:
+        system, config = task.system(key)
         result |= {"system": system.name, "model": config.model_dump(mode="json")}
-        result["steps"] = pipeline.steps(name)
-        if not isinstance(pipeline.recipe.TASKS[pipeline.task(name)], OwnTask):
-            trained = system.build(config).parameters()
-            result["parameters"] = sum(p.numel() for p in trained if p.requires_grad)
-    files = {
-        "-" if seed is None else str(seed): _score_file(pipeline, name, seed) for seed in seeds
-    }
-    scores = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items()}
+        result["steps"] = task.settings(key).steps
+        if task.task.settings is FitConfig:  # elsewhere sizes come from the data
+            result["parameters"] = count_parameters(system, config).trainable
+    scores: dict[str, Scores] = {}
+    for seed in _seeds(task, key):
+        text = _score_file(task, key, seed).read_text(encoding="utf-8")
+        scores["-" if seed is None else str(seed)] = json.loads(text)
     metrics = next(iter(scores.values()))
     result["seeds"] = scores
-    result["mean"] = {m: summary(scores, m, statistics.fmean) for m in metrics}
-    result["std"] = {m: summary(scores, m, statistics.stdev) for m in metrics}
-    path = pipeline.folder / "results" / f"{name}.json"
-    write_json(path, result)
-    print(f"results: {path}")
+    result["mean"] = {m: _summary(scores, m, statistics.fmean) for m in metrics}
+    result["std"] = {m: _summary(scores, m, statistics.stdev) for m in metrics}
+    write_json(task.folder("results") / f"{key}.json", result)
 
 
-def weights_of(pipeline: Pipeline, name: str, seed: int) -> Path:
-    """Return the file of one seed's trained weights.
-
-    Raises:
-        UserError: it was not trained yet.
-    """
-    path = pipeline.folder / "weights" / name / f"seed-{seed}.safetensors"
-    if not path.is_file() and not path.with_suffix("").is_dir():
-        raise UserError(f"there is no {path}; first: sixfold train {pipeline.name}/{name}")
-    return path
-
-
-def summary(scores: Mapping[str, Mapping[str, float | None]], metric: str, of: Any) -> float | None:
+def _summary(scores: Mapping[str, Scores], metric: str, of: Any) -> float | None:
     """Summarise a metric over seeds; None if it was not measured, or has no spread."""
     values = [seed[metric] for seed in scores.values()]
     if None in values or (of is statistics.stdev and len(values) < 2):
@@ -237,21 +231,15 @@ def summary(scores: Mapping[str, Mapping[str, float | None]], metric: str, of: A
     return of(values)
 
 
-def join_curves(curves: list[tuple[int, str]]) -> str:
-    """Put the curves of all seeds, which have the same columns, into one CSV led by ``seed``."""
-    header = curves[0][1].splitlines()[0]
-    rows = [f"{seed},{row}" for seed, text in curves for row in text.splitlines()[1:]]
-    return "\n".join([f"seed,{header}", *rows, ""])
+def write_json(path: Path, value: Any) -> None:
+    """Write sorted keys, numbers to 6 significant digits, a newline at the end; all or nothing."""
 
+    def rounded(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return {k: rounded(v) for k, v in item.items()}
+        if isinstance(item, list | tuple):
+            return [rounded(v) for v in item]
+        return float(f"{item:.6g}") if isinstance(item, float) else item
 
-def fingerprint(folder: Path) -> str:
-    """Hash prepared data and the source of every module of sixfold that training imported."""
-    digest = hashlib.sha256((folder / "manifest.json").read_bytes())
-    for name, module in sorted(sys.modules.items()):
-        if (
-            name.startswith("sixfold.")
-            and name.rpartition(".")[2] not in AROUND
-            and getattr(module, "__file__", None)
-        ):
-            digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
+    text = json.dumps(rounded(value), indent=2, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")

@@ -1,1 +1,1 @@
-"""The experiments of the graphs pipeline: what each trains, and how it is scored."""
+"""The experiments of the graphs pipeline, one module each; the pipeline finds each by its name."""

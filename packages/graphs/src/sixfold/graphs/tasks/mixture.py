@@ -5,6 +5,7 @@ learning rate is tried, and the one with the best validation accuracy is scored 
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,30 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from sixfold.core.config import Config
-from sixfold.core.pipeline.params import Job, OwnTask, write_json
+from sixfold.core.data.fetch import Dataset
+from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores, parameter_counts
+from sixfold.core.pipeline.figures import curve_figure
+from sixfold.core.pipeline.job import Job
+from sixfold.core.pipeline.page import Figure, Section, Table, mean_std
+from sixfold.core.pipeline.report import Outcome
+from sixfold.core.pipeline.task import Source, Task
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
-from sixfold.graphs.data.prepared import read_graph, read_manifest
+from sixfold.graphs.data.catalog import GRAPHS, dataset, find_graph
+from sixfold.graphs.data.prepared import read_graph, read_manifest, write_graphs
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.models.mowst.early_exit import ask_conditionally, choose_threshold
 from sixfold.graphs.models.mowst.model import SYSTEM, Mowst
 
 BINS = 20  # of the histogram of confidence
+SYNTHETIC = ("homophilous", "heterophilous")
 
 
 class MixtureData(Config):
-    """The ``mixture:`` block of the data.
+    """The ``data:`` block.
 
     Args:
-        graphs: Keys of `sixfold.graphs.data.catalog.GRAPHS`; the built-in source has a homophilous
-            and a heterophilous block model instead.
+        graphs: Keys of `sixfold.graphs.data.catalog.GRAPHS`; synthetic data has a homophilous and
+            a heterophilous block model instead.
     """
 
     graphs: tuple[str, ...] = Field(default=("photo", "johnshopkins55", "actor"), min_length=1)
@@ -37,9 +46,9 @@ class Tuning(Config):
     """The ``train:`` block.
 
     Args:
-        steps: Epochs at most, of each expert and of the mixture.
-        threads: Of the CPU.
-        learning_rates: One trial each.
+        steps: Largest number of epochs of each expert and of the mixture.
+        threads: Threads of the CPU.
+        learning_rates: Learning rates, one trial each.
     """
 
     steps: PositiveInt
@@ -47,24 +56,35 @@ class Tuning(Config):
     learning_rates: tuple[PositiveFloat, ...] = Field(min_length=1)
 
 
-def train(job: Job) -> None:
+def datasets(data: MixtureData) -> Sequence[Dataset]:
+    """Return the published graphs."""
+    return list(dict.fromkeys(dataset(find_graph(name)) for name in data.graphs))
+
+
+def prepare(data: MixtureData, source: Source, folder: Path) -> None:
+    """Write the graphs with their splits."""
+    write_graphs(data.graphs if source == "real" else SYNTHETIC, source, folder)
+
+
+def train(job: Job[MixtureData]) -> None:
     """Tune one system on every graph, each with the split of the seed's number."""
-    torch.set_num_threads(job.settings.threads or torch.get_num_threads())
+    torch.set_num_threads(job.train.threads or torch.get_num_threads())
     for name in read_manifest(job.prepared)["graphs"]:
         best, chosen = _tune(job, name, read_graph(job.prepared, name, job.seed))
-        path = job.weights / f"{name}.safetensors"
+        path = job.weights.with_suffix("") / f"{name}.safetensors"
         save_pretrained(path, best, SYSTEM.name, best.config)
-        write_json(job.weights / f"{name}.json", chosen)
+        path.with_suffix(".json").write_text(json.dumps(chosen, sort_keys=True) + "\n")
 
 
 def _tune(job: Job, name: str, data: Data) -> tuple[Mowst, dict[str, Any]]:
+    config: Any = job.model
     best, found = None, {}
-    for rate in job.settings.learning_rates:
+    for rate in job.train.learning_rates:
         torch.manual_seed(2023 + job.seed)
         sizes = {"features": data.x.shape[1], "classes": int(data.y.max()) + 1}
         rates = {"learning_rate": rate, "learning_rate_gate": rate}
-        settings = {"epochs": job.settings.steps} | sizes | rates
-        model = Mowst(job.config.model_copy(update=settings))
+        settings = {"epochs": job.train.steps} | sizes | rates
+        model = Mowst(config.model_copy(update=settings))
         model.fit(data, folder=job.run / name / f"learning-rate-{rate:g}")
         found[f"{rate:g}"] = model.score(data, data.val_mask)
         if best is None or found[f"{rate:g}"] > max(list(found.values())[:-1]):
@@ -73,26 +93,19 @@ def _tune(job: Job, name: str, data: Data) -> tuple[Mowst, dict[str, Any]]:
     return best, {"validation accuracy": found, "chosen": max(found, key=lambda r: found[r])}
 
 
-@torch.no_grad()
-def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, float | None]:
+def evaluate(job: Job[MixtureData], samples: Path | None) -> Scores:
     """Score a tuned system on the test nodes of every graph.
 
-    Args:
-        model: A trained seed; there are no references.
-        folder: The prepared data.
-        samples: Where, for each graph, the histogram of confidence goes.
-
     Returns:
-        For each graph ``<graph>``, the accuracy in per cent; and of a mixture of two, asked
-        conditionally with the threshold that loses nothing on the validation nodes,
-        ``<graph>_conditional``, its accuracy, and ``<graph>_gnn``, the share of all nodes that the
-        GNN computed, in per cent.
+        For each graph ``<graph>``, the accuracy in per cent; and of a mixture of two, with early
+        exit at the threshold that loses nothing on the validation nodes, ``<graph>_conditional``,
+        its accuracy, and ``<graph>_gnn``, the share of all nodes that the GNN computed, in per
+        cent.
     """
-    assert isinstance(model, Job)
-    scores: dict[str, float | None] = {}
-    for name in read_manifest(folder)["graphs"]:
-        data = read_graph(folder, name, model.seed)
-        trained = from_pretrained(model.weights / f"{name}.safetensors", SYSTEM)
+    scores: Scores = {}
+    for name in read_manifest(job.prepared)["graphs"]:
+        data = read_graph(job.prepared, name, job.seed)
+        trained = from_pretrained(job.weights.with_suffix("") / f"{name}.safetensors", SYSTEM)
         assert isinstance(trained, Mowst)
         scores[name] = trained.score(data)
         if len(trained.experts) < 2:
@@ -108,4 +121,66 @@ def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, 
     return scores
 
 
-TASK = OwnTask(Tuning, train, evaluate)
+def early_exit_section(outcome: Outcome) -> Iterator[Section]:
+    """Show what early exit saves, and how confidence is spread over the nodes."""
+    graphs = list(outcome.manifest["graphs"])
+    mixed = [k for k, r in outcome.results.items() if f"{graphs[0]}_gnn" in r["mean"]]
+
+    def shown(key: str, metric: str, digits: int) -> str:
+        return mean_std([s[metric] for s in outcome.results[key]["seeds"].values()], digits)
+
+    rows = [
+        {"system": outcome.claim.label(key)}
+        | {g: f"{shown(key, f'{g}_conditional', 2)}; {shown(key, f'{g}_gnn', 1)}" for g in graphs}
+        for key in mixed
+    ]
+    caption = "With early exit: accuracy, and the share of nodes that the GNN computed, in per cent"
+    figures = [figure for key in mixed if (figure := _confidence(outcome, key, graphs))]
+    if mixed:
+        table = Table(caption, ["system", *graphs], rows)
+        yield Section(f"{outcome.claim.title}: early exit", tables=[table], figures=figures)
+
+
+def _confidence(outcome: Outcome, key: str, graphs: Sequence[str]) -> Figure | None:
+    """Draw how the first gate's confidence is spread over the nodes of each graph."""
+    bins = [(i + 0.5) / BINS for i in range(BINS)]
+    files = {graph: outcome.samples(key) / f"{graph}.json" for graph in graphs}
+    shares = {g: [(bins, json.loads(f.read_text()))] for g, f in files.items() if f.is_file()}
+    label = f"share of the nodes ({outcome.claim.label(key)})"
+    return curve_figure(f"confidence-{key}", label, shares, over="confidence") if shares else None
+
+
+CLAIM = Claim(
+    title="Mowst: a mixture of a weak and a strong expert",
+    text="The paper (arXiv:2311.05185) claims that a mixture of a weak expert, an MLP, and a strong "
+    "one, a GNN, is better than either, and than a GNN with an MLP as skip connection, on every "
+    "graph. Here all are tuned by as many trials (learning rates), by validation accuracy. Mowst "
+    "chooses an expert for each node, its accuracy is the expected one; Mowst* mixes logits.",
+    metrics={name: Metric(f"{name}, %") for name in (*GRAPHS, *SYNTHETIC)},
+    comparisons=[
+        Comparison(mixture, rival, every=True)
+        for mixture in ("mowst", "mowst_star")
+        for rival in ("mlp", "gcn", "gcn_skip")
+    ],
+    labels={
+        "mlp": "MLP",
+        "gcn": "GCN",
+        "gcn_skip": "GCN + MLP skip",
+        "mowst": "Mowst",
+        "mowst_star": "Mowst*",
+    },
+    caption="Accuracy of the test nodes in per cent",
+)
+
+TASK = Task(
+    claim=CLAIM,
+    data=MixtureData,
+    datasets=datasets,
+    prepare=prepare,
+    synthetic="block models, one homophilous and one heterophilous",
+    train=train,
+    evaluate=evaluate,
+    measurements=parameter_counts(SYSTEM),
+    settings=Tuning,
+    sections=early_exit_section,
+)

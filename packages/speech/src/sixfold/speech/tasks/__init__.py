@@ -1,1 +1,1 @@
-"""What each experiment of the pipeline trains on, its loss and its scores: a ``TASK`` a module."""
+"""The experiments of the speech pipeline, one module each; the pipeline finds each by its name."""

@@ -1,4 +1,4 @@
-"""Learning curves as the report shows them: smoothed, over steps and over time."""
+"""Learning curves as the report shows them: smoothed, at equal steps and at equal time."""
 
 import csv
 import json
@@ -6,29 +6,30 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from sixfold.core.pipeline.params import Pipeline
-from sixfold.core.pipeline.report import mean_std
+from sixfold.core.pipeline.claim import Curve
+from sixfold.core.pipeline.page import mean_std
+from sixfold.core.pipeline.params import TaskRun
 
 WINDOW = 0.1  # of the steps: the training loss is averaged over so many before it is read off
 EQUAL = (
     "Equal steps: the end of training. Equal time: each system at the moment when the fastest one "
-    "is done. The learning rate falls only towards the end of training, so the slower ones are "
-    "read off before their best part. The seconds per step are of the machine that trained, with "
-    "seeds side by side."
+    "is done; a schedule lowers the learning rate only towards the end, so the slower ones are read "
+    "off before their best part. Seconds are those of the machine that trained, seeds in parallel."
 )
 
-Curve = list[tuple[list[float], list[float]]]  # for each seed, steps and values
+Curves = list[tuple[list[float], list[float]]]  # for each seed, steps and values
 
 
-def read_curve(pipeline: Pipeline, name: str, column: str, sign: int) -> Curve:
-    """Return, for each seed, steps and the smoothed column of its curve, times the sign."""
-    path = pipeline.folder / "curves" / f"{name}.csv"
+def read_curve(task: TaskRun, key: str, curve: Curve) -> Curves:
+    """Return, for each seed, steps and the smoothed column of an entry's curve."""
+    path = task.folder("curves") / f"{key}.csv"
     seeds: dict[str, tuple[list[float], list[float]]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            steps, values = seeds.setdefault(row["seed"], ([], []))
-            steps.append(float(row["step"]))
-            values.append(sign * float(row[column]))
+            if row[curve.column]:
+                steps, values = seeds.setdefault(row["seed"], ([], []))
+                steps.append(float(row["step"]))
+                values.append(curve.sign * float(row[curve.column]))
     return [(steps, _smoothed(values)) for steps, values in seeds.values()]
 
 
@@ -37,20 +38,17 @@ def _smoothed(values: list[float]) -> list[float]:
     return [statistics.fmean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))]
 
 
-def seconds_per_step(pipeline: Pipeline, name: str) -> float | None:
+def seconds_per_step(task: TaskRun, key: str) -> float | None:
     """Return the median over seeds; None where the training was not timed on this machine."""
-    files = [
-        pipeline.folder / "runs" / name / f"seed-{seed}" / "perf.json"
-        for seed in pipeline.params.seeds
-    ]
+    files = [task.job(key, seed).run / "perf.json" for seed in task.seeds(key)]
     times = [json.loads(file.read_text())["seconds_per_step"] for file in files if file.is_file()]
     return statistics.median(times) if times else None
 
 
 def equal_rows(
-    curves: Mapping[str, Curve], speeds: Mapping[str, float], quantity: str
+    curves: Mapping[str, Curves], speeds: Mapping[str, float], quantity: str
 ) -> list[dict[str, Any]]:
-    """Read each curve at its end, and at the time when the first system is done."""
+    """Read each curve off at its end, and at the time when the first system is done."""
     ends = {
         name: seeds[0][0][-1] * speeds[name] for name, seeds in curves.items() if name in speeds
     }

@@ -1,0 +1,57 @@
+"""One experiment of a domain: what its module ``tasks/<name>.py`` says of it, as ``TASK``."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from sixfold.core.config import Config
+from sixfold.core.data.fetch import Dataset
+from sixfold.core.pipeline.claim import Claim, Measurement, Scores
+from sixfold.core.pipeline.job import Job
+from sixfold.core.training.fit import FitConfig
+
+Data = TypeVar("Data", bound=Config)
+Source = Literal["real", "builtin"]
+
+# The keywords of `Task` that each stage reads: only the code behind those keywords is hashed for it.
+STAGES = {
+    "prepare": ("data", "datasets", "prepare"),
+    "train": ("settings", "train"),
+    "evaluate": ("evaluate", "measurements", "references"),
+    "report": ("claim", "sections", "synthetic"),
+}
+
+
+@dataclass(frozen=True)
+class Task(Generic[Data]):
+    """One experiment: data, training, scores, and the paper's claim.
+
+    Args:
+        claim: What the paper claims and how it is tested.
+        data: Class of the ``data:`` block.
+        datasets: Published sets that real data need, for the settings of ``data:``.
+        prepare: Writes the prepared data to a folder, all or nothing, with a ``manifest.json``.
+        synthetic: What stands in for the real data, in words for the report.
+        train: Trains one seed of one entry, from wherever its run folder stands, and writes the
+            weights; `sixfold.core.pipeline.job.supervised` makes the usual one.
+        evaluate: Scores one trained seed; writes what the report shows to the last argument, a
+            folder, if that is not None.
+        references: Scored beside the trained systems, such as the input as it is; functions of
+            the prepared folder and of the samples' folder or None.
+        measurements: Published figures that need no training.
+        settings: Class of the ``train:`` block, with at least ``steps`` and ``threads``.
+        sections: Pictures and tables of the task's own for the report.
+    """
+
+    claim: Claim
+    data: type[Data]
+    datasets: Callable[[Data], Sequence[Dataset]]
+    prepare: Callable[[Data, Source, Path], None]
+    synthetic: str
+    train: Callable[[Job[Data]], None]
+    evaluate: Callable[[Job[Data], Path | None], Scores]
+    references: Mapping[str, Callable[[Path, Path | None], Scores]] = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()
+    settings: type[Config] = FitConfig
+    sections: Callable[[Any], Iterable[Any]] = lambda outcome: ()
