@@ -2,143 +2,13 @@
 
 import json
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
-from torch import nn
 
-from sixfold.core import Config, System, UserError, cli, system
-from sixfold.core.data.fetch import Dataset, File
-from sixfold.core.pipeline.params import Job, OwnTask, Pipeline, Task, write_json
-from sixfold.core.pipeline.stages import join_curves
-
-PARAMS = """
-data: {source: auto, fitting: {points: 32}}
-budget: 0.5
-seeds: [0, 1]
-systems:
-  line:
-    task: fitting
-    system: line
-    model: {width: 2}
-    train: {steps: 8, batch: 4, learning_rate: 1.0e-2, log_every: 2}
-"""
-
-
-class LineConfig(Config):
-    width: int = 1
-
-
-class Line(nn.Module):
-    """Fit a line."""
-
-    def __init__(self, config: LineConfig) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(1, config.width), nn.Linear(config.width, 1))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class FittingData(Config):
-    points: int = 8
-
-
-class DataConfig(Config):
-    source: str = "auto"
-    fitting: FittingData = FittingData()
-    counting: FittingData = FittingData()
-
-
-class Counting(Config):
-    """What a system that only counts its steps is told."""
-
-    steps: int
-    threads: int | None = 1
-
-
-def count(job: Job) -> None:
-    """Write down the steps, unless a run did so before."""
-    done = job.run / "steps.txt"
-    if not done.is_file():
-        done.parent.mkdir(parents=True)
-        done.write_text(str(job.settings.steps + job.seed))
-    job.weights.mkdir(parents=True, exist_ok=True)
-    (job.weights / "counted.txt").write_text(done.read_text())
-
-
-def counted(job: Job | str, folder: Path, samples: Path | None) -> dict[str, float | None]:
-    if isinstance(job, str):
-        return {"count": 0.0}
-    return {"count": float((job.weights / "counted.txt").read_text()), "points": job.data.points}
-
-
-class Points:
-    def __init__(self, points: int) -> None:
-        self.points = points
-
-    def __len__(self) -> int:
-        return self.points
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        x = torch.tensor([index / self.points])
-        return {"x": x, "y": 2 * x + 1}
-
-
-def prepare(data, source, folder: Path) -> None:
-    for task in ("fitting", "counting"):
-        (folder / task).mkdir(parents=True, exist_ok=True)
-        (folder / task / "manifest.json").write_text(json.dumps({"source": source}))
-
-
-def evaluate(model, folder: Path, samples: Path | None) -> dict[str, float | None]:
-    if samples is not None:
-        (samples / "sample.txt").write_text("heard")
-    value = 0.0 if model == "zero" else float(model(torch.ones(1)))
-    return {"value": value, "absent": None}
-
-
-@pytest.fixture
-def toy(monkeypatch, tmp_path: Path) -> Path:
-    """Install a domain `toy` and its pipeline; stand in the repository."""
-    home, recipe = ModuleType("sixfold.toy"), ModuleType("sixfold.toy.recipe")
-    home.SYSTEMS = (  # type: ignore[attr-defined]
-        System("line", "none", LineConfig, Line, lambda state: (LineConfig(), dict(state))),
-    )
-    file = File("points.txt", "0" * 64, 1)
-    parts = {
-        "DataConfig": DataConfig,
-        "datasets": lambda data: [Dataset("toy_points", "nowhere", "none", "nobody", (file,))],
-        "prepare": prepare,
-        "TASKS": {
-            "fitting": Task(
-                training_set=lambda folder, data: Points(data.points),
-                loss=lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(),
-                evaluate=evaluate,
-                references=("zero",),
-            ),
-            "counting": OwnTask(Counting, count, counted, ("nothing",)),
-        },
-        "report": lambda pipeline: print(sorted(pipeline.results("fitting"))),
-    }
-    for name, part in parts.items():
-        setattr(recipe, name, part)
-    monkeypatch.setitem(sys.modules, "sixfold.toy", home)
-    monkeypatch.setitem(sys.modules, "sixfold.toy.recipe", recipe)
-    points = (EntryPoint("toy", "sixfold.toy", "sixfold.domains"),)
-    monkeypatch.setattr(system, "_points", lambda: points)
-    # autograd, which other tests used in this process, does not survive a fork
-    monkeypatch.setattr("sixfold.core.pipeline.parallel.workers", lambda *_: 1)
-    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SIXFOLD_MIRROR", raising=False)
-    folder = tmp_path / "pipelines" / "toy"
-    folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(PARAMS)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from sixfold.core import UserError, cli
+from sixfold.core.pipeline.params import Pipeline
+from sixfold.core.pipeline.stages import join_curves, write_json
 
 
 def sixfold(*words: str) -> int:
@@ -152,21 +22,30 @@ def sixfold(*words: str) -> int:
     return 0
 
 
-def everything() -> None:
-    for words in (("prepare", "toy"), ("train", "toy/line")):
-        assert sixfold(*words) == 0
-    for name in ("zero", "line"):
-        assert sixfold("evaluate", f"toy/{name}") == 0
+def run_all() -> None:
+    for verb in ("inputs", "prepare", "train", "evaluate"):
+        assert sixfold(verb, "toy") == 0
+
+
+def edit(toy: Path, old: str, new: str) -> None:
+    file = toy / "pipelines/toy/params.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def add(toy: Path, text: str) -> None:
+    file = toy / "pipelines/toy/params.yaml"
+    file.write_text(file.read_text() + text)
 
 
 def test_the_stages_leave_weights_curves_and_results(toy: Path):
-    everything()
+    run_all()
     folder = toy / "pipelines" / "toy"
-    assert sorted(p.name for p in (folder / "weights/line").iterdir()) == [
+    assert sorted(p.name for p in (folder / "weights/fitting/line").iterdir()) == [
         "seed-0.safetensors",
         "seed-1.safetensors",
     ]
-    rows = (folder / "curves/line.csv").read_text().splitlines()
+    rows = (folder / "curves/fitting/line.csv").read_text().splitlines()
     assert rows[0].startswith("seed,step,loss")
     assert [row.split(",")[:2] for row in rows[1:]] == [
         ["0", "2"],
@@ -174,111 +53,174 @@ def test_the_stages_leave_weights_curves_and_results(toy: Path):
         ["1", "2"],
         ["1", "4"],
     ]
-    result = json.loads((folder / "results/line.json").read_text())
+    result = json.loads((folder / "results/fitting/line.json").read_text())
     assert result["source"] == "builtin"
     assert result["steps"] == 4  # eight, at half the budget
+    assert result["parameters"] == 2 + 2 + 2 + 1
     assert result["mean"]["value"] == pytest.approx(
         sum(seed["value"] for seed in result["seeds"].values()) / 2, rel=1e-5
     )
     assert result["mean"]["absent"] is None
-    assert (folder / "samples/line/sample.txt").read_text() == "heard"
+    assert (folder / "samples/fitting/line/sample.txt").read_text() == "heard"
+    assert "seeds" in json.loads((folder / "results/fitting/zero.json").read_text())
+
+
+def test_measurements_are_reproduced_or_not_or_not_measured(toy: Path):
+    run_all()
+    rows = Pipeline.find("toy").task("fitting").measurements()
+    assert {row["name"]: row["verdict"] for row in rows} == {
+        "line, narrow: parameters": "reproduced",
+        "zero": "reproduced",
+        "one": "not reproduced",
+        "absent": "not measured",
+    }
 
 
 def test_a_second_training_writes_the_same_bytes_without_a_step(toy: Path, capsys):
-    everything()
+    run_all()
     folder = toy / "pipelines" / "toy"
-    before = {
-        p: p.read_bytes() for p in (*folder.glob("weights/line/*"), folder / "curves/line.csv")
-    }
+    left = (*folder.glob("weights/fitting/line/*"), folder / "curves/fitting/line.csv")
+    before = {path: path.read_bytes() for path in left}
     for path in before:
         path.unlink()  # as DVC does before it starts a stage
     capsys.readouterr()
-    assert sixfold("train", "toy/line") == 0
+    assert sixfold("train", "toy/fitting") == 0
     assert "parameters on" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_baseline_is_one_entry(toy: Path, capsys):
+    run_all()
+    capsys.readouterr()
+    add(toy, "      narrow: {model: {width: 1}}\n")
+    assert sixfold("train", "toy/fitting") == 0
+    assert capsys.readouterr().out.count("parameters on") == 2  # both seeds of the new one alone
+    assert sixfold("evaluate", "toy/fitting") == 0
+    assert sixfold("report", "toy") == 0
+    text = (toy / "reports/toy.md").read_text()
+    assert "| narrow | 4 | 4 | 2 |" in text
+    assert "line over narrow" in text
+
+
+def test_one_system_can_be_trained_and_scored_alone(toy: Path):
+    add(toy, "      narrow: {model: {width: 1}}\n")
+    assert sixfold("prepare", "toy") == 0
+    assert sixfold("train", "toy/fitting/narrow") == 0
+    assert sixfold("evaluate", "toy/fitting/narrow") == 0
+    folder = toy / "pipelines" / "toy"
+    assert [path.name for path in (folder / "weights/fitting").iterdir()] == ["narrow"]
+    assert [path.name for path in (folder / "results/fitting").iterdir()] == ["narrow.json"]
+
+
 def test_auto_takes_the_mirror_when_it_has_the_set(toy: Path, monkeypatch, capsys):
-    assert sixfold("prepare", "toy", "--source-only") == 0
-    assert "BUILT-IN SOURCE" in capsys.readouterr().out
+    assert sixfold("inputs", "toy") == 0
+    assert "SYNTHETIC DATA" in capsys.readouterr().out
     mirror = toy / "mirror" / "toy_points"
     mirror.mkdir(parents=True)
     (mirror / "points.txt").write_text("1")
     monkeypatch.setenv("SIXFOLD_MIRROR", str(toy / "mirror"))
-    assert sixfold("prepare", "toy", "--source-only") == 0
-    source = json.loads((toy / "data" / "toy.source.json").read_text())
-    assert source["source"] == "real"
-    assert list(source["datasets"]) == ["toy_points"]
+    assert sixfold("inputs", "toy") == 0
+    file = toy / "pipelines" / "toy" / "inputs" / "fitting" / "prepare.json"
+    assert json.loads(file.read_text())["source"] == "real"
+    assert list(json.loads(file.read_text())["datasets"]) == ["toy_points"]
+
+
+COUNTING = """  counting:
+    data: {points: 7}
+    systems:
+      counter: {system: line, train: {steps: 10}}
+      once: {system: line, train: {steps: 2}, seeds: 1}
+"""
 
 
 def test_a_task_may_train_in_its_own_way(toy: Path):
-    file = toy / "pipelines/toy/params.yaml"
-    entry = "  counter: {task: counting, system: line, train: {steps: 10}}\n"
-    entry += "  once: {task: counting, system: line, train: {steps: 2}, seeds: 1}\n"
-    file.write_text(file.read_text() + entry)
-    for words in (("prepare", "toy"), ("train", "toy/counter"), ("evaluate", "toy/counter")):
-        assert sixfold(*words) == 0
-    for words in (("train", "toy/once"), ("evaluate", "toy/once", "toy/nothing")):
-        assert sixfold(*words) == 0
-    results = Pipeline.find("toy").results("counting")
+    add(toy, COUNTING)
+    run_all()
+    results = Pipeline.find("toy").task("counting").results()
+    assert list(results) == ["nothing", "counter", "once"]
     assert results["nothing"]["seeds"] == {"-": {"count": 0.0}}
     assert list(results["once"]["seeds"]) == ["0"]
     assert results["counter"]["steps"] == 5
     assert results["counter"]["seeds"] == {
-        "0": {"count": 5.0, "points": 8},
-        "1": {"count": 6.0, "points": 8},
+        "0": {"count": 5.0, "points": 7},
+        "1": {"count": 6.0, "points": 7},
     }
-    file.write_text(file.read_text().replace("steps: 10", "stpes: 10"))
-    with pytest.raises(UserError, match=r"systems\.counter\.train.*did you mean 'steps'"):
-        Pipeline.find("toy").settings("counter")
+    assert (toy / "pipelines/toy/curves/counting").is_dir()
 
 
-def test_other_data_or_code_train_such_a_task_anew(toy: Path, capsys):
-    file = toy / "pipelines/toy/params.yaml"
-    entry = "  counter: {task: counting, system: line, train: {steps: 10}}\n"
-    file.write_text(file.read_text() + entry)
-    for words in (("prepare", "toy"), ("train", "toy/counter"), ("train", "toy/counter")):
+def test_other_data_train_anew_and_nothing_is_lost(toy: Path):
+    add(toy, COUNTING)
+    for words in (("prepare", "toy"), ("train", "toy/counting"), ("train", "toy/counting")):
         assert sixfold(*words) == 0
-    assert "moved aside" not in capsys.readouterr().out
-    (toy / "data/toy/counting/manifest.json").write_text('{"source": "another"}')
-    assert sixfold("train", "toy/counter") == 0
-    assert capsys.readouterr().out.count("moved aside") == 2
-    runs = {path.name for path in (toy / "pipelines/toy/runs/counter").iterdir() if path.is_dir()}
-    assert runs == {"seed-0", "seed-1", "seed-0.old-1", "seed-1.old-1"}
+    runs = toy / "pipelines/toy/runs/counting/counter"
+    before = {path.name for path in runs.iterdir()}
+    assert {name[:6] for name in before} == {"seed-0", "seed-1"}
+    edit(toy, "points: 7", "points: 6")
+    assert sixfold("prepare", "toy/counting") == 0
+    assert sixfold("train", "toy/counting") == 0
+    after = {path.name for path in runs.iterdir()}
+    assert len(after) == 4
+    assert before < after
 
 
-def test_report_is_the_domains_own(toy: Path, capsys):
-    everything()
-    assert sixfold("report", "toy") == 0
-    assert "['line', 'zero']" in capsys.readouterr().out
+def test_data_that_changed_since_prepare_are_not_trained_on(toy: Path, capsys):
+    run_all()
+    edit(toy, "points: 32", "points: 33")
+    assert sixfold("train", "toy/fitting") == 2
+    assert "differs from what was prepared; run: sixfold prepare toy" in capsys.readouterr().err
+
+
+def test_repro_runs_everything_in_one_process(toy: Path):
+    words = ("--budget", "0.25", "--seeds", "1", "--set", "tasks.fitting.data.points=9")
+    assert sixfold("repro", "toy", *words) == 0
+    result = json.loads((toy / "pipelines/toy/results/fitting/line.json").read_text())
+    assert list(result["seeds"]) == ["1"]
+    assert result["steps"] == 2
+    prepared = json.loads((toy / "data/toy/fitting/prepared.json").read_text())
+    assert prepared["data"] == {"points": 9}
+    assert "points on a ruler" in (toy / "reports/toy.md").read_text()
+    assert (toy / "reports/toy/index.html").is_file()
+
+
+def test_claims_are_one_table(toy: Path, capsys):
+    run_all()
+    readme = toy / "README.md"
+    readme.write_text("# toy\n\n<!-- claims -->\n<!-- /claims -->\n")
+    assert sixfold("claims", "--write", "README.md") == 0
+    capsys.readouterr()
+    assert sixfold("claims") == 0
+    shown = capsys.readouterr().out
+    assert "toy: Lines | 2 of 4 reproduced; one: not reproduced" in shown
+    assert shown in readme.read_text()
 
 
 @pytest.mark.parametrize(
-    ("words", "edit", "said"),
+    ("words", "change", "said"),
     [
-        (("train", "toy/lime"), None, "no system 'lime'; did you mean 'line'?"),
-        (("train", "speech/frcrn"), None, "no domain 'speech' is installed (installed: toy)"),
+        (("train", "toy/fiting"), None, "no task 'fiting'; did you mean 'fitting'?"),
+        (("train", "toy/fitting/lime"), None, "no system 'lime'; did you mean 'line'?"),
+        (("train", "speech/x"), None, "no domain 'speech' is installed (installed: toy)"),
         (("show", "toy/lime"), None, "toy has no system 'lime'; did you mean 'line'?"),
-        (("evaluate", "toy/line"), None, "first: sixfold"),
-        (("report", "toy"), None, "first: sixfold evaluate toy/zero"),
+        (("train", "toy/fitting"), None, "first: sixfold prepare toy"),
+        (("evaluate", "toy/fitting"), None, "first: sixfold prepare toy"),
+        (("report", "toy"), None, "first: sixfold evaluate toy/fitting"),
         (("run", "toy/line", "a", "b"), None, "toy/line has nothing to run on a file"),
-        (("train", "toy/line"), ("steps", "stpes"), "'stpes'; did you mean 'steps'?"),
-        (("train", "toy/line"), ("steps: 8", "steps: eight"), "systems.line.train: steps"),
-        (("train", "toy/line"), ("budget: 0.5", "budget: 0"), "budget"),
-        (("train", "toy/line"), ("width: 2", "wdith: 2"), "'wdith'; did you mean 'width'?"),
-        (("train", "toy/line"), ("points: 32", "points: many"), "points"),
-        (("train", "toy/line"), ("system: line", "system: lime"), "did you mean 'line'?"),
-        (("train", "toy/line"), ("task: fitting", "task: fit"), "did you mean 'fitting'?"),
-        (("train", "toy/line"), ("fitting: {", "fiting: {"), "did you mean 'fitting'?"),
-        (("train", "toy/line"), ("seeds: [0, 1]", "seeds: []"), "seeds"),
-        (("train", "toy/line"), ("seeds: [0, 1]", "seeds: ["), "not valid YAML"),
+        (("train", "toy"), ("steps", "stpes"), "'stpes'; did you mean 'steps'?"),
+        (("train", "toy"), ("steps: 8", "steps: eight"), "systems.line.train: steps"),
+        (("train", "toy"), ("budget: 0.5", "budget: 0"), "budget"),
+        (("train", "toy"), ("width: 2", "wdith: 2"), "'wdith'; did you mean 'width'?"),
+        (("prepare", "toy"), ("points: 32", "points: many"), "tasks.fitting.data: points"),
+        (("train", "toy"), ("system: line", "system: lime"), "did you mean 'line'?"),
+        (("train", "toy"), ("  fitting:", "  fiting:"), "did you mean 'fitting'?"),
+        (("train", "toy"), ("      line:", "      zero:"), "zero is the name of a reference"),
+        (("train", "toy"), ("seeds: [0, 1]", "seeds: []"), "seeds"),
+        (("train", "toy"), ("seeds: [0, 1]", "seeds: ["), "not valid YAML"),
+        (("repro", "toy", "--set", "tasks.fiting.data=1"), None, "no 'tasks.fiting.data' to set"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(toy: Path, capsys, words, edit, said):
-    if edit:
-        file = toy / "pipelines/toy/params.yaml"
-        assert edit[0] in file.read_text()
-        file.write_text(file.read_text().replace(*edit))
+def test_a_mistake_is_one_line_and_code_2(toy: Path, capsys, words, change, said):
+    if change:
+        edit(toy, *change)
     assert sixfold(*words) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -287,16 +229,23 @@ def test_a_mistake_is_one_line_and_code_2(toy: Path, capsys, words, edit, said):
 
 
 def test_debug_shows_the_traceback(toy: Path):
-    with pytest.raises(UserError, match="lime"):
-        sixfold("--debug", "train", "toy/lime")
+    with pytest.raises(UserError, match="fiting"):
+        sixfold("--debug", "train", "toy/fiting")
 
 
-def test_without_a_pipeline_the_error_says_where_to_stand(toy: Path, monkeypatch, tmp_path: Path):
+def test_without_a_pipeline_the_error_says_where_to_stand(toy: Path, monkeypatch):
     monkeypatch.chdir(toy / "pipelines")
     with pytest.raises(UserError, match=r"there is no .*params\.yaml"):
         Pipeline.find("toy")
     monkeypatch.chdir(toy / "pipelines" / "toy")  # where DVC runs its stages
     assert Pipeline.find("toy").root == toy
+
+
+def test_a_paper_pipeline_is_of_the_same_domain(toy: Path):
+    (toy / "pipelines/toy").rename(toy / "pipelines/toy-paper")
+    pipeline = Pipeline.find("toy-paper")
+    assert pipeline.domain == "toy"
+    assert pipeline.task("fitting").prepared == toy / "data/toy-paper/fitting"
 
 
 def test_results_have_sorted_keys_and_six_digits(tmp_path: Path):
@@ -310,8 +259,15 @@ def test_curves_of_seeds_are_joined():
     assert joined == "seed,step,loss\n0,1,2\n3,1,4\n"
 
 
+def test_long_curves_are_thinned():
+    text = "step,loss\n" + "".join(f"{i},0\n" for i in range(1, 1201))
+    steps = [line.split(",")[1] for line in join_curves([(0, text)]).splitlines()[1:]]
+    assert steps == [str(i) for i in range(1, 1201, 3)]
+
+
 def test_help_lists_every_verb(capsys):
     assert sixfold("--help") == 0
     shown = capsys.readouterr().out
-    for verb in ("list", "show", "prepare", "train", "evaluate", "report", "run", "export"):
+    verbs = "list show inputs prepare train evaluate report repro claims run export"
+    for verb in verbs.split():
         assert verb in shown

@@ -145,7 +145,7 @@ def repro(
     *,
     budget: float | None = None,
     seeds: list[int] | None = None,
-    set: dict[str, str] | None = None,
+    set: list[str] | None = None,
 ) -> None:
     """Run all stages of a pipeline in one process: data, training, scores, report. Without DVC.
 
@@ -153,8 +153,7 @@ def repro(
         pipeline: Folder under pipelines/, e.g. speech.
         budget: Factor on the steps of every training, instead of the file's.
         seeds: Seeds, instead of the file's.
-        set: Other values of params.yaml by dotted key, e.g.
-            --set.tasks.enhancement.data.test_clips 3.
+        set: Other value of params.yaml, e.g. tasks.enhancement.data.test_clips=3; may be repeated.
     """
     import yaml
 
@@ -162,7 +161,8 @@ def repro(
     from sixfold.core.pipeline.params import Pipeline
     from sixfold.core.pipeline.report import write_report
 
-    changes: dict[str, Any] = {key: yaml.safe_load(value) for key, value in (set or {}).items()}
+    pairs = (text.partition("=") for text in set or ())
+    changes: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
     changes |= {k: v for k, v in {"budget": budget, "seeds": seeds}.items() if v is not None}
     found = Pipeline.find(pipeline, changes)
     stages.inputs(found)

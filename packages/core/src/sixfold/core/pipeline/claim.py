@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from sixfold.core.system import System
 
-Scores = dict[str, float | None]  # None: not measured
+Scores = dict[str, float | int | None]  # None: not measured
 SIGNIFICANCE = 0.05
 SHOWS, OPPOSITE, UNCLEAR = "shows", "shows the opposite", "no clear difference"
 NOT_TESTED = "not tested"

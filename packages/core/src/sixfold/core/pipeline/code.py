@@ -48,7 +48,7 @@ def source_files(*modules: str) -> dict[str, Path]:
         if name in found or not name.startswith(f"{PACKAGE}.") or not (path := _path(name)):
             continue
         found[name] = path
-        waiting += _imports(_tree(path))
+        waiting += _file_imports(path)
     return found
 
 
@@ -109,6 +109,11 @@ def _targets(node: ast.AST) -> set[str]:
     return {
         n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
+
+
+@cache
+def _file_imports(path: Path) -> list[str]:
+    return _imports(_tree(path))
 
 
 def _imports(tree: ast.AST) -> list[str]:

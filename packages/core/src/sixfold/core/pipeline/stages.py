@@ -37,7 +37,7 @@ def inputs(pipeline: Pipeline) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for key, task in pipeline.tasks.items():
         source, missing = choose_source(task)
-        checksums = {d.name: _checksum(d) for d in _datasets(task)} if source == "real" else {}
+        checksums = _checksums(task) if source == "real" else {}
         code = {"code": task.code("prepare"), "source": source, "datasets": checksums}
         write_json(folder / key / "prepare.json", code)
         for stage in ("train", "evaluate"):
@@ -68,9 +68,12 @@ def _datasets(task: TaskRun) -> Sequence[Dataset]:
     return task.task.datasets(task.data)
 
 
-def _checksum(dataset: Dataset) -> str:
-    listed = "".join(f"{file.sha256} {file.path}\n" for file in dataset.files)
-    return hashlib.sha256(listed.encode()).hexdigest()
+def _checksums(task: TaskRun) -> dict[str, dict[str, str]]:
+    """Return the recorded checksum of each file, by set."""
+    found: dict[str, dict[str, str]] = {}
+    for dataset in _datasets(task):  # two may be parts of one published set
+        found.setdefault(dataset.name, {}).update({f.path: f.sha256 for f in dataset.files})
+    return found
 
 
 def prepare(task: TaskRun) -> None:

@@ -1,0 +1,44 @@
+"""A toy domain and its pipeline, installed for one test."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from sixfold.core import system
+from sixfold.core.pipeline import code
+
+DOMAIN = Path(__file__).parents[1] / "support" / "toy_domain"
+PARAMS = """
+source: auto
+budget: 0.5
+seeds: [0, 1]
+tasks:
+  fitting:
+    data: {points: 32}
+    defaults: {system: line, train: {steps: 8, batch: 4, learning_rate: 1.0e-2, log_every: 2}}
+    systems:
+      line: {model: {width: 2}}
+"""
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path: Path) -> Path:
+    """Install the domain `toy`; stand in a repository that holds its pipeline."""
+    monkeypatch.syspath_prepend(str(DOMAIN))
+    points = (EntryPoint("toy", "sixfold.toy", "sixfold.domains"),)
+    monkeypatch.setattr(system, "_points", lambda: points)
+    # autograd, which other tests used in this process, does not survive a fork
+    monkeypatch.setattr("sixfold.core.pipeline.stages.max_workers", lambda *_: 1)
+    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SIXFOLD_MIRROR", raising=False)
+    folder = tmp_path / "pipelines" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("sixfold.toy")]:
+        del sys.modules[name]
+    for cached in (code._followed, code._path, code._tree, code._file_imports, code._without_docs):
+        cached.cache_clear()

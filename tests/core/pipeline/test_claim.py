@@ -1,0 +1,111 @@
+"""Verdicts follow the numbers: measurements by tolerance, races by a paired t-test over seeds."""
+
+import pytest
+from scipy.stats import ttest_1samp, ttest_rel
+
+from sixfold.core.pipeline.claim import (
+    Claim,
+    Comparison,
+    Measurement,
+    Metric,
+    judge,
+    judge_all,
+    measured,
+    paired_test,
+)
+
+CLAIM = Claim(
+    title="Claim",
+    text="The system is better.",
+    metrics={"score": Metric("SI-SDR, dB"), "error": Metric("error", better="lower")},
+    comparisons=[Comparison("system", "baseline")],
+    labels={"system": "Ours"},
+)
+
+
+def results(*gains: float, metric: str = "score", sign: int = 1) -> dict:
+    ours = {str(i): {metric: 10 + sign * gain} for i, gain in enumerate(gains)}
+    theirs = {str(i): {metric: 10.0} for i in range(len(gains))}
+    pairs = {"system": ours, "baseline": theirs}
+    return {k: {"seeds": seeds, "mean": {metric: 0.0}} for k, seeds in pairs.items()}
+
+
+def verdict(*gains: float) -> str:
+    return judge(CLAIM, CLAIM.comparisons[0], results(*gains)).text
+
+
+def test_the_verdict_follows_the_numbers():
+    assert verdict(1.0, 1.1, 0.9) == (
+        "Shows: Ours over baseline, +1.00 dB SI-SDR "
+        "(95 % interval +0.75 to +1.25, p = 0.003, 3 seeds)."
+    )
+    assert verdict(-1.0, -1.1, -0.9).startswith("Shows the opposite: Ours")
+    assert verdict(1.0, -1.1, 0.2).startswith("No clear difference: Ours")
+    assert verdict(1.0) == "Not tested (one seed): Ours over baseline, +1.00 dB SI-SDR."
+    assert "Ours not trained" in judge(CLAIM, CLAIM.comparisons[0], {"baseline": {}}).text
+
+
+def test_seeds_that_one_system_lacks_do_not_count():
+    found = results(1.0, 1.1, 0.9, 5.0)
+    del found["baseline"]["seeds"]["3"]
+    assert "3 seeds" in judge(CLAIM, CLAIM.comparisons[0], found).text
+
+
+def test_lower_may_be_better():
+    found = results(1.0, 1.1, 0.9, metric="error", sign=-1)
+    assert judge(CLAIM, Comparison("system", "baseline", "error"), found).outcome == "shows"
+
+
+def test_the_test_is_the_paired_t_test():
+    gains = [0.3, -0.1, 0.8, 0.4]
+    outcome, p, (low, high) = paired_test(gains)
+    expected = ttest_1samp(gains, 0.0)
+    interval = expected.confidence_interval(0.95)
+    assert p == pytest.approx(expected.pvalue)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+    assert ttest_rel([10 + g for g in gains], [10.0] * 4).pvalue == pytest.approx(p)
+    assert outcome == "no clear difference"
+
+
+def test_a_margin_asks_whether_the_system_is_not_worse():
+    gains = [-0.1, 0.05, -0.2, 0.1]
+    assert paired_test(gains)[0] == "no clear difference"
+    assert paired_test(gains, margin=1.0)[0] == "shows"
+    assert paired_test([-3.1, -2.9, -3.0], margin=1.0)[0] == "shows the opposite"
+    found = results(*gains)
+    said = judge(CLAIM, Comparison("system", "baseline", margin=1.0), found).text
+    assert "not worse by 1 was tested" in said
+
+
+def test_a_score_that_was_not_measured_is_not_tested():
+    found = results(1.0, 1.1)
+    found["system"]["seeds"]["0"]["score"] = None
+    assert "SI-SDR, dB not measured" in judge(CLAIM, CLAIM.comparisons[0], found).text
+
+
+def test_every_metric_may_decide_for_itself():
+    claim = Claim("t", "x", CLAIM.metrics, [Comparison("system", "baseline", every=True)])
+    found = results(1.0, 1.1, 0.9)
+    assert [v.metric for v in judge_all(claim, found)] == ["SI-SDR, dB"]
+
+
+def test_gains_without_spread_are_certain():
+    assert paired_test([1.0, 1.0])[:2] == ("shows", 0.0)
+    assert paired_test([0.0, 0.0])[:2] == ("no clear difference", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (21.6, "reproduced"),
+        (21.2, "reproduced"),
+        (21.1, "not reproduced"),
+        (None, "not measured"),
+        (float("nan"), "not measured"),
+    ],
+)
+def test_a_measurement_is_judged_by_its_tolerance(value, said):
+    one = Measurement("outputs", 21.7, lambda means: value, tolerance=0.5)
+    (row,) = measured([one], {})
+    assert row["verdict"] == said
+    assert row["measured"] == (None if said == "not measured" else value)
