@@ -11,15 +11,14 @@ import pytest
 import soundfile
 
 from sixfold.core.config import UserError
-from sixfold.core.pipeline.report import (
+from sixfold.core.pipeline.figures import curve_figure, spectrogram_figure
+from sixfold.core.pipeline.page import (
     Section,
     Sound,
     Table,
-    curve_figure,
     markdown_table,
     mean_std,
     replace_between_markers,
-    spectrogram_figure,
     write_page,
 )
 
@@ -192,8 +191,6 @@ def test_a_cell_cannot_break_its_table():
 
 
 def test_importing_the_module_does_not_import_the_drawing_libraries():
-    code = (
-        "import sys, sixfold.core.pipeline.report; print({'matplotlib', 'jinja2'} & {*sys.modules})"
-    )
+    code = "import sys, sixfold.core.pipeline.figures; print({'matplotlib', 'jinja2'} & {*sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"set\(\)\s*", out.stdout)
