@@ -33,7 +33,9 @@ class Config(pydantic.BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown(cls.__name__, "field", str(key), cls.model_fields))
+                    raise ValueError(
+                        unknown_name_error(cls.__name__, "field", str(key), cls.model_fields)
+                    )
         return values
 
     @classmethod
@@ -62,7 +64,7 @@ class Config(pydantic.BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def unknown(owner: str, kind: str, name: str, known: Collection[str]) -> str:
+def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:
     """Phrase "no such name", with the nearest known name when one is near, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

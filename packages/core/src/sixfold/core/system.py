@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.config import Config, UserError, unknown_name_error
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def find_system(path: str) -> System:
     domain_name, _, name = path.partition("/")
     systems = {system.name: system for system in domain(domain_name).SYSTEMS}
     if name not in systems:
-        raise UserError(unknown(domain_name, "system", name, systems))
+        raise UserError(unknown_name_error(domain_name, "system", name, systems))
     return systems[name]
 
 

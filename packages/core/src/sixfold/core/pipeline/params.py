@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from sixfold.core.config import Config, UserError, read_yaml, unknown
+from sixfold.core.config import Config, UserError, read_yaml, unknown_name_error
 from sixfold.core.pipeline.report import write_text
 from sixfold.core.system import System, domain, find_system
 from sixfold.core.training.fit import FitConfig
@@ -177,7 +177,7 @@ class Pipeline:
                 return name
         name, where = self.entry(key).task, self.folder / "params.yaml"
         if name not in tasks:
-            raise UserError(unknown(f"{where}: systems.{key}", "task", name, tasks))
+            raise UserError(unknown_name_error(f"{where}: systems.{key}", "task", name, tasks))
         return name
 
     def of_task(self, name: str) -> tuple[str, ...]:
@@ -199,7 +199,9 @@ class Pipeline:
         if key not in self.params.systems:
             where = str(self.folder / "params.yaml")
             known = [name for task in self.recipe.TASKS.values() for name in task.references]
-            raise UserError(unknown(where, "system", key, [*self.params.systems, *known]))
+            raise UserError(
+                unknown_name_error(where, "system", key, [*self.params.systems, *known])
+            )
         return self.params.systems[key]
 
     def system(self, key: str) -> tuple[System, Config]:

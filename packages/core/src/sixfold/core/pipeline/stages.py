@@ -18,8 +18,8 @@ from sixfold.core.pipeline.parallel import run_parallel
 from sixfold.core.pipeline.params import Job, OwnTask, Pipeline, Source, write_json
 from sixfold.core.pipeline.report import write_text
 from sixfold.core.training.distributed import rank, world_size
-from sixfold.core.training.fit import fit, key
-from sixfold.core.training.provenance import move_aside
+from sixfold.core.training.fit import derive_seed, fit
+from sixfold.core.training.provenance import archive_run
 from sixfold.core.training.run import Run
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 
@@ -120,7 +120,7 @@ def _leave_other_code_behind(job: Job) -> None:
     record, now = job.run.with_suffix(".fingerprint"), fingerprint(job.prepared)
     known = record.read_text(encoding="utf-8") if record.is_file() else ""
     if job.run.exists() and known != now:
-        move_aside(job.run, "is of other data or code")
+        archive_run(job.run, "is of other data or code")
     write_text(record, now)
 
 
@@ -129,7 +129,7 @@ def _fit_seed(pipeline: Pipeline, name: str, seed: int) -> tuple[nn.Module, Run]
     settings, key_of_task = pipeline.settings(name), pipeline.task(name)
     task, folder = pipeline.recipe.TASKS[key_of_task], pipeline.prepared / key_of_task
     dataset = task.training_set(folder, getattr(pipeline.data, key_of_task))
-    torch.manual_seed(key(seed, "init"))
+    torch.manual_seed(derive_seed(seed, "init"))
     model = system.build(config)
     run = Run.open(
         pipeline.folder / "runs" / name / f"seed-{seed}",

@@ -133,7 +133,7 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
             same = (local.data_ptr() or place, local.shape, local.stride(), local.dtype)
             if same not in places:
                 places[same] = place
-                tensors[place] = whole(value.detach())
+                tensors[place] = full_copy(value.detach())
             return {"<tensor>": places[same]}
         if isinstance(value, Mapping):
             items = [[k, walk(v, f"{place}/{k}" if place else str(k))] for k, v in value.items()]
@@ -163,7 +163,7 @@ def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(value, tensors) for key, value in plain.items()}
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_copy(tensor: Tensor) -> Tensor:
     """Copy to the CPU, contiguous; shards are gathered from all ranks."""
     full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
     return full.to("cpu", copy=True).contiguous()

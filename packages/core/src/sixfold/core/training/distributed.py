@@ -85,7 +85,7 @@ def gather(values: Tensor) -> Tensor:
     return torch.cat(boxes).to(values.device)
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Return the sum over all ranks; divide a total by a total to get an exact mean."""
     if world_size() == 1:
         return values
@@ -98,7 +98,7 @@ def any_rank(*flags: bool) -> list[bool]:
     """Return, flag by flag, whether it is set on some rank, so that all ranks act alike."""
     if world_size() == 1:
         return list(flags)
-    return [bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)).tolist()]
+    return [bool(flag) for flag in all_reduce_sum(torch.tensor(flags, dtype=torch.int32)).tolist()]
 
 
 def share(

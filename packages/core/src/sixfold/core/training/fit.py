@@ -1,7 +1,7 @@
 """One supervised training loop: accumulate, clip, step, schedule, EMA, evaluate, checkpoint.
 
 Read `_Training.loop`; the rest is what its lines mean. A paper whose training is the invention
-writes its own loop with `Run`, `Update`, `Ema` and `key`.
+writes its own loop with `Run`, `OptimizerStep`, `Ema` and `derive_seed`.
 """
 
 import resource
@@ -18,14 +18,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.training.device import make_fabric, numerics, set_up
-from sixfold.core.training.distributed import any_rank, broadcast, rank, total, world_size
+from sixfold.core.training.distributed import all_reduce_sum, any_rank, broadcast, rank, world_size
 from sixfold.core.training.progress import Progress
 from sixfold.core.training.run import Position, Run
-from sixfold.core.training.sampling import Step, key, steps
+from sixfold.core.training.sampling import Step, derive_seed, steps
 from sixfold.core.training.schedule import ScheduleConfig, make_schedule
-from sixfold.core.training.update import Best, EarlyStopping, Ema, Update
+from sixfold.core.training.update import Best, EarlyStopping, Ema, OptimizerStep
 
-__all__ = ["Ema", "FitConfig", "Update", "fit", "key"]
+__all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit"]
 
 Losses = Tensor | Mapping[str, Tensor]
 
@@ -145,13 +145,13 @@ class _Training:
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     ) -> None:
         self.run, self.model, self.dataset, self.config = run, model, dataset, config
-        self.loss, self.seed, self.scores = loss, seed, evaluate
+        self.loss, self.seed, self.evaluate_fn = loss, seed, evaluate
         self.fabric, self.ranks = make_fabric(config), world_size()
         self.device = self.fabric.device
         self.forward = set_up(self.fabric, model, config)
         self.backward = Tensor.backward if self.forward is model else self.fabric.backward
         self.optimizer = make_optimizer(model, config)
-        self.update = Update(self.optimizer, config.clip)
+        self.optimizer_step = OptimizerStep(self.optimizer, config.clip)
         best = config.best or EarlyStopping()
         self.schedule = make_schedule(
             self.optimizer, config.schedule, config.steps, best.mode, best.min_delta
@@ -163,7 +163,7 @@ class _Training:
             "model": model,
             "optim": self.optimizer,
             "schedule": self.schedule,
-            "update": self.update,
+            "update": self.optimizer_step,
             "ema": self.ema,
             "best": self.best,
             "progress": self.progress,
@@ -171,7 +171,7 @@ class _Training:
         for name, obj in state.items():
             if obj is not None:
                 run.register(name, obj)
-        torch.manual_seed(key(seed, "dropout", rank()))
+        torch.manual_seed(derive_seed(seed, "dropout", rank()))
         self._introduce()
 
     def loop(self, position: Position) -> Position:
@@ -185,13 +185,13 @@ class _Training:
             began = time.perf_counter()
             step = next(stream)
             losses = self.accumulate(step)
-            stepped = self.update()  # clip, step, clear
+            stepped = self.optimizer_step()  # clip, step, clear
             if not isinstance(self.schedule, ReduceLROnPlateau):
                 self.schedule.step()
             if self.ema and stepped:
                 self.ema.update(self.model)
             position = step.after
-            self.progress.took(time.perf_counter() - began, position.step)
+            self.progress.update(time.perf_counter() - began, position.step)
             if self.due(position, config.log_every) or self.due(position, config.eval_every):
                 row = self.reduce(losses)
                 if self.due(position, config.eval_every):
@@ -209,7 +209,7 @@ class _Training:
         """Say whether no step is left to take; all ranks say the same."""
         if position.phase or position.step >= self.config.steps:
             return True
-        return self.out_of_time(position) or (self.best is not None and self.best.patience_is_over)
+        return self.out_of_time(position) or (self.best is not None and self.best.should_stop)
 
     def out_of_time(self, position: Position) -> bool:
         """Say whether the time budget is used up, looking only where all ranks look."""
@@ -241,7 +241,7 @@ class _Training:
                 part = part.detach() if weight == 1 else part.detach() * weight
                 sums[name] = sums[name] + part if name in sums else part
         if "#" in sums:
-            sums["#"] = total(sums["#"])
+            sums["#"] = all_reduce_sum(sums["#"])
             scale = step.samples / sums["#"].item()
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
@@ -251,15 +251,18 @@ class _Training:
     def reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Return the row of the curve: the losses of the whole step, the norm, the rate."""
         count = sums.pop("#", None)
-        values = total(torch.stack([part.float() for part in sums.values()]))
+        values = all_reduce_sum(torch.stack([part.float() for part in sums.values()]))
         values = values if count is None else values / count
         self.progress.losses = dict(zip(sums, values.tolist(), strict=True))
-        of_step = {"gradient_norm": self.update.norm, "learning_rate": self.update.learning_rate}
+        of_step = {
+            "gradient_norm": self.optimizer_step.norm,
+            "learning_rate": self.optimizer_step.learning_rate,
+        }
         return self.progress.losses | of_step
 
     def evaluate(self, position: Position) -> dict[str, float]:
         """Score the weights; tell the best-keeper and the plateau schedule."""
-        if self.scores is None:
+        if self.evaluate_fn is None:
             return {}
         averaged = (
             self.ema.inside(self.model) if self.ema and self.config.eval_ema else nullcontext()
@@ -268,7 +271,7 @@ class _Training:
         with averaged:
             scores = self.score()
             if self.best:
-                value = self.best.see(scores, self.model)
+                value = self.best.update(scores, self.model)
                 if isinstance(self.schedule, ReduceLROnPlateau):
                     before = self.optimizer.param_groups[0]["lr"]
                     self.schedule.step(value)
@@ -280,13 +283,13 @@ class _Training:
 
     def score(self) -> dict[str, float]:
         """Call the caller's evaluate, with randomness of its own, and leave no trace."""
-        if self.scores is None:
+        if self.evaluate_fn is None:
             return self.progress.losses
         self.model.eval()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(key(self.seed, "evaluation"))
-            scores = {name: float(value) for name, value in self.scores(self.model).items()}
+            torch.manual_seed(derive_seed(self.seed, "evaluation"))
+            scores = {name: float(value) for name, value in self.evaluate_fn(self.model).items()}
         self.model.train()
         return broadcast(scores)
 

@@ -41,7 +41,7 @@ class Progress:
             self._task = self._bar.add_task("", total=self.steps)
             self._bar.start()
 
-    def took(self, seconds: float, step: int) -> None:
+    def update(self, seconds: float, step: int) -> None:
         """Count a finished step."""
         self.elapsed_s += seconds
         self.durations.append(seconds)

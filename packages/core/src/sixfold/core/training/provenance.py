@@ -36,7 +36,9 @@ def differing(a: Any, b: Any, prefix: str = "") -> list[str]:
     ]
 
 
-def settle(folder: Path, identity: dict[str, Any], resume: Any, allow: Collection[str]) -> None:
+def open_folder(
+    folder: Path, identity: dict[str, Any], resume: Any, allow: Collection[str]
+) -> None:
     """Leave at ``folder`` a run of this identity: the one that is there, or a fresh one.
 
     A fresh folder appears under its name only when it is complete.
@@ -51,7 +53,7 @@ def settle(folder: Path, identity: dict[str, Any], resume: Any, allow: Collectio
             for rest in (folder / "ckpt").glob(".tmp-*"):
                 shutil.rmtree(rest)
             return
-        move_aside(folder, f"differs in {', '.join(differ)}" if differ else "is not to be resumed")
+        archive_run(folder, f"differs in {', '.join(differ)}" if differ else "is not to be resumed")
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(
             f"{folder} is no run folder (no provenance.json) and not empty; give another"
@@ -72,7 +74,7 @@ def settle(folder: Path, identity: dict[str, Any], resume: Any, allow: Collectio
     new.rename(folder)
 
 
-def move_aside(folder: Path, why: str) -> None:
+def archive_run(folder: Path, why: str) -> None:
     """Rename a run folder to the first ``<folder>.old-<n>`` that is free, and say why."""
     aside = next(p for n in itertools.count(1) if not (p := Path(f"{folder}.old-{n}")).exists())
     folder.rename(aside)

@@ -40,7 +40,7 @@ from sixfold.core.training.distributed import (
     rank,
     world_size,
 )
-from sixfold.core.training.provenance import checkpoints, digest, settle, to_text
+from sixfold.core.training.provenance import checkpoints, digest, open_folder, to_text
 
 KEPT = 2  # checkpoints; the older one is for the day the newer one is torn
 AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was asked to stop
@@ -110,7 +110,7 @@ class Run:
         identity = {"config": json.loads(to_text(values)), "fingerprint": fingerprint}
         folder = Path(folder)
         if rank() == 0:
-            settle(folder, identity, resume, allow)
+            open_folder(folder, identity, resume, allow)
         barrier()
         run = cls(folder, identity)
         done = folder / "DONE"
@@ -146,7 +146,7 @@ class Run:
         Raises:
             UserError: the checkpoint holds other objects than were registered.
         """
-        name = broadcast(self._newest_whole() if rank() == 0 else None)
+        name = broadcast(self._latest_valid() if rank() == 0 else None)
         if name is None:
             if rank() == 0:
                 self._curve.cut(-1)
@@ -178,7 +178,7 @@ class Run:
         Raises:
             UserError: there is no whole checkpoint, or nothing of that name in it.
         """
-        found = broadcast(self._newest_whole() if rank() == 0 else None)
+        found = broadcast(self._latest_valid() if rank() == 0 else None)
         files = checkpoint.read(self.folder / "ckpt" / found) if found else {}
         state = json.loads(files.get("state.json", '{"objects": {}}'))
         if name not in state["objects"]:
@@ -300,7 +300,7 @@ class Run:
             for name, parameter in module.named_parameters()
         }
 
-    def _newest_whole(self) -> str | None:
+    def _latest_valid(self) -> str | None:
         for path in reversed(checkpoints(self.folder)):
             try:
                 checkpoint.read(path)

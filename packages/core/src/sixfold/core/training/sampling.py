@@ -15,15 +15,15 @@ from sixfold.core.training.distributed import rank, share, world_size
 from sixfold.core.training.run import Position
 
 
-def key(seed: int, *names: str | int) -> int:
+def derive_seed(seed: int, *names: str | int) -> int:
     """Return the seed of a named stream: the first 8 bytes of the names' SHA-256."""
     joined = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(joined.encode()).digest()[:8], "big")
 
 
-def order(length: int, seed: int, epoch: int) -> list[int]:
+def epoch_permutation(length: int, seed: int, epoch: int) -> list[int]:
     """Return the samples of an epoch in the order in which it takes them."""
-    generator = torch.Generator().manual_seed(key(seed, "order", epoch))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(length, generator=generator).tolist()
 
 
@@ -82,7 +82,7 @@ def _plan(
     step, epoch, first = start.step, start.epoch, start.batch
     mine, ranks = rank(), world_size()
     while True:
-        indices = order(length, seed, epoch)
+        indices = epoch_permutation(length, seed, epoch)
         for number in range(first, -(-length // batch)):
             together = indices[number * batch : (number + 1) * batch]
             cuts = share(together, mine, ranks, accumulate)
@@ -103,7 +103,7 @@ class _Batches:
             return self.dataset.batch(indices)
         if not hasattr(self.dataset, "sample"):
             return default_collate([self.dataset[index] for index in indices])
-        seeds = (key(self.seed, "aug", epoch, index) for index in indices)
+        seeds = (derive_seed(self.seed, "aug", epoch, index) for index in indices)
         generators = (torch.Generator().manual_seed(seed) for seed in seeds)
         pairs = zip(indices, generators, strict=True)
         return default_collate([self.dataset.sample(*pair) for pair in pairs])

@@ -10,16 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.training.checkpoint import like
 
-REFUSED_IN_A_ROW = 10
+MAX_SKIPPED_IN_A_ROW = 10
 
 
-class Update:
+class OptimizerStep:
     """Clip the gradients, take the optimiser's step, clear the gradients.
 
-    A step whose gradient norm is not finite is refused: the weights stay. Register it with the run.
+    A step whose gradient norm is not finite is skipped: the weights stay. Register it with the run.
 
     Args:
         optimizer: All of its parameters are clipped together.
@@ -29,7 +29,7 @@ class Update:
     def __init__(self, optimizer: Optimizer, clip: float | None = None) -> None:
         self.optimizer, self.clip = optimizer, clip
         self.norm = self.learning_rate = math.nan  # of the last step
-        self.refused = self.refused_in_a_row = 0
+        self.skipped_steps = self.skipped_in_a_row = 0
 
     def __call__(self) -> bool:
         """Return whether the step was taken.
@@ -55,22 +55,25 @@ class Update:
         return finite
 
     def _count(self, finite: bool) -> None:
-        self.refused += not finite
-        self.refused_in_a_row = 0 if finite else self.refused_in_a_row + 1
-        if self.refused_in_a_row >= REFUSED_IN_A_ROW:
+        self.skipped_steps += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
-                f"the gradient was not finite in {REFUSED_IN_A_ROW} steps in a row (norm "
+                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row (norm "
                 f"{self.norm}, learning rate {self.learning_rate:.3g}); "
                 "lower learning_rate, or set clip"
             )
 
     def state_dict(self) -> dict[str, int]:
-        """Return the counts of refused steps."""
-        return {"refused": self.refused, "refused_in_a_row": self.refused_in_a_row}
+        """Return the counts of skipped steps."""
+        return {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Take the counts back."""
-        self.refused, self.refused_in_a_row = state["refused"], state["refused_in_a_row"]
+        self.skipped_steps, self.skipped_in_a_row = (
+            state["skipped_steps"],
+            state["skipped_in_a_row"],
+        )
 
 
 class Ema:
@@ -161,33 +164,33 @@ class Best:
     def __init__(self, config: EarlyStopping) -> None:
         self.config = config
         self.value: float | None = None
-        self.evaluations = self.failures = 0
+        self.evaluations = self.bad_evaluations = 0
         self.weights: dict[str, Tensor] = {}
 
-    def see(self, scores: Mapping[str, float], model: nn.Module) -> float:
+    def update(self, scores: Mapping[str, float], model: nn.Module) -> float:
         """Take a copy of the weights if they are the best so far; return the monitored score.
 
         Raises:
             UserError: the scores lack the monitored one.
         """
         if self.config.monitor not in scores:
-            raise UserError(unknown("evaluate", "score", self.config.monitor, scores))
+            raise UserError(unknown_name_error("evaluate", "score", self.config.monitor, scores))
         value = scores[self.config.monitor]
         self.evaluations += 1
         if self.evaluations <= self.config.start_after:
             return value
         sign = -1 if self.config.mode == "min" else 1
         if self.value is None or sign * (value - self.value) > self.config.min_delta:
-            self.value, self.failures = value, 0
+            self.value, self.bad_evaluations = value, 0
             self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         else:
-            self.failures += 1
+            self.bad_evaluations += 1
         return value
 
     @property
-    def patience_is_over(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to stop."""
-        return self.config.patience is not None and self.failures >= self.config.patience
+        return self.config.patience is not None and self.bad_evaluations >= self.config.patience
 
     def copy_to(self, model: nn.Module) -> None:
         """Put the best weights into the module, if there are any yet."""
@@ -197,7 +200,7 @@ class Best:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights and the counters."""
-        names = ("value", "evaluations", "failures", "weights")
+        names = ("value", "evaluations", "bad_evaluations", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

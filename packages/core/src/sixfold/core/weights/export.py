@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sixfold.core.config import UserError, unknown
+from sixfold.core.config import UserError, unknown_name_error
 
 FILES = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 Run = Callable[..., list[Tensor]]
@@ -59,7 +59,9 @@ def export(
     for kind, given, known in (("format", formats, FILES), ("input", dynamic, names)):
         for name in given:
             if name not in known:
-                raise UserError(unknown(f"export of {type(module).__name__}", kind, name, known))
+                raise UserError(
+                    unknown_name_error(f"export of {type(module).__name__}", kind, name, known)
+                )
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if "onnx" in formats and missing:
         raise UserError(

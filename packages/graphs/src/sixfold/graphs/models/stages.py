@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sixfold.core import Config
 from sixfold.core.training.run import Position, Run
-from sixfold.core.training.update import Best, EarlyStopping, Update
+from sixfold.core.training.update import Best, EarlyStopping, OptimizerStep
 
 Row = dict[str, float | int]
 
@@ -102,14 +102,14 @@ def _optimise(
 ) -> Position:
     phase, step = position.phase, position.step
     for epoch in range(position.epoch + 1, stage.epochs + 1):
-        if best.patience_is_over:
+        if best.should_stop:
             break
         rows: list[Row] = [
             {"stage": phase, "epoch": epoch, **loss._asdict()} for loss in stage.step()
         ]
         if stage.validate and epoch % stage.validate_every == 0:
             rows[-1][f"valid_{stage.monitor}"] = score = stage.validate()
-            best.see({stage.monitor: score}, stage.module)
+            best.update({stage.monitor: score}, stage.module)
         for row in rows:
             step += 1
             run.log(step, **row)
@@ -119,7 +119,7 @@ def _optimise(
     return position
 
 
-def take_step(update: Update, loss: Tensor) -> Loss:
+def take_step(update: OptimizerStep, loss: Tensor) -> Loss:
     """Run backward and let the optimiser step."""
     loss.backward()
     update()

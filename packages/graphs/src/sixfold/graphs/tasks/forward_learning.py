@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import Field, PositiveInt
 
-from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.pipeline.params import Job, OwnTask
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
@@ -80,7 +80,7 @@ def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, 
     """
     if isinstance(model, str):
         if model != MEMORY:
-            raise UserError(unknown("forward_learning", "reference", model, (MEMORY,)))
+            raise UserError(unknown_name_error("forward_learning", "reference", model, (MEMORY,)))
         with torch.inference_mode(False):  # scoring is done in it, and this is training
             return memory(graph_of(folder, 0))
     data = graph_of(folder, model.seed)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from pydantic import Field, PositiveInt
 from torch.multiprocessing.spawn import start_processes
 
-from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.pipeline.params import Job, OwnTask, write_json
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.graphs.data.prepared import read_graph, read_manifest
@@ -88,7 +88,7 @@ def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, 
     """
     if isinstance(model, str):
         if model != TRAFFIC:
-            raise UserError(unknown("pipelining", "reference", model, (TRAFFIC,)))
+            raise UserError(unknown_name_error("pipelining", "reference", model, (TRAFFIC,)))
         return traffic(folder)
     trained = from_pretrained(model.weights.with_suffix(".safetensors"), SYSTEM)
     assert isinstance(trained, GNNPipe)

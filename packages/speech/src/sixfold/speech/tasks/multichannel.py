@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import UserError, unknown
+from sixfold.core.config import UserError, unknown_name_error
 from sixfold.core.pipeline.params import Task
 from sixfold.speech import metrics
 from sixfold.speech.audio.files import write_audio
@@ -76,7 +76,7 @@ def evaluate(model: nn.Module | str, folder: Path, samples: Path | None) -> dict
         UserError: there is no such reference, or no prepared data.
     """
     if isinstance(model, str) and model not in REFERENCES:
-        raise UserError(unknown("multichannel", "reference", model, REFERENCES))
+        raise UserError(unknown_name_error("multichannel", "reference", model, REFERENCES))
     test, published = read_test(folder), read_published(folder)
     scores: dict[str, float | None] = dict.fromkeys(
         [*METRICS, *(name + OF_PUBLISHED for name in METRICS)]

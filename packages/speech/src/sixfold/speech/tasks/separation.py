@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core.config import UserError, unknown
+from sixfold.core.config import UserError, unknown_name_error
 from sixfold.core.pipeline.params import Task
 from sixfold.speech import metrics
 from sixfold.speech.audio.files import write_audio
@@ -63,7 +63,7 @@ def evaluate(model: nn.Module | str, folder: Path, samples: Path | None) -> dict
         UserError: there is no such reference, or no prepared data.
     """
     if isinstance(model, str) and model not in REFERENCES:
-        raise UserError(unknown("separation", "reference", model, REFERENCES))
+        raise UserError(unknown_name_error("separation", "reference", model, REFERENCES))
     examples = read_examples(folder)
     if not examples:
         print("Libri2Mix: not measured: the built-in source does not hold the examples")

@@ -82,7 +82,7 @@ class Training:
         """Score the weights, and keep them if they are the best so far."""
         assert self._valid is not None
         score = self.accuracy(self._valid, self._valid_in_all)
-        return self.best.see({"accuracy": score}, self.pipeline.layers)
+        return self.best.update({"accuracy": score}, self.pipeline.layers)
 
     @property
     def validates(self) -> bool:
@@ -130,7 +130,7 @@ class Training:
         }
         seen = {"value": self.best.value, "evaluations": self.best.evaluations}
         drawn = {"order": self.order, "generator": self.generator.get_state()}
-        return merged | drawn | {"seen": seen | {"failures": self.best.failures}}
+        return merged | drawn | {"seen": seen | {"bad_evaluations": self.best.bad_evaluations}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take this process's part of it."""
