@@ -6,7 +6,6 @@ need them.
 
 import io
 import math
-import os
 import re
 import shutil
 import statistics
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import write_atomic as write_text
 
 MISSING = "not measured"
 INK = "#010203"  # stands for the page's text colour until a figure is written
@@ -87,17 +87,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     lines = [list(columns), ["---"] * len(columns), *cells]
     safe = [[re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|") for text in ln] for ln in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in safe)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing, with the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def replace_between_markers(path: Path, name: str, text: str) -> None:

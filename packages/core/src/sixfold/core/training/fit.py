@@ -18,7 +18,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.training.device import make_fabric, numerics, set_up
-from sixfold.core.training.distributed import all_reduce_sum, any_rank, broadcast, rank, world_size
+from sixfold.core.training.distributed import (
+    all_reduce_sum,
+    any_rank,
+    broadcast,
+    rank,
+    world_size,
+)
 from sixfold.core.training.progress import Progress
 from sixfold.core.training.run import Position, Run
 from sixfold.core.training.sampling import Step, derive_seed, steps
@@ -27,38 +33,40 @@ from sixfold.core.training.update import Best, EarlyStopping, Ema, OptimizerStep
 
 __all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit"]
 
-Losses = Tensor | Mapping[str, Tensor]
+Loss = Callable[[nn.Module, dict[str, Tensor]], Any]
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class FitConfig(Config):
     """The ``train:`` block of params.yaml.
 
     Args:
-        steps: Optimiser steps.
-        batch: Samples of a step, over all processes and micro-batches.
-        learning_rate: The schedule's peak.
-        accumulate: Micro-batches that a batch is cut into to save memory; changes no number.
-        optimizer: As in torch.optim.
-        betas: adam, adamw.
-        momentum: sgd.
-        weight_decay: On parameters with two axes or more: not on biases and norms.
+        steps: Number of optimiser steps.
+        batch: Number of samples of a step, over all processes and micro-batches.
+        learning_rate: Peak of the schedule.
+        accumulate: Number of micro-batches that a batch is cut into to save memory; changes no
+            number.
+        optimizer: Name of the optimiser, as in torch.optim.
+        betas: Decays of the moments (adam, adamw).
+        momentum: Momentum (sgd).
+        weight_decay: Decay of parameters with two axes or more: not of biases and norms.
         clip: Largest 2-norm of the gradient.
-        schedule: Of the learning rate.
+        schedule: Schedule of the learning rate.
         ema: Decay of the average of the weights.
-        eval_ema: Evaluate, and end with, the averaged weights.
-        best: Which evaluation's weights to end with, and when to stop early.
-        precision: bf16 runs the model under autocast; losses and evaluation stay in float32.
-        compile: With torch.compile.
-        strategy: Under torchrun; auto is ddp.
-        sync_bn: Share batch statistics between processes (CUDA).
-        deterministic: None is yes on a CPU, no on CUDA.
-        threads: Of the CPU; None is all that this process may use.
-        workers: Processes that load data; 0 loads in between steps.
+        eval_ema: Whether the averaged weights are evaluated, and kept at the end.
+        best: Early stopping: which evaluation's weights to end with, and when to stop.
+        precision: Precision of the model, bf16 by autocast; losses and evaluation are in float32.
+        compile: Whether torch.compile is used.
+        strategy: Strategy under torchrun; auto is ddp.
+        sync_bn: Whether processes share batch statistics (CUDA).
+        deterministic: Whether algorithms are deterministic; None is yes on a CPU, no on CUDA.
+        threads: Number of CPU threads; None is all that this process may use.
+        workers: Number of processes that load data; 0 loads in between steps.
         log_every: Steps between rows of the curve.
         eval_every: Steps between evaluations; None evaluates at the end only.
         ckpt_every: Steps between checkpoints, besides the seconds.
         ckpt_seconds: Seconds between checkpoints.
-        time_budget_s: Stop after so long, counted over restarts.
+        time_budget_s: Seconds to stop after, counted over restarts.
     """
 
     steps: int = Field(ge=1)
@@ -92,24 +100,24 @@ def fit(
     run: Run,
     model: nn.Module,
     dataset: Any,
-    loss: Callable[[nn.Module, dict[str, Tensor]], Any],
+    loss: Loss,
     config: FitConfig,
     *,
     seed: int,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> dict[str, float]:
     """Train a model, from wherever the run stands, and leave it trained.
 
     Args:
-        run: Just opened. A finished one gives the model its weights and returns at once.
-        model: Initialised by the caller.
-        dataset: Map-style; see `sampling.steps` for ``sample`` and ``batch``.
-        loss: Returns the mean over the batch it is given, as one tensor or several by name, which
-            are summed and each logged; or (sums, count), divided by the count of the whole step:
-            tokens, frames, what the batches hold unequal numbers of.
+        run: Run just opened. A finished one loads its weights into the model and returns at once.
+        model: Model, initialised by the caller.
+        dataset: Map-style dataset; see `sampling.steps` for ``sample`` and ``batch``.
+        loss: Function that returns the mean over the batch it is given, as one tensor or several by
+            name, which are summed and each logged; or (sums, count), divided by the count of the
+            whole step: tokens, frames, what the batches hold unequal numbers of.
         config: How to train.
-        seed: Of dropout, order and augmentation.
-        evaluate: Called on every rank in eval mode, without gradients, in float32.
+        seed: Seed of dropout, order and augmentation.
+        evaluate: Function called on every rank in eval mode, without gradients, in float32.
 
     Returns:
         The scores of the final weights; without ``evaluate``, the last losses.
@@ -139,10 +147,10 @@ class _Training:
         run: Run,
         model: nn.Module,
         dataset: Any,
-        loss: Callable[[nn.Module, dict[str, Tensor]], Any],
+        loss: Loss,
         config: FitConfig,
         seed: int,
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        evaluate: Evaluate | None,
     ) -> None:
         self.run, self.model, self.dataset, self.config = run, model, dataset, config
         self.loss, self.seed, self.evaluate_fn = loss, seed, evaluate
@@ -159,18 +167,15 @@ class _Training:
         self.ema = Ema(model, config.ema) if config.ema else None
         self.best = Best(config.best) if config.best else None
         self.progress = Progress(config.steps)
-        state = {
-            "model": model,
-            "optim": self.optimizer,
-            "schedule": self.schedule,
-            "update": self.optimizer_step,
-            "ema": self.ema,
-            "best": self.best,
-            "progress": self.progress,
-        }
-        for name, obj in state.items():
-            if obj is not None:
-                run.register(name, obj)
+        run.register("model", model)
+        run.register("optim", self.optimizer)
+        run.register("schedule", self.schedule)
+        run.register("update", self.optimizer_step)
+        run.register("progress", self.progress)
+        if self.ema:
+            run.register("ema", self.ema)
+        if self.best:
+            run.register("best", self.best)
         torch.manual_seed(derive_seed(seed, "dropout", rank()))
         self._introduce()
 
@@ -201,18 +206,18 @@ class _Training:
         return position
 
     def due(self, position: Position, every: int | None) -> bool:
-        """Say whether something done every so many steps, and after the last, is due."""
+        """Return whether this is the last step or a multiple of ``every``."""
         last = position.step == self.config.steps
         return last if every is None else last or position.step % every == 0
 
     def finished(self, position: Position) -> bool:
-        """Say whether no step is left to take; all ranks say the same."""
+        """Return whether no step is left to take; all ranks return the same."""
         if position.phase or position.step >= self.config.steps:
             return True
         return self.out_of_time(position) or (self.best is not None and self.best.should_stop)
 
     def out_of_time(self, position: Position) -> bool:
-        """Say whether the time budget is used up, looking only where all ranks look."""
+        """Return whether the time budget is used up, looking only where all ranks look."""
         budget = self.config.time_budget_s
         if budget is None or position.step % self.config.log_every:
             return False
@@ -254,21 +259,17 @@ class _Training:
         values = all_reduce_sum(torch.stack([part.float() for part in sums.values()]))
         values = values if count is None else values / count
         self.progress.losses = dict(zip(sums, values.tolist(), strict=True))
-        of_step = {
-            "gradient_norm": self.optimizer_step.norm,
-            "learning_rate": self.optimizer_step.learning_rate,
-        }
-        return self.progress.losses | of_step
+        step = self.optimizer_step
+        row = {"gradient_norm": step.norm, "learning_rate": step.learning_rate}
+        return self.progress.losses | row
 
     def evaluate(self, position: Position) -> dict[str, float]:
-        """Score the weights; tell the best-keeper and the plateau schedule."""
+        """Score the weights; tell early stopping and the plateau schedule."""
         if self.evaluate_fn is None:
             return {}
-        averaged = (
-            self.ema.inside(self.model) if self.ema and self.config.eval_ema else nullcontext()
-        )
+        averaged = self.ema.inside(self.model) if self.ema and self.config.eval_ema else None
         reload = False
-        with averaged:
+        with averaged or nullcontext():
             scores = self.score()
             if self.best:
                 value = self.best.update(scores, self.model)
@@ -294,7 +295,7 @@ class _Training:
         return broadcast(scores)
 
     def end(self, position: Position) -> dict[str, float]:
-        """Put the chosen weights into the model, score them, finish the run."""
+        """Copy the chosen weights into the model, score them, finish the run."""
         if self.progress.durations:
             self._write_perf(position)
         if position.phase == 0:
@@ -317,7 +318,7 @@ class _Training:
         facts = {"seed": self.seed, "device": str(self.device), "processes": world_size()}
         self.run.record(**facts, threads=torch.get_num_threads())
         self.progress.start(
-            f"{self.run.folder}: {parameters:,} parameters on {self.device}, {world_size()} "
+            f"{self.run}: {parameters:,} parameters on {self.device}, {world_size()} "
             f"process(es) of {torch.get_num_threads()} thread(s), precision "
             f"{self.config.precision}, config {self.run.config_hash[:8]}"
         )
@@ -366,7 +367,7 @@ def _check(config: FitConfig, evaluated: bool) -> None:
 
 
 def _named(result: Any) -> tuple[dict[str, Tensor], Tensor | int | None]:
-    """Read what the loss function returned: losses by name with their sum, and the count."""
+    """Split what the loss function returned: losses by name with their sum, and the count."""
     result, count = result if isinstance(result, tuple) else (result, None)
     if isinstance(result, Tensor):
         return {"loss": result}, count

@@ -1,4 +1,4 @@
-"""What happens at the end of a step: clip, refuse, step; average the weights; remember the best."""
+"""What happens at the end of a step: clip, skip or step; average weights; remember the best."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sixfold.core.config import Config, UserError, unknown_name_error
-from sixfold.core.training.checkpoint import like
+from sixfold.core.training.checkpoint import shard_like
 
 MAX_SKIPPED_IN_A_ROW = 10
 
@@ -19,10 +19,11 @@ MAX_SKIPPED_IN_A_ROW = 10
 class OptimizerStep:
     """Clip the gradients, take the optimiser's step, clear the gradients.
 
-    A step whose gradient norm is not finite is skipped: the weights stay. Register it with the run.
+    A step whose gradient norm is not finite is skipped: the weights stay. Register this object with
+    the run.
 
     Args:
-        optimizer: All of its parameters are clipped together.
+        optimizer: Optimiser, all of whose parameters are clipped together.
         clip: Largest 2-norm; None leaves the gradients as they are.
     """
 
@@ -35,7 +36,7 @@ class OptimizerStep:
         """Return whether the step was taken.
 
         Raises:
-            UserError: the tenth refusal in a row.
+            UserError: ten steps in a row were skipped.
         """
         groups = self.optimizer.param_groups
         self.learning_rate = groups[0]["lr"]
@@ -69,11 +70,8 @@ class OptimizerStep:
         return {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take the counts back."""
-        self.skipped_steps, self.skipped_in_a_row = (
-            state["skipped_steps"],
-            state["skipped_in_a_row"],
-        )
+        """Load the counts of skipped steps."""
+        vars(self).update(state)
 
 
 class Ema:
@@ -83,8 +81,8 @@ class Ema:
     forgotten. Integer buffers are copied.
 
     Args:
-        model: The averages start from its present weights.
-        decay: The final one, below 1.
+        model: Module from whose present weights the averages start.
+        decay: Final decay, below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -111,7 +109,7 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Put the averages into the module."""
+        """Copy the averages into the module."""
         for name, value in model.state_dict().items():
             value.copy_(self.averages[name])
 
@@ -130,10 +128,10 @@ class Ema:
         return {"updates": self.updates, "averages": self.averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the averages back."""
+        """Load the averages and the number of updates."""
         self.updates = state["updates"]
         for name, value in self.averages.items():
-            value.copy_(like(state["averages"][name], value))
+            value.copy_(shard_like(state["averages"][name], value))
 
 
 class EarlyStopping(Config):
@@ -142,9 +140,10 @@ class EarlyStopping(Config):
     Args:
         monitor: Name of a score of ``evaluate``.
         mode: Whether smaller or larger is better.
-        patience: Stop at the so-manieth evaluation in a row without improvement; None never stops.
-        min_delta: What is not better by more than this is no improvement.
-        start_after: Evaluations at the start that are not looked at.
+        patience: Number of consecutive evaluations without improvement to stop after; None never
+            stops.
+        min_delta: Smallest difference that counts as an improvement.
+        start_after: Number of evaluations at the start that are ignored.
     """
 
     monitor: str = "loss"
@@ -158,7 +157,7 @@ class Best:
     """The best weights seen at an evaluation, and for how long there were none better.
 
     Args:
-        config: What better means.
+        config: Rule that says what better means.
     """
 
     def __init__(self, config: EarlyStopping) -> None:
@@ -168,7 +167,7 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def update(self, scores: Mapping[str, float], model: nn.Module) -> float:
-        """Take a copy of the weights if they are the best so far; return the monitored score.
+        """Copy the weights if they are the best so far; return the monitored score.
 
         Raises:
             UserError: the scores lack the monitored one.
@@ -189,21 +188,19 @@ class Best:
 
     @property
     def should_stop(self) -> bool:
-        """Whether to stop."""
+        """Whether the patience is used up."""
         return self.config.patience is not None and self.bad_evaluations >= self.config.patience
 
     def copy_to(self, model: nn.Module) -> None:
-        """Put the best weights into the module, if there are any yet."""
+        """Copy the best weights into the module, if there are any yet."""
         if self.weights:
             targets = model.state_dict()
-            model.load_state_dict({k: like(v, targets[k]) for k, v in self.weights.items()})
+            model.load_state_dict({k: shard_like(v, targets[k]) for k, v in self.weights.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights and the counters."""
-        names = ("value", "evaluations", "bad_evaluations", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "config"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take them back."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        """Load the weights and the counters."""
+        vars(self).update(state)

@@ -6,7 +6,6 @@ an error that says so, and no key is ever skipped in silence. sixfold's own chec
 """
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sixfold.core.config import Config, UserError
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.system import System
 
 NESTS = ("state_dict", "model", "params_ema", "params")  # the last two: basicsr's trainer
@@ -112,17 +112,10 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 def save_pretrained(path: str | Path, model: nn.Module, system_name: str, config: Config) -> None:
     """Write sixfold's own checkpoint: the same model gives the same bytes; never half a file."""
-    path = Path(path)
     # Tied weights are stored once per name: safetensors refuses tensors that share memory.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     metadata = {"sixfold": system_name, "config": json.dumps(config.model_dump(mode="json"))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(_sort_header(save(state, metadata=metadata)))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(Path(path), _sort_header(save(state, metadata=metadata)))
 
 
 def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:

@@ -6,7 +6,6 @@ dynamic sizes: a graph that was frozen at the example's length fails here and no
 
 import inspect
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +78,7 @@ def export(
             for old in ("export.json", *FILES.values()):
                 (folder / old).unlink(missing_ok=True)
             for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
-                os.replace(Path(partial) / name, folder / name)
+                (Path(partial) / name).replace(folder / name)
     finally:
         module.train(training)
     return report

@@ -19,7 +19,7 @@ from sixfold.core.training.update import Best, EarlyStopping
 from sixfold.graphs.models.gnnpipe.stage import Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic
 from sixfold.graphs.models.gnnpipe.transport import alive
-from sixfold.graphs.models.stages import NoRun, Row
+from sixfold.graphs.models.stages import Row
 
 KINDS = ("layer", "graph", "weight")
 
@@ -181,7 +181,7 @@ class MergedModel:
         self.model.load_state_dict(state)
 
 
-def train(training: Training, model: nn.Module, run: Run | NoRun, every: int | None) -> list[Row]:
+def train(training: Training, model: nn.Module, run: Run, every: int | None) -> list[Row]:
     """Train, going on where the run was left; leave the best weights in every process.
 
     Args:
