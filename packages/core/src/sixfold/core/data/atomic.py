@@ -6,7 +6,7 @@ What is written lies under a temporary name beside its place until the disk has 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sixfold.core.config import UserError
@@ -24,11 +24,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Lend an empty folder that takes the place of ``path`` once the block has filled it.
-
-    Raises:
-        UserError: as `atomic_file`.
-    """
+    """Lend an empty folder that takes the place of ``path``, as `atomic_file` lends a file."""
     with atomic_file(path) as partial:
         partial.mkdir()
         yield partial
@@ -54,19 +50,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.replace(partial, path)
             _sync(path.parent)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Re-raise an OSError as a UserError that states the free space.
-
-    Raises:
-        UserError: instead of any OSError.
-    """
+    """Re-raise an OSError as a UserError that states the free space."""
     try:
         yield
     except OSError as error:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.system import System
+from sixfold.core.weights.published import find_weights
 
 NESTS = ("state_dict", "model", "params_ema", "params")  # the last two: basicsr's trainer
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, wrappers
@@ -134,12 +135,17 @@ def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
         raise UserError(f"{path} names {metadata['sixfold']} but holds no settings") from None
 
 
-def from_pretrained(path: str | Path, system: System) -> nn.Module:
+def from_pretrained(path_or_name: str | Path, system: System) -> nn.Module:
     """Build a system, in eval mode, from its official or from sixfold's own checkpoint.
 
+    Args:
+        path_or_name: Path of a checkpoint, or name of published weights, which are fetched.
+        system: The system.
+
     Raises:
-        UserError: the file cannot be read, is another system's, or does not fit.
+        UserError: the file cannot be had or read, is another system's, or does not fit.
     """
+    path = find_weights(path_or_name, system)
     state = read_state_dict(path)
     name, values = read_pretrained(path) or (None, {})
     if name not in (None, system.name):
