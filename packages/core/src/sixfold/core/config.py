@@ -1,8 +1,6 @@
 """Frozen settings that refuse what they do not know; the error class for users' mistakes."""
 
 import difflib
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +19,7 @@ class UserError(ValueError):
 class Config(pydantic.BaseModel):
     """Base of every settings class: frozen, typed, and closed to unknown keys.
 
-    Defaults are the paper's base size. A key that does not exist is an error that names it, the
-    nearest known name and all known ones.
+    Defaults are the paper's base size.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -57,11 +54,6 @@ class Config(pydantic.BaseModel):
                 got = "" if key == "" else f" (got {problem['input']!r})"
                 lines.append(f"{where}: {key}: {reason}{got}" if key else f"{where}: {reason}")
             raise UserError("\n".join(lines)) from None
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the values, independent of the order in which they were given."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:

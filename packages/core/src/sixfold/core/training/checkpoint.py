@@ -28,11 +28,7 @@ class CorruptCheckpointError(Exception):
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make ``folder`` with these files; after a crash it is there and complete, or not there.
-
-    Raises:
-        UserError: the disk is full or cannot be written; nothing is left of the folder.
-    """
+    """Make ``folder`` with these files; after a crash it is there and complete, or not there."""
     manifest = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in files.items()

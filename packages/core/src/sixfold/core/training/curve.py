@@ -13,9 +13,6 @@ class Curve:
 
     Columns stand in the order of their first appearance. Same calls, same bytes, with or without
     kills and cuts in between.
-
-    Args:
-        path: The file; made at the first row.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,11 +23,7 @@ class Curve:
         self._file: TextIO | None = None
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row and hand it to the operating system.
-
-        Raises:
-            ValueError: the step is not above the last one.
-        """
+        """Write one row, of a step above the last one, and hand it to the operating system."""
         if step <= self._last_step:
             raise ValueError(f"step {step} was logged after step {self._last_step}")
         row = {"step": str(step)} | {name: f"{value:.9g}" for name, value in values.items()}

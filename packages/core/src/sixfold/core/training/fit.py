@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -141,19 +141,18 @@ def fit(
             model._compiled_call_impl = None  # export and pickle want the plain model back
 
 
+@dataclass(eq=False)
 class _Training:
-    def __init__(
-        self,
-        run: Run,
-        model: nn.Module,
-        dataset: Any,
-        loss: Loss,
-        config: FitConfig,
-        seed: int,
-        evaluate: Evaluate | None,
-    ) -> None:
-        self.run, self.model, self.dataset, self.config = run, model, dataset, config
-        self.loss, self.seed, self.evaluate_fn = loss, seed, evaluate
+    run: Run
+    model: nn.Module
+    dataset: Any
+    loss: Loss
+    config: FitConfig
+    seed: int
+    evaluate_fn: Evaluate | None
+
+    def __post_init__(self) -> None:
+        model, config = self.model, self.config
         self.fabric, self.ranks = make_fabric(config), world_size()
         self.device = self.fabric.device
         self.forward = set_up(self.fabric, model, config)
@@ -167,16 +166,19 @@ class _Training:
         self.ema = Ema(model, config.ema) if config.ema else None
         self.best = Best(config.best) if config.best else None
         self.progress = Progress(config.steps)
-        run.register("model", model)
-        run.register("optim", self.optimizer)
-        run.register("schedule", self.schedule)
-        run.register("update", self.optimizer_step)
-        run.register("progress", self.progress)
-        if self.ema:
-            run.register("ema", self.ema)
-        if self.best:
-            run.register("best", self.best)
-        torch.manual_seed(derive_seed(seed, "dropout", rank()))
+        state = {
+            "model": model,
+            "optim": self.optimizer,
+            "schedule": self.schedule,
+            "update": self.optimizer_step,
+            "progress": self.progress,
+            "ema": self.ema,
+            "best": self.best,
+        }
+        for name, obj in state.items():
+            if obj is not None:
+                self.run.register(name, obj)
+        torch.manual_seed(derive_seed(self.seed, "dropout", rank()))
         self._introduce()
 
     def loop(self, position: Position) -> Position:

@@ -14,11 +14,7 @@ SAVED = ("elapsed_s", "losses", "scores", "scored_at")
 
 
 class Progress:
-    """Time the steps and show them, on rank 0; registered with the run, times add up over restarts.
-
-    Args:
-        steps: Number of steps of the whole training.
-    """
+    """Time the steps and show them, on rank 0; registered, times add up over restarts."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

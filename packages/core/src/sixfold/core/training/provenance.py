@@ -1,6 +1,5 @@
 """What a run folder belongs to: the config, the code and the data; and which folder to use."""
 
-import hashlib
 import itertools
 import json
 import platform
@@ -18,18 +17,10 @@ from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of plain settings, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Leave at ``folder`` a run of this identity: the one that is there, or a fresh one.
 
-    A fresh folder appears under its name only when it is complete.
-
-    Raises:
-        UserError: the folder holds something else than a run.
+    A fresh folder appears under its name only when it is complete; what is no run is left alone.
     """
     record = folder / "provenance.json"
     if record.is_file():

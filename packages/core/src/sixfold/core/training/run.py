@@ -14,6 +14,7 @@ The folder holds ``provenance.json`` (what was asked, by which code), ``curve.cs
 keep nothing, and signals are not caught.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -43,7 +44,7 @@ from sixfold.core.training.distributed import (
     rank,
     world_size,
 )
-from sixfold.core.training.provenance import checkpoints, digest, open_folder, to_text
+from sixfold.core.training.provenance import checkpoints, open_folder, to_text
 
 KEPT = 2  # checkpoints; the older one is for the day the newer one is torn
 AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was asked to stop
@@ -63,15 +64,10 @@ class Position:
 
 
 class Run:
-    """A run folder; see the module's text for how a loop uses it.
+    """A run folder, made by `open`; see the module's text for how a loop uses it."""
 
-    Args:
-        folder: The run folder, already identified by `open`; None keeps nothing.
-        identity: The plain config and the fingerprint.
-    """
-
-    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
-        self.config_hash = digest(identity["config"])
+    def __init__(self, folder: Path | None, config_hash: str) -> None:
+        self.config_hash = config_hash
         self.state: Literal["fresh", "resumable", "done"] = "fresh"
         self.metrics: dict[str, float] = {}
         self._folder = folder
@@ -100,11 +96,12 @@ class Run:
         """
         values = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
         identity = {"config": json.loads(to_text(values)), "fingerprint": fingerprint}
+        config_hash = hashlib.sha256(to_text(identity["config"]).encode()).hexdigest()
         if folder is None:
-            return cls(None, identity)
+            return cls(None, config_hash)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
             raise UserError("under torchrun a run is opened inside `with launch():` (distributed)")
-        run = cls(Path(folder), identity)
+        run = cls(Path(folder), config_hash)
         if rank() == 0:
             open_folder(run.folder, identity)
         barrier()
@@ -118,11 +115,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run folder.
-
-        Raises:
-            UserError: the run keeps nothing.
-        """
+        """The run folder; a UserError if the run keeps nothing."""
         if self._folder is None:
             raise UserError("this run was opened without a folder, so it keeps nothing")
         return self._folder
@@ -131,13 +124,11 @@ class Run:
         return str(self._folder or "a run that is not saved")
 
     def register(self, name: str, obj: Any) -> None:
-        """Save and restore an object's state under this name; nothing else is saved.
+        """Save and restore an object's state under a name for a file; nothing else is saved.
 
-        Args:
-            name: Lower-case name, which becomes a file name.
-            obj: A module, optimiser, scheduler, generator, or anything whose ``state_dict()`` is
-                nested tensors and plain values, with ``load_state_dict``. Modules first: an
-                optimiser's slots are named after their parameters.
+        The object is a module, optimiser, scheduler, generator, or anything whose ``state_dict()``
+        is nested tensors and plain values. An optimiser's slots are named after the parameters of
+        the registered modules.
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in {"rng", *self._objects}:
             raise ValueError(f"{name!r} is taken, or no name for a file (a-z 0-9 _ . -)")
@@ -180,7 +171,7 @@ class Run:
         """Load one object's state from the latest valid checkpoint; it need not be registered.
 
         Raises:
-            UserError: there is no valid checkpoint, or nothing of that name in it.
+            UserError: no valid checkpoint holds that name.
         """
         _, files, state = self._latest_valid()
         if name not in state["objects"]:
@@ -191,9 +182,6 @@ class Run:
         """Write a checkpoint now; older ones but the last are removed once it is safe.
 
         State that changes between steps (best weights put back) is a new phase.
-
-        Raises:
-            UserError: the checkpoint could not be written; the ones before it are untouched.
         """
         if position == self._saved:
             return
@@ -236,11 +224,7 @@ class Run:
                 self._curve.append(step, {name: float(value) for name, value in scalars.items()})
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Write DONE with the final metrics; only the last checkpoint stays.
-
-        Raises:
-            ValueError: no final state was saved.
-        """
+        """Write DONE with the final metrics; only the last checkpoint stays."""
         if self._saved is None:
             raise ValueError("save the final state before finishing the run")
         if self._folder is not None:
@@ -250,11 +234,7 @@ class Run:
         self.state, self.metrics = "done", dict(metrics)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to provenance.json.
-
-        Raises:
-            UserError: the seed differs from the one that the run was begun with.
-        """
+        """Add facts to provenance.json; the seed must be the one that the run was begun with."""
         if self._writes:
             path = self.folder / "provenance.json"
             known = json.loads(path.read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ class Step:
 def steps(
     dataset: Any, batch: int, accumulate: int, seed: int, start: Position, workers: int = 0
 ) -> Iterator[Step]:
-    """Yield the steps from a position on, without end.
+    """Yield the steps of a dataset, which is not empty, from a position on, without end.
 
     Args:
         dataset: Map-style dataset. ``batch(indices)``, if there is one, returns a collated batch at
@@ -58,9 +58,6 @@ def steps(
         seed: Seed of the order and of the samples' generators.
         start: The work already done.
         workers: Number of loading processes; changes no sample and no order.
-
-    Raises:
-        UserError: the dataset is empty.
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty")

@@ -33,11 +33,7 @@ class OptimizerStep:
         self.skipped_steps = self.skipped_in_a_row = 0
 
     def __call__(self) -> bool:
-        """Return whether the step was taken.
-
-        Raises:
-            UserError: ten steps in a row were skipped.
-        """
+        """Return whether the step was taken; ten skipped ones in a row are a UserError."""
         groups = self.optimizer.param_groups
         self.learning_rate = groups[0]["lr"]
         parameters = [p for group in groups for p in group["params"]]
@@ -52,10 +48,6 @@ class OptimizerStep:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(finite)
-        return finite
-
-    def _count(self, finite: bool) -> None:
         self.skipped_steps += not finite
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -64,6 +56,7 @@ class OptimizerStep:
                 f"{self.norm}, learning rate {self.learning_rate:.3g}); "
                 "lower learning_rate, or set clip"
             )
+        return finite
 
     def state_dict(self) -> dict[str, int]:
         """Return the counts of skipped steps."""
@@ -154,11 +147,7 @@ class EarlyStopping(Config):
 
 
 class Best:
-    """The best weights seen at an evaluation, and for how long there were none better.
-
-    Args:
-        config: Rule that says what better means.
-    """
+    """The best weights seen at an evaluation, and for how long there were none better."""
 
     def __init__(self, config: EarlyStopping) -> None:
         self.config = config
@@ -167,11 +156,7 @@ class Best:
         self.weights: dict[str, Tensor] = {}
 
     def update(self, scores: Mapping[str, float], model: nn.Module) -> float:
-        """Copy the weights if they are the best so far; return the monitored score.
-
-        Raises:
-            UserError: the scores lack the monitored one.
-        """
+        """Copy the weights if they are the best so far; return the monitored score."""
         if self.config.monitor not in scores:
             raise UserError(unknown_name_error("evaluate", "score", self.config.monitor, scores))
         value = scores[self.config.monitor]
