@@ -239,10 +239,10 @@ def test_other_data_or_code_train_such_a_task_anew(toy: Path, capsys):
     file.write_text(file.read_text() + entry)
     for words in (("prepare", "toy"), ("train", "toy/counter"), ("train", "toy/counter")):
         assert sixfold(*words) == 0
-    assert "moved aside" not in capsys.readouterr().out
+    assert "archived" not in capsys.readouterr().out
     (toy / "data/toy/counting/manifest.json").write_text('{"source": "another"}')
     assert sixfold("train", "toy/counter") == 0
-    assert capsys.readouterr().out.count("moved aside") == 2
+    assert capsys.readouterr().out.count("archived") == 2
     runs = {path.name for path in (toy / "pipelines/toy/runs/counter").iterdir() if path.is_dir()}
     assert runs == {"seed-0", "seed-1", "seed-0.old-1", "seed-1.old-1"}
 

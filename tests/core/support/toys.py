@@ -230,7 +230,7 @@ KINDS = {f.__name__: f for f in (supervised, multi_task, full_batch, layer_local
 
 
 def die_at_fsync(number):
-    """Be killed in the middle of a save: at the so-manieth fsync."""
+    """Be killed in the middle of a save: at the fsync of this number."""
     real, left = os.fsync, [number]
 
     def fsync(handle):

@@ -1,4 +1,4 @@
-"""A run folder: what it saves, what it believes, what it refuses."""
+"""A run folder: what is saved, which checkpoints are valid, what is refused."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints as folders: written whole or not at all, checked before they are believed.
+"""Checkpoints as folders: written completely or not at all, verified before they are used.
 
 A checkpoint holds one ``<name>.safetensors`` per registered object that has tensors,
 ``state.json`` with everything that is no tensor, and ``MANIFEST.json`` with the size and SHA-256
@@ -24,7 +24,7 @@ EXECUTION = ("fused", "foreach", "capturable", "differentiable")
 
 
 class CorruptCheckpointError(Exception):
-    """A checkpoint that cannot be believed; the message says which file, and why."""
+    """A checkpoint that is damaged; the message says which file, and why."""
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -19,11 +19,7 @@ T = TypeVar("T")
 
 @contextmanager
 def launch() -> Iterator[None]:
-    """Join the processes that torchrun started; without torchrun, do nothing.
-
-    CPU tensors travel over gloo, CUDA tensors over NCCL. The process group is destroyed at the
-    end, also after an error.
-    """
+    """Join the processes that torchrun started; without torchrun, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return

@@ -52,10 +52,7 @@ AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was
 
 @dataclass(frozen=True)
 class Position:
-    """The work already done: the loop goes on with this batch of this epoch of this phase.
-
-    ``step`` counts optimiser steps over all phases and never goes back.
-    """
+    """The next batch, epoch and phase of the loop, and the optimiser steps taken over all phases."""
 
     phase: int = 0
     epoch: int = 0

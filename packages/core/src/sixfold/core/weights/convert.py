@@ -70,10 +70,10 @@ def rename(
 
     Args:
         state: Official weights.
-        rules: Official template to our template.
+        rules: Our template for each official template.
         expected: Every key of the model; None where the caller goes on to reshape (then
             ``load_strict`` checks that side).
-        what: How an error calls the checkpoint.
+        what: Name of the checkpoint in errors.
 
     Raises:
         UserError: an official key fits no rule, a model key is left empty, or copies differ.
@@ -120,11 +120,7 @@ def save_pretrained(path: str | Path, model: nn.Module, system_name: str, config
 
 
 def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
-    """Read which system a checkpoint of ours is and with what settings; None if it is not ours.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read the system's name and settings from sixfold's own checkpoint; None from any other."""
     path = Path(path)
     metadata = _read_safetensors(path)[1] if path.suffix == ".safetensors" else {}
     if "sixfold" not in metadata:

@@ -37,17 +37,17 @@ def export(
     Complex inputs and outputs are pairs of reals on a last axis in ONNX.
 
     Args:
-        module: Its weights and mode are left as they are.
-        example_inputs: What ``forward`` takes, in order, on the module's device.
-        folder: Where the files go; those of an earlier export are replaced.
-        formats: Which to write.
+        module: Module, whose weights and mode are left as they are.
+        example_inputs: Arguments of ``forward``, in order, on the module's device.
+        folder: Folder of the files; those of an earlier export are replaced.
+        formats: Formats to write.
         dynamic: For each input name, axis to ``torch.export.Dim``, e.g.
             ``{"audio": {1: Dim("time", min=640)}}``; the example's size there must be 2 or more
             (torch freezes 0 and 1), and its double must be allowed.
-        tolerance: The largest absolute difference from eager mode that is accepted.
+        tolerance: Largest accepted absolute difference from eager mode.
 
     Returns:
-        What ``export.json`` holds: per format its file and its largest errors.
+        The content of ``export.json``: per format its file and its largest errors.
 
     Raises:
         UserError: a name is unknown, a package is missing, torch cannot keep an axis dynamic, or
