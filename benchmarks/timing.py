@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.pipeline.page import markdown_table
-from sixfold.core.pipeline.report import write_text
 
 
 class Comparison(NamedTuple):
@@ -58,7 +58,7 @@ def write_benchmark(
     """Write a table of numbers with what is needed to get them again, as a Markdown page."""
     about = f"Machine: {machine()}; threads: {torch.get_num_threads()}. Command: `{command}`."
     parts = [f"# {title}", about, note, markdown_table(rows, list(rows[0]))]
-    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
+    write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def _rounds(calls: list[Callable[[], Any]], repeats: int, warmup: int) -> list[list[float]]:

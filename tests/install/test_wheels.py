@@ -47,7 +47,7 @@ PACKAGES = [
         ["core"],
         "from sixfold.core.pipeline.report import markdown_table\n"
         "assert markdown_table([{'system': 'frcrn'}], ['system']).count('frcrn') == 1",
-        ["tests/core/test_convert.py", "tests/core/test_data.py"],
+        ["tests/core/weights/test_convert.py", "tests/core/data/test_fetch.py"],
     ),
     Package(
         "sixfold-speech",
@@ -82,7 +82,8 @@ def python(package, tmp_path_factory):
     uv("venv", "--python", sys.executable, str(folder))
     python = folder / "bin" / "python"
     fresh = [f"--refresh-package=sixfold-{part}" for part in package.parts]  # uv caches by version
-    uv("pip", "install", "--find-links", "dist", *fresh, "--python", str(python), package.name)
+    name = f"{package.name}[pipeline,train]" if package.part == "core" else package.name
+    uv("pip", "install", "--find-links", "dist", *fresh, "--python", str(python), name)
     yield python
     shutil.rmtree(folder)  # pytest would keep its gigabytes
 

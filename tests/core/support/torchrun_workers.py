@@ -13,8 +13,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sixfold.core.training.distributed import any_rank, gather, launch, rank, total, world_size
-from sixfold.core.training.fit import FitConfig, Update, fit, key
+from sixfold.core.training.distributed import (
+    all_reduce_sum,
+    any_rank,
+    gather_objects,
+    launch,
+    rank,
+    world_size,
+)
+from sixfold.core.training.fit import FitConfig, OptimizerStep, derive_seed, fit
 from sixfold.core.training.run import Position, Run
 
 
@@ -31,7 +38,7 @@ class Rows:
 
 
 def model():
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
@@ -54,8 +61,7 @@ def held_out(model):
     rows = [Rows()[100 + i] for i in range(5)][rank() :: world_size()]
     x, y = (torch.stack([row[name] for row in rows]) for name in ("x", "y"))
     errors = (model(x)[:, 0] - y).square()
-    assert len(gather(errors)) == 5
-    sums = total(torch.tensor([errors.sum(), len(errors)]))
+    sums = all_reduce_sum(torch.tensor([errors.sum(), len(errors)]))
     return {"held_out": sums[0] / sums[1]}
 
 
@@ -123,6 +129,22 @@ def full_batch(folder):
         fit(run, model(), One(), residual, config, seed=0)
 
 
+class Merged:
+    """The stages of all ranks as one object of a run, and their optimisers."""
+
+    def __init__(self, stage, optimizer):
+        self.stage, self.optimizer = stage, optimizer
+
+    def state_dict(self):
+        mine = {"stage": self.stage.state_dict(), "optim": self.optimizer.state_dict()}
+        return {"ranks": gather_objects(mine)}
+
+    def load_state_dict(self, state):
+        mine = state["ranks"][rank()]
+        self.stage.load_state_dict(mine["stage"])
+        self.optimizer.load_state_dict(mine["optim"])
+
+
 def pipeline(folder):
     """Each rank owns a layer; activations go forward, gradients back; stopped and taken up."""
     x = torch.stack([Rows()[i]["x"] for i in range(8)])
@@ -130,10 +152,9 @@ def pipeline(folder):
     for last in (3, 6):  # the second time everything is built anew
         whole = model()
         mine = whole if world_size() == 1 else [whole[:2], whole[2:]][rank()]
-        update = Update(torch.optim.Adam(mine.parameters(), 0.05))
+        update = OptimizerStep(torch.optim.Adam(mine.parameters(), 0.05))
         with Run.open(Path(folder) / "pipeline", {"loop": "pipeline"}, "ranks") as run:
-            run.register("stage", mine, local=True)
-            run.register("optim", update.optimizer, local=True)
+            run.register("stages", Merged(mine, update.optimizer))
             position = run.restore() or Position()
             while position.step < last:
                 loss = one_pass(mine, x, y)
@@ -163,12 +184,12 @@ def one_pass(stage, x, y):
         loss.backward()
         assert hidden.grad is not None
         dist.send(hidden.grad, 0)
-    return total(loss).item()
+    return all_reduce_sum(loss).item()
 
 
 def by_hand(folder):
     """A loop of its own on two ranks, each with the whole: layers one after the other."""
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     layers = [nn.Linear(4, 4) for _ in range(2)]
     optimizers = [torch.optim.SGD(layer.parameters(), 0.05) for layer in layers]
     x = torch.stack([Rows()[i]["x"] for i in range(8)])[rank() :: world_size()]
@@ -184,10 +205,10 @@ def by_hand(folder):
                 optimizers[phase].zero_grad()
                 loss.backward()
                 for parameter in layers[phase].parameters():
-                    parameter.grad = total(parameter.grad)  # type: ignore[arg-type]
+                    parameter.grad = all_reduce_sum(parameter.grad)  # type: ignore[arg-type]
                 optimizers[phase].step()
                 step += 1
-                run.log(step, loss=total(loss).item())
+                run.log(step, loss=all_reduce_sum(loss).item())
                 run.checkpoint(Position(phase=phase, step=step), every=2)
         run.save(Position(phase=2, step=step))
         run.finish({})
@@ -222,7 +243,7 @@ if __name__ == "__main__":
             said = any_rank(leaving.code == 143, leaving.code != 143)
         else:
             said = None
-        everyone = gather(torch.tensor([rank()] * (rank() + 1)))
+        everyone = gather_objects([rank()] * (rank() + 1))
         if rank() == 0:
-            found = {"gathered": everyone.tolist(), "stopped": said}
+            found = {"gathered": everyone, "stopped": said}
             (Path(sys.argv[1]) / "found.json").write_text(json.dumps(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sixfold.core.training.fit import FitConfig, Update, fit, key
+from sixfold.core.training.fit import FitConfig, OptimizerStep, derive_seed, fit
 from sixfold.core.training.run import Position, Run
 
 
@@ -40,7 +40,7 @@ def squared(model, batch):
 
 
 def small_model(*middle):
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     return nn.Sequential(nn.Linear(4, 16), *middle, nn.ReLU(), nn.Linear(16, 1))
 
 
@@ -115,7 +115,7 @@ def full_batch(folder):
         second = torch.autograd.grad(first.sum(), x, create_graph=True)[0]
         return (second + x.sin()).square().mean()
 
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
     schedule = {"name": "cosine", "warmup": 0.1}
     train(
@@ -136,9 +136,11 @@ class Named(dict):
 
 def layer_local(folder, steps=20):
     """Phase i trains layer i on the detached output of those before it, by its own optimiser."""
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     layers = [nn.Linear(4, 4) for _ in range(4)]
-    updates = [Update(torch.optim.Adam(layer.parameters(), 1e-2), clip=1.0) for layer in layers]
+    updates = [
+        OptimizerStep(torch.optim.Adam(layer.parameters(), 1e-2), clip=1.0) for layer in layers
+    ]
     best = Named(loss=float("inf"), failures=0)
     x = held_out()["x"]
     with Run.open(Path(folder), {"loop": "layer_local"}, "toy") as run:
@@ -147,7 +149,7 @@ def layer_local(folder, steps=20):
             run.register(f"optim{i}", update.optimizer)
             run.register(f"update{i}", update)
         run.register("best", best)
-        torch.manual_seed(key(0, "dropout", 0))
+        torch.manual_seed(derive_seed(0, "dropout", 0))
         position = run.restore() or Position()
         if run.state == "done":
             return
@@ -181,11 +183,11 @@ def layer_local(folder, steps=20):
 
 def alternating(folder, rounds=6, steps=12):
     """Two experts take turns; the one that waits is frozen; the best snapshots are state."""
-    torch.manual_seed(key(0, "init"))
+    torch.manual_seed(derive_seed(0, "init"))
     experts = [nn.Linear(4, 1), small_model(nn.Dropout(0.1))]
     optimizers = [torch.optim.SGD(e.parameters(), 3e-2, momentum=0.9) for e in experts]
     snapshots = Named({str(i): {} for i in range(2)} | {"value0": 1e9, "value1": 1e9})
-    noise = torch.Generator().manual_seed(key(0, "noise"))
+    noise = torch.Generator().manual_seed(derive_seed(0, "noise"))
     data = held_out()
     with Run.open(Path(folder), {"loop": "alternating"}, "toy") as run:
         for i in range(2):
@@ -193,7 +195,7 @@ def alternating(folder, rounds=6, steps=12):
             run.register(f"optim{i}", optimizers[i])
         run.register("snapshots", snapshots)
         run.register("noise", noise)
-        torch.manual_seed(key(0, "dropout", 0))
+        torch.manual_seed(derive_seed(0, "dropout", 0))
         position = run.restore() or Position()
         if run.state == "done":
             return
@@ -228,7 +230,7 @@ KINDS = {f.__name__: f for f in (supervised, multi_task, full_batch, layer_local
 
 
 def die_at_fsync(number):
-    """Be killed in the middle of a save: at the so-manieth fsync."""
+    """Be killed in the middle of a save: at the fsync of this number."""
     real, left = os.fsync, [number]
 
     def fsync(handle):

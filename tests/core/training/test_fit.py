@@ -13,9 +13,17 @@ from torch import nn
 from sixfold.core.config import UserError
 from sixfold.core.training import sampling
 from sixfold.core.training.device import numerics
-from sixfold.core.training.fit import Ema, FitConfig, Update, _Training, fit, key, make_optimizer
+from sixfold.core.training.fit import (
+    Ema,
+    FitConfig,
+    OptimizerStep,
+    _Training,
+    derive_seed,
+    fit,
+    make_optimizer,
+)
 from sixfold.core.training.run import Position, Run
-from sixfold.core.training.sampling import order, steps
+from sixfold.core.training.sampling import epoch_permutation, steps
 from sixfold.core.training.schedule import ScheduleConfig, factor, make_schedule
 from sixfold.core.training.update import Best, EarlyStopping
 
@@ -65,7 +73,7 @@ def column(folder, name):
 def test_fit_equals_the_loop_written_by_hand(tmp_path):
     table, model = Table(), linear()
     optimizer = torch.optim.Adam(model.parameters(), 0.1)
-    indices = order(11, 0, 0) + order(11, 0, 1)
+    indices = epoch_permutation(11, 0, 0) + epoch_permutation(11, 0, 1)
     cuts = [indices[0:4], indices[4:8], indices[8:11], indices[11:15]]
     for cut in cuts:
         optimizer.zero_grad()
@@ -94,7 +102,7 @@ def test_a_loss_with_a_count_is_divided_by_the_count_of_the_step(tmp_path, accum
         return (error * batch["count"]).sum(), batch["count"].sum()
 
     table, model = Table(), linear()
-    cut = order(11, 0, 0)[:4]
+    cut = epoch_permutation(11, 0, 0)[:4]
     counts = torch.tensor(cut) % 3 + 1
     error = (model(table.x[cut])[:, 0] - table.x[cut].sum(1)).square()
     expected = (error * counts).sum() / counts.sum()
@@ -135,7 +143,7 @@ def test_a_step_sees_the_same_samples_on_any_number_of_ranks(monkeypatch, world,
                 assert not seen[number] & set(table.seen[:count])  # each sample on one rank only
                 seen[number] |= set(table.seen[:count])
             sizes[number].append(len(step.counts))
-    epochs = [order(13, 0, epoch) for epoch in range(3)]
+    epochs = [epoch_permutation(13, 0, epoch) for epoch in range(3)]
     cuts = [epoch[at : at + 5] for epoch in epochs for at in (0, 5, 10)]
     assert seen == [set(cut) for cut in cuts[:8]]
     assert all(len(set(parts)) == 1 for parts in sizes)  # the same number of collectives
@@ -168,9 +176,12 @@ def noise(epochs, workers):
 
 def test_the_noise_of_a_sample_depends_on_seed_epoch_and_index_alone():
     first, second = (torch.cat(noise(2, 0))[at : at + 11] for at in (0, 11))
-    for indices, found, epoch in ((order(11, 0, 0), first, 0), (order(11, 0, 1), second, 1)):
+    for indices, found, epoch in (
+        (epoch_permutation(11, 0, 0), first, 0),
+        (epoch_permutation(11, 0, 1), second, 1),
+    ):
         for index, value in zip(indices, found, strict=True):
-            generator = torch.Generator().manual_seed(key(0, "aug", epoch, index))
+            generator = torch.Generator().manual_seed(derive_seed(0, "aug", epoch, index))
             assert torch.equal(value, torch.rand(1, generator=generator))
 
 
@@ -194,8 +205,8 @@ def test_a_dataset_that_makes_batches_is_asked_for_batches(tmp_path):
 
 
 def test_key_is_the_head_of_a_hash():
-    assert key(0, "order", 3) == 0x4B9958534E8D938F  # sha256sum of 0/order/3
-    assert key(0, "order", 3) != key(0, "order", 4) != key(1, "order", 3)
+    assert derive_seed(0, "order", 3) == 0x4B9958534E8D938F  # sha256sum of 0/order/3
+    assert derive_seed(0, "order", 3) != derive_seed(0, "order", 4) != derive_seed(1, "order", 3)
 
 
 def test_ema_against_its_formula():
@@ -223,7 +234,7 @@ def test_clipping_against_its_formula(clip):
     gradients = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]  # norm 5
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient.clone()
-    update = Update(torch.optim.SGD(weights, 1.0), clip)
+    update = OptimizerStep(torch.optim.SGD(weights, 1.0), clip)
     assert update()
     assert update.norm == 5
     scale = min(1.0, clip / 5)
@@ -232,9 +243,9 @@ def test_clipping_against_its_formula(clip):
     assert weights[0].grad is None
 
 
-def test_a_step_that_is_not_finite_is_refused_and_the_tenth_in_a_row_ends_the_training():
+def test_a_step_that_is_not_finite_is_skipped_and_the_tenth_in_a_row_ends_the_training():
     weight = nn.Parameter(torch.ones(1))
-    update = Update(torch.optim.SGD([weight], 1.0))
+    update = OptimizerStep(torch.optim.SGD([weight], 1.0))
 
     def step(gradient):
         weight.grad = torch.tensor([gradient])
@@ -244,7 +255,7 @@ def test_a_step_that_is_not_finite_is_refused_and_the_tenth_in_a_row_ends_the_tr
         assert not step(math.nan)
     assert weight.item() == 1
     assert step(0.5)
-    assert (update.refused, update.refused_in_a_row, weight.item()) == (9, 0, 0.5)
+    assert (update.skipped_steps, update.skipped_in_a_row, weight.item()) == (9, 0, 0.5)
     for _ in range(9):
         step(math.inf)
     with pytest.raises(UserError, match="not finite in 10 steps in a row"):
@@ -324,8 +335,8 @@ def test_best_weights_and_patience():
 
     def see(score):
         nn.init.constant_(model.weight, score)
-        best.see({"auc": score}, model)
-        return best.value, best.failures, best.patience_is_over
+        best.update({"auc": score}, model)
+        return best.value, best.bad_evaluations, best.should_stop
 
     assert see(9.0) == (None, 0, False)  # not looked at
     assert see(1.0) == (1.0, 0, False)
@@ -336,7 +347,7 @@ def test_best_weights_and_patience():
     best.copy_to(model)
     assert model.weight.item() == 2
     with pytest.raises(UserError, match="no score 'auc'"):
-        best.see({"acc": 1.0}, model)
+        best.update({"acc": 1.0}, model)
 
 
 def test_training_stops_when_patience_is_over_and_ends_with_the_best_weights(tmp_path):
@@ -535,7 +546,7 @@ def test_overhead_of_fit_per_step(tmp_path, monkeypatch):
         return position
 
     def bare():
-        model, indices = linear(), order(4000, 0, 0)
+        model, indices = linear(), epoch_permutation(4000, 0, 0)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         schedule = make_schedule(optimizer, ScheduleConfig(), count)
         with numerics(config):

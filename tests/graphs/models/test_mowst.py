@@ -12,6 +12,7 @@ from torch_geometric.nn import GraphConv
 from torch_geometric.nn.models import GCN
 
 from sixfold.core import UserError
+from sixfold.core.training.run import Run
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.graphs import Mowst, MowstConfig
 from sixfold.graphs.layers.message_passing import Topology
@@ -194,9 +195,9 @@ def test_what_a_turn_did_not_improve_is_undone_with_its_gate(graph, monkeypatch)
 
 
 def mowst_training_train(training):
-    from sixfold.graphs.models.stages import NoRun, train
+    from sixfold.graphs.models.stages import train
 
-    return train(training, NoRun())
+    return train(training, Run.open(None, {}, ""))
 
 
 @both_methods

@@ -224,7 +224,7 @@ def test_folders_that_are_missing_or_cannot_be_written_are_user_errors(
     with pytest.raises(UserError, match="make it with: sixfold prepare speech"):
         Mixtures(tmp_path / "none", EnhancementData())
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the prepared data"):
+    with pytest.raises(UserError, match=r"cannot write .*speech"):
         prepare(EnhancementData(), "real", 0, tmp_path / "file" / "speech")
 
 

@@ -1,8 +1,6 @@
 """Frozen settings that refuse what they do not know; the error class for users' mistakes."""
 
 import difflib
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +19,7 @@ class UserError(ValueError):
 class Config(pydantic.BaseModel):
     """Base of every settings class: frozen, typed, and closed to unknown keys.
 
-    Defaults are the paper's base size. A key that does not exist is an error that names it, the
-    nearest known name and all known ones.
+    Defaults are the paper's base size.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -33,7 +30,9 @@ class Config(pydantic.BaseModel):
         if isinstance(values, Mapping):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown(cls.__name__, "field", str(key), cls.model_fields))
+                    raise ValueError(
+                        unknown_name_error(cls.__name__, "field", str(key), cls.model_fields)
+                    )
         return values
 
     @classmethod
@@ -56,13 +55,8 @@ class Config(pydantic.BaseModel):
                 lines.append(f"{where}: {key}: {reason}{got}" if key else f"{where}: {reason}")
             raise UserError("\n".join(lines)) from None
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the values, independent of the order in which they were given."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
-
-def unknown(owner: str, kind: str, name: str, known: Collection[str]) -> str:
+def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:
     """Phrase "no such name", with the nearest known name when one is near, and all known ones."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sixfold.core.config import Config, UserError, unknown
+from sixfold.core.config import Config, UserError, unknown_name_error
+from sixfold.core.data.fetch import File
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class System:
     """What the command line, the tests and the pipelines need to know of one published system.
 
     Args:
-        name: The name users type after the domain, e.g. ``frcrn``.
-        paper: Where it was published.
-        config: Its settings; the defaults are the published base size.
-        build: Makes the module from the settings.
-        convert: Turns an official checkpoint into (settings, state dict); raises on leftovers.
-        published: Named published sizes: settings and the paper's parameter count.
+        name: Name that users type after the domain, e.g. ``frcrn``.
+        paper: Place of publication.
+        config: Class of the settings; the defaults are the published base size.
+        build: Function that makes the module from the settings.
+        convert: Function from an official checkpoint to (settings, state dict); raises on
+            leftovers.
+        published: Published sizes by name: settings and the paper's parameter count.
+        weights: Published checkpoints by name; the path is ``<set>/<file>`` in caches and mirrors.
         run: ``module:function`` behind ``sixfold run``, imported only when called.
         export: ``module:function`` from a loaded model to what ``export`` takes: the module,
             example inputs and their dynamic axes.
@@ -34,6 +37,7 @@ class System:
     build: Callable[[Any], nn.Module]
     convert: Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]
     published: Mapping[str, tuple[Config, int]] = field(default_factory=dict)
+    weights: Mapping[str, File] = field(default_factory=dict)
     run: str | None = None
     export: str | None = None
 
@@ -72,7 +76,7 @@ def find_system(path: str) -> System:
     domain_name, _, name = path.partition("/")
     systems = {system.name: system for system in domain(domain_name).SYSTEMS}
     if name not in systems:
-        raise UserError(unknown(domain_name, "system", name, systems))
+        raise UserError(unknown_name_error(domain_name, "system", name, systems))
     return systems[name]
 
 

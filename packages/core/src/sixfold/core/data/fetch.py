@@ -1,50 +1,49 @@
-"""Fetch benchmark data: from the cache, from a mirror folder, or from its official home.
+"""Fetch published files: from the cache, from a mirror folder, or from their official home.
 
 The packages hold no data, only records: official home, licence, size and SHA-256 of every file.
 `fetch` looks in this order:
 
 1. the cache: ``SIXFOLD_CACHE``, else the user's cache folder;
 2. ``SIXFOLD_MIRROR``: folders separated as in PATH that hold ``<set>/<file>``, used in place;
-3. the official URL, resumed where an earlier download stopped.
+3. the official URL, going on where an earlier download stopped.
 
-Every file that is used has the recorded checksum; a file under its final name is whole.
+Every file has the recorded checksum. Where none is recorded, the checksum of the first download is
+kept beside the file as ``<file>.sha256`` and holds from then on (trust on first use).
 """
 
 import hashlib
-import http.client
 import os
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Iterable
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sixfold.core.config import UserError
-from sixfold.core.data.archive import unpack
+from sixfold.core.data.atomic import atomic_file, explain_write_errors, write_atomic
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30
-_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a dataset.
+    """One published file.
 
     Args:
-        path: Where it lies in the dataset's folder, with forward slashes.
-        sha256: Checksum in hexadecimal.
-        size: Length in bytes.
-        url: Where it is downloaded from; ``None`` if it exists in a mirror only.
-        unpack: For a zip or tar archive: the folder, in the dataset's, that its members go to.
+        path: Place in the set's folder, with forward slashes.
+        sha256: Checksum in hexadecimal; empty if nobody has recorded one.
+        size: Length in bytes; 0 if it is not known.
+        url: Official address; None if the file exists in mirrors only.
+        licence: Licence, where it is not the set's.
     """
 
     path: str
-    sha256: str
-    size: int
+    sha256: str = ""
+    size: int = 0
     url: str | None = None
-    unpack: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,45 +58,37 @@ class Dataset:
 
 
 def available(dataset: Dataset) -> bool:
-    """Tell, from file names alone and without the network, if cache or mirror hold all its files.
+    """Return whether cache or mirrors hold all files, by their names alone, without the network.
 
     Raises:
         UserError: SIXFOLD_MIRROR names a folder that does not exist.
     """
     cached = cache_folder() / dataset.name
-    return all(
-        (cached / (file.unpack or file.path)).exists() or _in_mirror(dataset, file)
-        for file in dataset.files
-    )
+    return all((cached / file.path).exists() or _in_mirror(dataset, file) for file in dataset.files)
 
 
 def fetch(dataset: Dataset) -> Path:
     """Return the folder that holds every file of the set, downloading what is missing.
 
-    A set that one mirror holds whole is used in place. Otherwise the set is completed in the cache.
+    A set that one mirror holds completely is used in place. Otherwise the set is completed in the
+    cache.
 
     Raises:
-        UserError: a file cannot be had (no network, no mirror), has the wrong content, is a web
-            page or an unsafe archive, or the cache cannot be written. Nothing half-written stays
-            under a final name.
+        UserError: a file cannot be had (no network, no mirror), has the wrong content or is a web
+            page, or the cache cannot be written. Nothing half-written stays under a final name.
     """
     cached = cache_folder() / dataset.name
-    missing = [file for file in dataset.files if not _is_cached(cached, file)]
+    places = {cached / file.path: file for file in dataset.files}
+    missing = [place for place in places if not place.is_file() or _fault(place, places[place])]
     if not missing:
         return cached
     for folder in (mirror / dataset.name for mirror in mirror_folders()):
-        if all((folder / file.path).is_file() and not file.unpack for file in dataset.files):
+        if all((folder / file.path).is_file() for file in dataset.files):
             for file in dataset.files:
                 _verify(folder / file.path, file)
             return folder
-    try:
-        for file in missing:
-            _complete(dataset, file, cached)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {error.filename or cached}: {error.strerror}; "
-            "set SIXFOLD_CACHE to a folder with space that you may write"
-        ) from None
+    for place in missing:
+        _complete(dataset, places[place], place)
     return cached
 
 
@@ -133,18 +124,26 @@ def mirror_folders() -> list[Path]:
     return folders
 
 
-def _is_cached(cached: Path, file: File) -> bool:
-    if file.unpack:
-        return (cached / file.unpack).is_dir()  # renamed into place only after it was verified
-    return (cached / file.path).is_file() and not _fault(cached / file.path, file)
-
-
 def _fault(path: Path, file: File) -> str:
-    if (size := path.stat().st_size) != file.size:
+    """Return what is wrong with a file; empty if nothing is, or nothing is known of it."""
+    size, expected, digest = path.stat().st_size, _expected(path, file), _digest(path)
+    if file.size not in (0, size):
         return f"has {size} bytes instead of {file.size}"
+    return "" if expected in ("", digest) else f"has SHA-256 {digest} instead of {expected}"
+
+
+def _expected(path: Path, file: File) -> str:
+    record = _record(path)
+    return file.sha256 or (record.read_text().split()[0] if record.is_file() else "")
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return "" if digest == file.sha256 else f"has SHA-256 {digest} instead of {file.sha256}"
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _verify(path: Path, file: File) -> None:
@@ -157,91 +156,63 @@ def _in_mirror(dataset: Dataset, file: File) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _complete(dataset: Dataset, file: File, cached: Path) -> None:
-    target = cached / file.path
-    part = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = _in_mirror(dataset, file)
+def _complete(dataset: Dataset, file: File, target: Path) -> None:
+    source, name = _in_mirror(dataset, file), f"{dataset.name}/{file.path}"
     if source is not None:
         _verify(source, file)
-    elif file.url is not None:
-        source = _download(file, file.url, part)
-    else:
-        raise UserError(
-            f"{dataset.name}/{file.path} cannot be downloaded: the set comes from {dataset.home}; "
-            f"get it there, and set SIXFOLD_MIRROR to the folder that holds {dataset.name}/"
-        )
-    if file.unpack:
-        try:
-            unpack(source, cached / file.unpack)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_file(target) as copy:
+            shutil.copyfile(source, copy)
         return
-    if source != part:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+    mend = f"put it at {target}, or set SIXFOLD_MIRROR to a folder that holds {name}"
+    if file.url is None:
+        raise UserError(f"{name} cannot be downloaded: the set comes from {dataset.home}; {mend}")
+    with explain_write_errors(target):
+        target.unlink(missing_ok=True)  # what is there is not the published file
+        _download(file, file.url, target, mend)
+    if not _expected(target, file):
+        digest = _digest(target)
+        write_atomic(_record(target), f"{digest}  {target.name}\n")
+        print(f"{name}: no checksum is recorded; trusted on first use, SHA-256 {digest}")
 
 
-def _download(file: File, url: str, part: Path) -> Path:
-    """Download to `part`, going on where it ends, and return it once its checksum is right."""
-    mirror_helps = "or set SIXFOLD_MIRROR to a folder that holds the set"
+def _download(file: File, url: str, target: Path, mend: str) -> None:
+    import pooch
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
+
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says the rest
+    part, known = target.with_name(f"{target.name}.part"), _expected(target, file)
+    checksum = f"sha256:{known}" if known else None
+    resume: Any = partial(_resume, part=part)
     try:
-        _receive(file, url, part)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # it holds less than we have: what we have is no part of it
-            part.unlink(missing_ok=True)
-        raise UserError(
-            f"{url} answered {error.code} {error.reason}; try again later, {mirror_helps}"
-        ) from None
-    except _NETWORK_ERRORS as error:
-        raise UserError(
-            f"cannot download {url}: {getattr(error, 'reason', error)}; check the network and run "
-            f"this again (it goes on where it stopped), {mirror_helps}"
-        ) from None
-    if (held := part.stat().st_size) < file.size:
-        raise UserError(
-            f"{url} stopped after {held} of {file.size} bytes; run this again: it goes on there"
-        )
-    if fault := _fault(part, file):
-        part.unlink()
-        raise UserError(
-            f"the download of {url} {fault}: it was thrown away; run this again, and if that does "
-            f"not help, the file has changed at its home: get the old one, {mirror_helps}"
-        )
-    return part
+        pooch.retrieve(url, checksum, target.name, target.parent, downloader=resume)
+    except (RequestException, HTTPError, ValueError) as error:  # the last: a wrong checksum
+        held = part.stat().st_size if part.is_file() else 0
+        stopped = f"{url} stopped after {held} of {file.size} bytes"
+        reason = stopped if held else f"cannot download {url}: {error}"
+        raise UserError(f"{reason}; run this again (it goes on there), or {mend}") from None
 
 
-def _receive(file: File, url: str, part: Path) -> None:
-    held = part.stat().st_size if part.exists() else 0
-    if held >= file.size:
-        return
-    request = urllib.request.Request(url, headers={"User-Agent": "sixfold"})
-    if held:
-        request.add_header("Range", f"bytes={held}-")
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-        if response.headers.get_content_type() == "text/html":
-            raise UserError(
-                f"{url} sent a web page instead of {file.path} (a login or an error page?); open "
-                "it in a browser, or set SIXFOLD_MIRROR to a folder that holds the set"
-            )
-        if response.status != 206:  # not the rest but the whole file again
-            held = 0
-        with part.open("ab" if held else "wb") as stream:
-            for chunk in _shown(response, file, held):
-                held += stream.write(chunk)
-                if held > file.size:  # not our file: its checksum will say so
-                    return
+def _resume(url: str, output: str, _: object, part: Path) -> None:
+    """Download what ``part`` lacks of a file, and move it to ``output``: a downloader of pooch."""
+    import requests
+    from rich.progress import wrap_file
 
-
-def _shown(response: http.client.HTTPResponse, file: File, held: int) -> Iterable[bytes]:
-    """Yield the body in chunks, with a progress bar where a person is looking."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(file.path, total=file.size, completed=held)
-        while chunk := response.read(_CHUNK_BYTES):
-            progress.advance(task, len(chunk))
-            yield chunk
+    held = part.stat().st_size if part.is_file() else 0
+    headers = {"User-Agent": "sixfold", "Accept-Encoding": "identity", "Range": f"bytes={held}-"}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        if response.status_code == 416:
+            part.unlink(missing_ok=True)  # it is no part of this file
+        response.raise_for_status()
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise ValueError("a web page came instead of the file; a login or an error page?")
+        mode = "ab" if response.status_code == 206 else "wb"  # 200 is the whole file again
+        total = int(response.headers.get("Content-Length", 0))
+        body: Any = response.raw
+        hidden = not sys.stdout.isatty()
+        with (
+            part.open(mode) as stream,
+            wrap_file(body, total, description=part.stem, disable=hidden) as file,
+        ):
+            shutil.copyfileobj(file, stream, _CHUNK_BYTES)
+    shutil.move(part, output)

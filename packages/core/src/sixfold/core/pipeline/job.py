@@ -13,7 +13,7 @@ from sixfold.core.system import System
 from sixfold.core.training.distributed import rank
 from sixfold.core.training.fit import fit
 from sixfold.core.training.run import Run
-from sixfold.core.training.sampling import key
+from sixfold.core.training.sampling import derive_seed
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 
 Data = TypeVar("Data", bound=Config)
@@ -62,7 +62,7 @@ def supervised(
     """
 
     def train(job: Job) -> None:
-        torch.manual_seed(key(job.seed, "init"))
+        torch.manual_seed(derive_seed(job.seed, "init"))
         model = job.system.build(job.model)
         settings = {"model": job.model.model_dump(), "train": job.train.model_dump()}
         run = Run.open(job.run, settings | {"seed": job.seed}, job.identity)

@@ -4,7 +4,6 @@ The same results give the same bytes. jinja2 is imported only by `write_page`.
 """
 
 import math
-import os
 import re
 import shutil
 import statistics
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import write_atomic
 
 MISSING = "not measured"
 
@@ -79,17 +79,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in safe)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing, with the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def replace_between_markers(path: Path, name: str, text: str) -> None:
     """Put text between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a file.
 
@@ -102,7 +91,7 @@ def replace_between_markers(path: Path, name: str, text: str) -> None:
     _, end, tail = rest.partition(last)
     if not begin or not end or first in rest or last in head + tail:
         raise UserError(f"{path} needs one line {first} and, below it, one line {last}")
-    write_text(path, f"{head}{first}\n{text}\n{last}{tail}")
+    write_atomic(path, f"{head}{first}\n{text}\n{last}{tail}")
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section], notice: str = "") -> Path:
@@ -124,7 +113,7 @@ def write_page(folder: Path, title: str, sections: Sequence[Section], notice: st
     if len({figure.name for figure in figures}) < len(figures):
         raise ValueError(f"two figures of {title!r} have the same name")
     for figure in figures:
-        write_text(folder / f"{figure.name}.svg", figure.svg)
+        write_atomic(folder / f"{figure.name}.svg", figure.svg)
     files = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
     sounds = {file: f"sound-{i}.wav" for i, file in enumerate(files, start=1)}
     for file, name in sounds.items():
@@ -134,5 +123,5 @@ def write_page(folder: Path, title: str, sections: Sequence[Section], notice: st
     html = page.from_string(template).render(
         title=title, sections=sections, notice=notice, sounds=sounds, cell=cell
     )
-    write_text(folder / "index.html", html)
+    write_atomic(folder / "index.html", html)
     return folder / "index.html"

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sixfold.core.config import Config, UserError, read_yaml, unknown
+from sixfold.core.config import Config, UserError, read_yaml, unknown_name_error
 from sixfold.core.pipeline.code import task_hash
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.task import STAGES, Source, Task
@@ -138,7 +138,7 @@ class Pipeline:
         """
         if key not in self.tasks:
             where = str(self.folder / "params.yaml")
-            raise UserError(unknown(where, "task", key, self.tasks))
+            raise UserError(unknown_name_error(where, "task", key, self.tasks))
         return self.tasks[key]
 
 
@@ -159,7 +159,7 @@ class TaskRun:
         known = [module.name for module in pkgutil.iter_modules(package.__path__)]
         if self.key not in known:
             where = f"{self._file}: tasks"
-            raise UserError(unknown(where, "task", self.key, known))
+            raise UserError(unknown_name_error(where, "task", self.key, known))
 
     @property
     def module(self) -> str:
@@ -205,7 +205,7 @@ class TaskRun:
         """
         if key not in self.entries:
             where = f"{self._file}: tasks.{self.key}"
-            raise UserError(unknown(where, "system", key, self.entries))
+            raise UserError(unknown_name_error(where, "system", key, self.entries))
         return self.entries[key]
 
     def system(self, key: str) -> tuple[System, Config]:

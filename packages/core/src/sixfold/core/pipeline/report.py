@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.pipeline.claim import Claim, Verdict, judge_all
 from sixfold.core.pipeline.figures import curve_figure
 from sixfold.core.pipeline.learning import EQUAL, equal_rows, read_curve, seconds_per_step
@@ -20,7 +21,6 @@ from sixfold.core.pipeline.page import (
     markdown_table,
     mean_std,
     write_page,
-    write_text,
 )
 from sixfold.core.pipeline.params import PAPER, Pipeline, TaskRun
 
@@ -71,7 +71,7 @@ def write_report(pipeline: Pipeline) -> None:
         for table in section.tables:
             lines += [table.caption, markdown_table(table.rows, table.columns)]
     lines += [f"Command: `dvc repro pipelines/{pipeline.name}`."]
-    write_text(pipeline.root / "reports" / f"{pipeline.name}.md", "\n\n".join(lines) + "\n")
+    write_atomic(pipeline.root / "reports" / f"{pipeline.name}.md", "\n\n".join(lines) + "\n")
     print(f"report: {page}")
 
 

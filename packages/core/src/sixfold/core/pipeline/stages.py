@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.fetch import Dataset, available
 from sixfold.core.pipeline.claim import Scores, measured
 from sixfold.core.pipeline.code import code_hash
 from sixfold.core.pipeline.measure import count_parameters
-from sixfold.core.pipeline.page import write_text
 from sixfold.core.pipeline.parallel import max_workers, run_parallel
 from sixfold.core.pipeline.params import Pipeline, TaskRun
 from sixfold.core.pipeline.task import Source
@@ -127,7 +127,7 @@ def _write_curve(task: TaskRun, key: str) -> None:
     files = {seed: task.job(key, seed).run / "curve.csv" for seed in task.seeds(key)}
     curves = [(s, f.read_text(encoding="utf-8")) for s, f in files.items() if f.is_file()]
     if curves:
-        write_text(task.folder("curves") / f"{key}.csv", join_curves(curves))
+        write_atomic(task.folder("curves") / f"{key}.csv", join_curves(curves))
 
 
 def join_curves(curves: Sequence[tuple[int, str]]) -> str:
@@ -245,4 +245,4 @@ def write_json(path: Path, value: Any) -> None:
         return float(f"{item:.6g}") if isinstance(item, float) else item
 
     text = json.dumps(rounded(value), indent=2, sort_keys=True, allow_nan=False)
-    write_text(path, text + "\n")
+    write_atomic(path, text + "\n")

@@ -1,25 +1,22 @@
-"""Checkpoints as folders: written whole or not at all, checked before they are believed.
+"""Checkpoints as folders: written completely or not at all, verified before they are used.
 
 A checkpoint holds one ``<name>.safetensors`` per registered object that has tensors,
-``state.json`` with everything that is no tensor, and ``MANIFEST.json``, written last, with the
-size and SHA-256 of every file.
+``state.json`` with everything that is no tensor, and ``MANIFEST.json`` with the size and SHA-256
+of every file.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import atomic_folder
 
 MANIFEST = "MANIFEST.json"
 # How an optimiser runs, not where it is: these may differ between saving and loading.
@@ -27,48 +24,19 @@ EXECUTION = ("fused", "foreach", "capturable", "differentiable")
 
 
 class CorruptCheckpointError(Exception):
-    """A checkpoint that cannot be believed; the message says which file, and why."""
-
-
-@contextmanager
-def clear_errors(path: Path) -> Iterator[None]:
-    """Say what a failed write means.
-
-    Raises:
-        UserError: instead of any OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(path if path.exists() else path.parent).free / 1e6
-        raise UserError(
-            f"could not write {path}: {error.strerror or error} ({free:.1f} MB free); the "
-            "checkpoints before it are whole: make room and start again, to continue from there"
-        ) from error
+    """A checkpoint that is damaged; the message says which file, and why."""
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make ``folder`` with these files; after a crash it is there and whole, or not there.
-
-    Raises:
-        OSError: the disk is full or cannot be written; what was there before is untouched.
-    """
-    temporary = folder.parent / f".tmp-{os.getpid()}-{folder.name}"
+    """Make ``folder`` with these files; after a crash it is there and complete, or not there."""
     manifest = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in files.items()
     }
-    try:
-        temporary.mkdir(parents=True)
+    with atomic_folder(folder) as partial:
         for name, data in files.items():
-            write_synced(temporary / name, data)
-        write_synced(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
-        sync_folder(temporary)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            (partial / name).write_bytes(data)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -94,35 +62,11 @@ def read(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Put new content in the place of a file; a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, data)
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """Split nested state into what JSON can hold and its tensors, named by their place in it.
 
-    A tensor that occurs twice (tied weights) is stored once. A sharded one is put together, which
-    is a collective: every rank packs the same state.
+    A tensor that occurs twice (tied weights) is stored once. A sharded tensor is gathered, which is
+    a collective: every rank packs the same state.
     """
     tensors: dict[str, Tensor] = {}
     places: dict[tuple, str] = {}
@@ -133,7 +77,7 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
             same = (local.data_ptr() or place, local.shape, local.stride(), local.dtype)
             if same not in places:
                 places[same] = place
-                tensors[place] = whole(value.detach())
+                tensors[place] = full_copy(value.detach())
             return {"<tensor>": places[same]}
         if isinstance(value, Mapping):
             items = [[k, walk(v, f"{place}/{k}" if place else str(k))] for k, v in value.items()]
@@ -163,14 +107,14 @@ def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(value, tensors) for key, value in plain.items()}
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_copy(tensor: Tensor) -> Tensor:
     """Copy to the CPU, contiguous; shards are gathered from all ranks."""
     full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
     return full.to("cpu", copy=True).contiguous()
 
 
-def like(tensor: Any, target: Tensor) -> Any:
-    """Shard a whole tensor as ``target`` is, if it is sharded and has the same shape."""
+def shard_like(tensor: Any, target: Tensor) -> Any:
+    """Shard a full tensor as ``target`` is, if ``target`` is sharded and has the same shape."""
     if not hasattr(target, "full_tensor") or not isinstance(tensor, Tensor):
         return tensor
     if tensor.shape != target.shape:
@@ -181,22 +125,12 @@ def like(tensor: Any, target: Tensor) -> Any:
     return distribute_tensor(tensor.to(target.device), mesh, placements)
 
 
-def to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Encode as safetensors."""
-    return safetensors.torch.save(tensors)
-
-
-def from_bytes(data: bytes) -> dict[str, Tensor]:
-    """Decode safetensors, which can hold nothing that runs."""
-    return safetensors.torch.load(data)
-
-
 def state_of(obj: Any, names: Mapping[int, str]) -> Any:
     """Return what must be kept of a registered object.
 
     Args:
         obj: An optimiser, a generator, or anything with ``state_dict``.
-        names: id of a parameter -> its name, for optimisers.
+        names: Name of each parameter, by its id, for optimisers.
     """
     if isinstance(obj, torch.Generator):
         return {"state": obj.get_state()}
@@ -222,7 +156,7 @@ def state_of(obj: Any, names: Mapping[int, str]) -> Any:
 
 
 def load_into(obj: Any, state: Any, names: Mapping[int, str]) -> None:
-    """Give a registered object its state back; the reverse of `state_of`.
+    """Load into a registered object what `state_of` returned.
 
     Raises:
         UserError: an optimiser holds other parameters than the saved one.
@@ -234,7 +168,7 @@ def load_into(obj: Any, state: Any, names: Mapping[int, str]) -> None:
     elif isinstance(obj, nn.Module):
         targets = obj.state_dict()
         obj.load_state_dict(
-            {k: like(v, targets[k]) if k in targets else v for k, v in state.items()}
+            {k: shard_like(v, targets[k]) if k in targets else v for k, v in state.items()}
         )
     else:
         obj.load_state_dict(state)
@@ -254,7 +188,7 @@ def _load_optimizer(optimizer: Optimizer, state: Any, names: Mapping[int, str]) 
         for group, loaded in zip(optimizer.param_groups, state["groups"], strict=True)
     ]
     slots = {
-        number[name]: {slot: like(value, parameters[name]) for slot, value in held.items()}
+        number[name]: {slot: shard_like(value, parameters[name]) for slot, value in held.items()}
         for name, held in state["slots"].items()
     }
     optimizer.load_state_dict({"state": slots, "param_groups": groups})

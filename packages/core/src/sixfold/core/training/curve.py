@@ -5,53 +5,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from sixfold.core.training.checkpoint import replace
+from sixfold.core.data.atomic import write_atomic
 
 
 class Curve:
     """A CSV of ``step`` and named values with 9 significant digits; blank where not logged.
 
-    Columns stand in the order of their first appearance; a new one is added to the rows before it.
-    Same calls, same bytes, with or without kills and cuts in between.
-
-    Args:
-        path: The file; made at the first row.
+    Columns stand in the order of their first appearance. Same calls, same bytes, with or without
+    kills and cuts in between.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO | None = None
+        self._rows: list[dict[str, str]] = []
+        self._columns: dict[str, None] = {}
         self._last_step = -1
-        self._columns = ["step"]
-        if path.is_file():
-            self._columns = path.read_text(encoding="utf-8").split("\n", 1)[0].split(",")
+        self._file: TextIO | None = None
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row and hand it to the operating system.
-
-        Raises:
-            ValueError: the step is not above the last one.
-        """
+        """Write one row, of a step above the last one, and hand it to the operating system."""
         if step <= self._last_step:
             raise ValueError(f"step {step} was logged after step {self._last_step}")
-        if new := [name for name in values if name not in self._columns]:
-            self._widen(new)
-        if self._file is None:
-            self._file = self.path.open("a", encoding="utf-8", newline="")
-        cells = [f"{values[name]:.9g}" if name in values else "" for name in self._columns[1:]]
-        self._file.write(",".join([str(step), *cells]) + "\n")
-        self._file.flush()
+        row = {"step": str(step)} | {name: f"{value:.9g}" for name, value in values.items()}
+        self._rows.append(row)
         self._last_step = step
+        if self._file is None or not row.keys() <= self._columns.keys():
+            self._rewrite()  # under a new header
+        else:
+            self._file.write(self._line(row))
+            self._file.flush()
 
     def cut(self, step: int) -> None:
         """Drop the rows after ``step``, and a row that a kill left unfinished."""
-        self.close()
+        lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.is_file() else [""]
+        header, *rows = (line.split(",") for line in lines[:-1] or ["step"])
+        named = [dict(zip(header, row, strict=False)) for row in rows if row[0].isdigit()]
+        self._rows = [
+            {name: cell for name, cell in row.items() if cell}
+            for row in named
+            if int(row["step"]) <= step
+        ]
         self._last_step = step
-        if not self.path.is_file():
-            return
-        header, *rows = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        kept = [row for row in rows if row[:1].isdigit() and int(row.split(",", 1)[0]) <= step]
-        self._replace([header, *kept] if kept else [])
+        self._rewrite()
 
     def sync(self) -> None:
         """Wait until the disk has every row."""
@@ -59,22 +54,20 @@ class Curve:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; the next row opens it again."""
+        """Close the file; the next row opens the file again."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _widen(self, new: list[str]) -> None:
-        self.close()
-        rows = (
-            self.path.read_text(encoding="utf-8").split("\n")[1:-1] if self.path.is_file() else []
-        )
-        self._columns += new
-        self._replace([",".join(self._columns), *(row + "," * len(new) for row in rows)])
+    def _line(self, row: Mapping[str, str]) -> str:
+        return ",".join(row.get(name, "") for name in self._columns) + "\n"
 
-    def _replace(self, lines: list[str]) -> None:
-        if not lines:
-            self._columns = ["step"]
-            self.path.unlink()
-            return
-        replace(self.path, "".join(line + "\n" for line in lines).encode())
+    def _rewrite(self) -> None:
+        self.close()
+        self._columns = dict.fromkeys(["step", *(name for row in self._rows for name in row)])
+        if self._rows:
+            lines = [",".join(self._columns) + "\n", *map(self._line, self._rows)]
+            write_atomic(self.path, "".join(lines))
+            self._file = self.path.open("a", encoding="utf-8", newline="")
+        else:
+            self.path.unlink(missing_ok=True)

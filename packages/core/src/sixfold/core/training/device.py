@@ -13,7 +13,7 @@ from sixfold.core.training.distributed import world_size
 
 @contextmanager
 def numerics(config: Any) -> Iterator[None]:
-    """Set threads and determinism for the training, and put them back."""
+    """Set threads and determinism for the training, and restore them afterwards."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     cuda = torch.cuda.is_available()
     deterministic = not cuda if config.deterministic is None else config.deterministic

@@ -19,11 +19,7 @@ T = TypeVar("T")
 
 @contextmanager
 def launch() -> Iterator[None]:
-    """Join the processes that torchrun started; without torchrun, do nothing.
-
-    CPU tensors travel over gloo, CUDA tensors over NCCL. The process group is destroyed at the
-    end, also after an error.
-    """
+    """Join the processes that torchrun started; without torchrun, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
@@ -56,7 +52,7 @@ def barrier() -> None:
 
 
 def broadcast(value: T) -> T:
-    """Give every process rank 0's value, which must be picklable."""
+    """Return rank 0's value, which must be picklable, on every rank."""
     if world_size() == 1:
         return value
     box: list[Any] = [value]
@@ -73,20 +69,8 @@ def gather_objects(value: T) -> list[T]:
     return boxes if rank() == 0 else []
 
 
-def gather(values: Tensor) -> Tensor:
-    """Concatenate a tensor of every rank along its first axis, in rank order, on every rank.
-
-    The first axis may differ between ranks. This is what a metric that is no mean needs (AUC).
-    """
-    if world_size() == 1:
-        return values
-    boxes: list[Any] = [None] * world_size()
-    dist.all_gather_object(boxes, values.detach().cpu())
-    return torch.cat(boxes).to(values.device)
-
-
-def total(values: Tensor) -> Tensor:
-    """Return the sum over all ranks; divide a total by a total to get an exact mean."""
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Return the sum over all ranks; a quotient of two such sums is an exact mean."""
     if world_size() == 1:
         return values
     values = values.detach().clone()
@@ -95,10 +79,11 @@ def total(values: Tensor) -> Tensor:
 
 
 def any_rank(*flags: bool) -> list[bool]:
-    """Return, flag by flag, whether it is set on some rank, so that all ranks act alike."""
+    """Return, flag by flag, whether the flag is set on some rank, so that all ranks act alike."""
     if world_size() == 1:
         return list(flags)
-    return [bool(flag) for flag in total(torch.tensor(flags, dtype=torch.int32)).tolist()]
+    sums = all_reduce_sum(torch.tensor(flags, dtype=torch.int32))
+    return [bool(flag) for flag in sums.tolist()]
 
 
 def share(
@@ -108,7 +93,7 @@ def share(
 
     Rank r takes every ``world_size``-th sample from the r-th on, so which samples a step sees does
     not depend on the number of processes. All ranks get the same number of micro-batches, as
-    collectives in the model need; one that would be empty holds a stand-in sample instead.
+    collectives in the model need; an empty micro-batch holds a stand-in sample instead.
 
     Returns:
         (indices, how many of them count) per micro-batch. The count is 0 for a stand-in.

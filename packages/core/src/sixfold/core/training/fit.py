@@ -1,14 +1,14 @@
 """One supervised training loop: accumulate, clip, step, schedule, EMA, evaluate, checkpoint.
 
 Read `_Training.loop`; the rest is what its lines mean. A paper whose training is the invention
-writes its own loop with `Run`, `Update`, `Ema` and `key`.
+writes its own loop with `Run`, `OptimizerStep`, `Ema` and `derive_seed`.
 """
 
 import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,47 +18,55 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.training.device import make_fabric, numerics, set_up
-from sixfold.core.training.distributed import any_rank, broadcast, rank, total, world_size
+from sixfold.core.training.distributed import (
+    all_reduce_sum,
+    any_rank,
+    broadcast,
+    rank,
+    world_size,
+)
 from sixfold.core.training.progress import Progress
 from sixfold.core.training.run import Position, Run
-from sixfold.core.training.sampling import Step, key, steps
+from sixfold.core.training.sampling import Step, derive_seed, steps
 from sixfold.core.training.schedule import ScheduleConfig, make_schedule
-from sixfold.core.training.update import Best, EarlyStopping, Ema, Update
+from sixfold.core.training.update import Best, EarlyStopping, Ema, OptimizerStep
 
-__all__ = ["Ema", "FitConfig", "Update", "fit", "key"]
+__all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit"]
 
-Losses = Tensor | Mapping[str, Tensor]
+Loss = Callable[[nn.Module, dict[str, Tensor]], Any]
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class FitConfig(Config):
     """The ``train:`` block of params.yaml.
 
     Args:
-        steps: Optimiser steps.
-        batch: Samples of a step, over all processes and micro-batches.
-        learning_rate: The schedule's peak.
-        accumulate: Micro-batches that a batch is cut into to save memory; changes no number.
-        optimizer: As in torch.optim.
-        betas: adam, adamw.
-        momentum: sgd.
-        weight_decay: On parameters with two axes or more: not on biases and norms.
+        steps: Number of optimiser steps.
+        batch: Number of samples of a step, over all processes and micro-batches.
+        learning_rate: Peak of the schedule.
+        accumulate: Number of micro-batches that a batch is cut into to save memory; changes no
+            number.
+        optimizer: Name of the optimiser, as in torch.optim.
+        betas: Decays of the moments (adam, adamw).
+        momentum: Momentum (sgd).
+        weight_decay: Decay of parameters with two axes or more: not of biases and norms.
         clip: Largest 2-norm of the gradient.
-        schedule: Of the learning rate.
+        schedule: Schedule of the learning rate.
         ema: Decay of the average of the weights.
-        eval_ema: Evaluate, and end with, the averaged weights.
-        best: Which evaluation's weights to end with, and when to stop early.
-        precision: bf16 runs the model under autocast; losses and evaluation stay in float32.
-        compile: With torch.compile.
-        strategy: Under torchrun; auto is ddp.
-        sync_bn: Share batch statistics between processes (CUDA).
-        deterministic: None is yes on a CPU, no on CUDA.
-        threads: Of the CPU; None is all that this process may use.
-        workers: Processes that load data; 0 loads in between steps.
+        eval_ema: Whether the averaged weights are evaluated, and kept at the end.
+        best: Early stopping: which evaluation's weights to end with, and when to stop.
+        precision: Precision of the model, bf16 by autocast; losses and evaluation are in float32.
+        compile: Whether torch.compile is used.
+        strategy: Strategy under torchrun; auto is ddp.
+        sync_bn: Whether processes share batch statistics (CUDA).
+        deterministic: Whether algorithms are deterministic; None is yes on a CPU, no on CUDA.
+        threads: Number of CPU threads; None is all that this process may use.
+        workers: Number of processes that load data; 0 loads in between steps.
         log_every: Steps between rows of the curve.
         eval_every: Steps between evaluations; None evaluates at the end only.
         ckpt_every: Steps between checkpoints, besides the seconds.
         ckpt_seconds: Seconds between checkpoints.
-        time_budget_s: Stop after so long, counted over restarts.
+        time_budget_s: Seconds to stop after, counted over restarts.
     """
 
     steps: int = Field(ge=1)
@@ -92,24 +100,24 @@ def fit(
     run: Run,
     model: nn.Module,
     dataset: Any,
-    loss: Callable[[nn.Module, dict[str, Tensor]], Any],
+    loss: Loss,
     config: FitConfig,
     *,
     seed: int,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> dict[str, float]:
     """Train a model, from wherever the run stands, and leave it trained.
 
     Args:
-        run: Just opened. A finished one gives the model its weights and returns at once.
-        model: Initialised by the caller.
-        dataset: Map-style; see `sampling.steps` for ``sample`` and ``batch``.
-        loss: Returns the mean over the batch it is given, as one tensor or several by name, which
-            are summed and each logged; or (sums, count), divided by the count of the whole step:
-            tokens, frames, what the batches hold unequal numbers of.
+        run: Run just opened. A finished one loads its weights into the model and returns at once.
+        model: Model, initialised by the caller.
+        dataset: Map-style dataset; see `sampling.steps` for ``sample`` and ``batch``.
+        loss: Function that returns the mean over the batch it is given, as one tensor or several by
+            name, which are summed and each logged; or (sums, count), divided by the count of the
+            whole step: tokens, frames, what the batches hold unequal numbers of.
         config: How to train.
-        seed: Of dropout, order and augmentation.
-        evaluate: Called on every rank in eval mode, without gradients, in float32.
+        seed: Seed of dropout, order and augmentation.
+        evaluate: Function called on every rank in eval mode, without gradients, in float32.
 
     Returns:
         The scores of the final weights; without ``evaluate``, the last losses.
@@ -133,25 +141,24 @@ def fit(
             model._compiled_call_impl = None  # export and pickle want the plain model back
 
 
+@dataclass(eq=False)
 class _Training:
-    def __init__(
-        self,
-        run: Run,
-        model: nn.Module,
-        dataset: Any,
-        loss: Callable[[nn.Module, dict[str, Tensor]], Any],
-        config: FitConfig,
-        seed: int,
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
-    ) -> None:
-        self.run, self.model, self.dataset, self.config = run, model, dataset, config
-        self.loss, self.seed, self.scores = loss, seed, evaluate
+    run: Run
+    model: nn.Module
+    dataset: Any
+    loss: Loss
+    config: FitConfig
+    seed: int
+    evaluate_fn: Evaluate | None
+
+    def __post_init__(self) -> None:
+        model, config = self.model, self.config
         self.fabric, self.ranks = make_fabric(config), world_size()
         self.device = self.fabric.device
         self.forward = set_up(self.fabric, model, config)
         self.backward = Tensor.backward if self.forward is model else self.fabric.backward
         self.optimizer = make_optimizer(model, config)
-        self.update = Update(self.optimizer, config.clip)
+        self.optimizer_step = OptimizerStep(self.optimizer, config.clip)
         best = config.best or EarlyStopping()
         self.schedule = make_schedule(
             self.optimizer, config.schedule, config.steps, best.mode, best.min_delta
@@ -163,15 +170,15 @@ class _Training:
             "model": model,
             "optim": self.optimizer,
             "schedule": self.schedule,
-            "update": self.update,
+            "update": self.optimizer_step,
+            "progress": self.progress,
             "ema": self.ema,
             "best": self.best,
-            "progress": self.progress,
         }
         for name, obj in state.items():
             if obj is not None:
-                run.register(name, obj)
-        torch.manual_seed(key(seed, "dropout", rank()))
+                self.run.register(name, obj)
+        torch.manual_seed(derive_seed(self.seed, "dropout", rank()))
         self._introduce()
 
     def loop(self, position: Position) -> Position:
@@ -185,13 +192,13 @@ class _Training:
             began = time.perf_counter()
             step = next(stream)
             losses = self.accumulate(step)
-            stepped = self.update()  # clip, step, clear
+            stepped = self.optimizer_step()  # clip, step, clear
             if not isinstance(self.schedule, ReduceLROnPlateau):
                 self.schedule.step()
             if self.ema and stepped:
                 self.ema.update(self.model)
             position = step.after
-            self.progress.took(time.perf_counter() - began, position.step)
+            self.progress.update(time.perf_counter() - began, position.step)
             if self.due(position, config.log_every) or self.due(position, config.eval_every):
                 row = self.reduce(losses)
                 if self.due(position, config.eval_every):
@@ -201,18 +208,18 @@ class _Training:
         return position
 
     def due(self, position: Position, every: int | None) -> bool:
-        """Say whether something done every so many steps, and after the last, is due."""
+        """Return whether this is the last step or a multiple of ``every``."""
         last = position.step == self.config.steps
         return last if every is None else last or position.step % every == 0
 
     def finished(self, position: Position) -> bool:
-        """Say whether no step is left to take; all ranks say the same."""
+        """Return whether no step is left to take; all ranks return the same."""
         if position.phase or position.step >= self.config.steps:
             return True
-        return self.out_of_time(position) or (self.best is not None and self.best.patience_is_over)
+        return self.out_of_time(position) or (self.best is not None and self.best.should_stop)
 
     def out_of_time(self, position: Position) -> bool:
-        """Say whether the time budget is used up, looking only where all ranks look."""
+        """Return whether the time budget is used up, looking only where all ranks look."""
         budget = self.config.time_budget_s
         if budget is None or position.step % self.config.log_every:
             return False
@@ -241,7 +248,7 @@ class _Training:
                 part = part.detach() if weight == 1 else part.detach() * weight
                 sums[name] = sums[name] + part if name in sums else part
         if "#" in sums:
-            sums["#"] = total(sums["#"])
+            sums["#"] = all_reduce_sum(sums["#"])
             scale = step.samples / sums["#"].item()
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
@@ -251,24 +258,23 @@ class _Training:
     def reduce(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Return the row of the curve: the losses of the whole step, the norm, the rate."""
         count = sums.pop("#", None)
-        values = total(torch.stack([part.float() for part in sums.values()]))
+        values = all_reduce_sum(torch.stack([part.float() for part in sums.values()]))
         values = values if count is None else values / count
         self.progress.losses = dict(zip(sums, values.tolist(), strict=True))
-        of_step = {"gradient_norm": self.update.norm, "learning_rate": self.update.learning_rate}
-        return self.progress.losses | of_step
+        step = self.optimizer_step
+        row = {"gradient_norm": step.norm, "learning_rate": step.learning_rate}
+        return self.progress.losses | row
 
     def evaluate(self, position: Position) -> dict[str, float]:
-        """Score the weights; tell the best-keeper and the plateau schedule."""
-        if self.scores is None:
+        """Score the weights; tell early stopping and the plateau schedule."""
+        if self.evaluate_fn is None:
             return {}
-        averaged = (
-            self.ema.inside(self.model) if self.ema and self.config.eval_ema else nullcontext()
-        )
+        averaged = self.ema.inside(self.model) if self.ema and self.config.eval_ema else None
         reload = False
-        with averaged:
+        with averaged or nullcontext():
             scores = self.score()
             if self.best:
-                value = self.best.see(scores, self.model)
+                value = self.best.update(scores, self.model)
                 if isinstance(self.schedule, ReduceLROnPlateau):
                     before = self.optimizer.param_groups[0]["lr"]
                     self.schedule.step(value)
@@ -280,18 +286,18 @@ class _Training:
 
     def score(self) -> dict[str, float]:
         """Call the caller's evaluate, with randomness of its own, and leave no trace."""
-        if self.scores is None:
+        if self.evaluate_fn is None:
             return self.progress.losses
         self.model.eval()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(key(self.seed, "evaluation"))
-            scores = {name: float(value) for name, value in self.scores(self.model).items()}
+            torch.manual_seed(derive_seed(self.seed, "evaluation"))
+            scores = {name: float(value) for name, value in self.evaluate_fn(self.model).items()}
         self.model.train()
         return broadcast(scores)
 
     def end(self, position: Position) -> dict[str, float]:
-        """Put the chosen weights into the model, score them, finish the run."""
+        """Copy the chosen weights into the model, score them, finish the run."""
         if self.progress.durations:
             self._write_perf(position)
         if position.phase == 0:
@@ -314,7 +320,7 @@ class _Training:
         facts = {"seed": self.seed, "device": str(self.device), "processes": world_size()}
         self.run.record(**facts, threads=torch.get_num_threads())
         self.progress.start(
-            f"{self.run.folder}: {parameters:,} parameters on {self.device}, {world_size()} "
+            f"{self.run}: {parameters:,} parameters on {self.device}, {world_size()} "
             f"process(es) of {torch.get_num_threads()} thread(s), precision "
             f"{self.config.precision}, config {self.run.config_hash[:8]}"
         )
@@ -363,7 +369,7 @@ def _check(config: FitConfig, evaluated: bool) -> None:
 
 
 def _named(result: Any) -> tuple[dict[str, Tensor], Tensor | int | None]:
-    """Read what the loss function returned: losses by name with their sum, and the count."""
+    """Split what the loss function returned: losses by name with their sum, and the count."""
     result, count = result if isinstance(result, tuple) else (result, None)
     if isinstance(result, Tensor):
         return {"loss": result}, count

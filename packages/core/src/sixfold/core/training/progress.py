@@ -1,4 +1,4 @@
-"""What a training says about itself: a bar on a terminal, a line now and then elsewhere."""
+"""Training progress: a bar on a terminal, else a line every 30 s."""
 
 import statistics
 import sys
@@ -10,14 +10,11 @@ from sixfold.core.training.distributed import rank
 
 LINE_EVERY_S = 30.0
 REMEMBERED = 10_000  # durations of steps that the median is taken over
+SAVED = ("elapsed_s", "losses", "scores", "scored_at")
 
 
 class Progress:
-    """Time the steps and show them, on rank 0. Register it, so that the time adds up over restarts.
-
-    Args:
-        steps: Of the whole training.
-    """
+    """Time the steps and show them, on rank 0; registered, times add up over restarts."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -30,7 +27,7 @@ class Progress:
         self._bar: Any = None
 
     def start(self, facts: str) -> None:
-        """Say what is about to run, and open the bar if there is a terminal."""
+        """Print what is about to run, and open the bar if there is a terminal."""
         if rank() != 0:
             return
         print(facts, flush=True)
@@ -41,24 +38,20 @@ class Progress:
             self._task = self._bar.add_task("", total=self.steps)
             self._bar.start()
 
-    def took(self, seconds: float, step: int) -> None:
+    def update(self, seconds: float, step: int) -> None:
         """Count a finished step."""
         self.elapsed_s += seconds
         self.durations.append(seconds)
+        loss = f"loss {self.losses['loss']:.4g}, " if "loss" in self.losses else ""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=self._loss())
+            self._bar.update(self._task, completed=step, description=loss)
         elif rank() == 0 and time.monotonic() - self._shown_at > LINE_EVERY_S:
             self._shown_at, median = time.monotonic(), self.median_s
             left = (self.steps - step) * median
-            print(
-                f"step {step}/{self.steps}: {self._loss()}{median * 1e3:.3g} ms a step, "
-                f"{left:.0f} s left",
-                flush=True,
+            line = (
+                f"step {step}/{self.steps}: {loss}{median * 1e3:.3g} ms a step, {left:.0f} s left"
             )
-
-    def _loss(self) -> str:
-        """Say the last loss that was logged, once there is one."""
-        return f"loss {self.losses['loss']:.4g}, " if "loss" in self.losses else ""
+            print(line, flush=True)
 
     def stop(self) -> None:
         """Close the bar."""
@@ -72,11 +65,8 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the time spent, the last losses and scores."""
-        return {
-            name: getattr(self, name) for name in ("elapsed_s", "losses", "scores", "scored_at")
-        }
+        return {name: getattr(self, name) for name in SAVED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them back."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        """Load the time spent, the last losses and scores."""
+        vars(self).update(state)

@@ -10,9 +10,11 @@
         run.save(final); run.finish(scores)
 
 The folder holds ``provenance.json`` (what was asked, by which code), ``curve.csv``, ``ckpt/``,
-``perf.json`` and, once finished, ``DONE`` with the final metrics.
+``perf.json`` and, once finished, ``DONE`` with the final metrics. Without a folder the same calls
+keep nothing, and signals are not caught.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -20,16 +22,18 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from safetensors import torch as safetensors
+from torch import nn
 
 from sixfold.core.config import Config, UserError
+from sixfold.core.data.atomic import explain_write_errors, write_atomic
 from sixfold.core.training import checkpoint
 from sixfold.core.training.curve import Curve
 from sixfold.core.training.distributed import (
@@ -40,7 +44,7 @@ from sixfold.core.training.distributed import (
     rank,
     world_size,
 )
-from sixfold.core.training.provenance import checkpoints, digest, settle, to_text
+from sixfold.core.training.provenance import checkpoints, open_folder, to_text
 
 KEPT = 2  # checkpoints; the older one is for the day the newer one is torn
 AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was asked to stop
@@ -48,10 +52,7 @@ AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was
 
 @dataclass(frozen=True)
 class Position:
-    """The work already done: the loop goes on with this batch of this epoch of this phase.
-
-    ``step`` counts optimiser steps over all phases and never goes back.
-    """
+    """The next batch, epoch and phase of the loop, and the optimiser steps taken over all phases."""
 
     phase: int = 0
     epoch: int = 0
@@ -60,21 +61,16 @@ class Position:
 
 
 class Run:
-    """A run folder; see the module's text for how a loop uses it.
+    """A run folder, made by `open`; see the module's text for how a loop uses it."""
 
-    Args:
-        folder: The run folder, already identified by `open`.
-        identity: The plain config and the fingerprint.
-    """
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self.config_hash = digest(identity["config"])
+    def __init__(self, folder: Path | None, config_hash: str) -> None:
+        self.config_hash = config_hash
         self.state: Literal["fresh", "resumable", "done"] = "fresh"
         self.metrics: dict[str, float] = {}
+        self._folder = folder
+        self._writes = folder is not None and rank() == 0
+        self._curve = Curve(folder / "curve.csv") if folder and rank() == 0 else None
         self._objects: dict[str, Any] = {}
-        self._local: dict[str, Any] = {"rng": _GlobalGenerators()}
-        self._curve = Curve(folder / "curve.csv")
         self._saved: Position | None = None
         self._saved_at = time.monotonic()
         self._signal = 0
@@ -82,133 +78,120 @@ class Run:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        config: Config | Mapping[str, Any],
-        fingerprint: str,
-        *,
-        resume: Literal["auto", "never"] | Path = "auto",
-        allow: Collection[str] = (),
+        cls, folder: str | Path | None, config: Config | Mapping[str, Any], fingerprint: str
     ) -> Self:
         """Start a run, or find the one that was begun or finished here.
 
         Args:
-            folder: Belongs to the run alone. One begun with another config or fingerprint is moved
-                aside to ``<folder>.old-1`` (-2 ...).
+            folder: The run's own folder. A run with another config or fingerprint that is found
+                there is renamed to ``<folder>.old-1`` (-2 ...). None keeps nothing.
             config: All that decides the outcome.
             fingerprint: Hash of the data and the code.
-            resume: ``never`` moves aside what is there; a path starts a fresh folder from the
-                newest whole checkpoint of another run, or from one checkpoint folder.
-            allow: Config keys (dotted) in which that other run may differ.
 
         Raises:
-            UserError: the folder holds something else; the other run differs in more than `allow`.
+            UserError: the folder holds something else.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-            raise UserError("under torchrun a run is opened inside `with launch():` (distributed)")
         values = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
         identity = {"config": json.loads(to_text(values)), "fingerprint": fingerprint}
-        folder = Path(folder)
+        config_hash = hashlib.sha256(to_text(identity["config"]).encode()).hexdigest()
+        if folder is None:
+            return cls(None, config_hash)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+            raise UserError("under torchrun a run is opened inside `with launch():` (distributed)")
+        run = cls(Path(folder), config_hash)
         if rank() == 0:
-            settle(folder, identity, resume, allow)
+            open_folder(run.folder, identity)
         barrier()
-        run = cls(folder, identity)
-        done = folder / "DONE"
+        done = run.folder / "DONE"
         if done.is_file():
             run.state, run.metrics = "done", json.loads(done.read_text(encoding="utf-8"))
-        elif checkpoints(folder):
+        elif checkpoints(run.folder):
             run.state = "resumable"
         barrier()  # before rank 0 may write
         return run
 
-    def register(self, name: str, obj: Any, *, local: bool = False) -> None:
-        """Have an object's state saved and restored under this name; nothing else is.
+    @property
+    def folder(self) -> Path:
+        """The run folder; a UserError if the run keeps nothing."""
+        if self._folder is None:
+            raise UserError("this run was opened without a folder, so it keeps nothing")
+        return self._folder
 
-        Args:
-            name: Lower case; becomes a file name.
-            obj: A module, optimiser, scheduler, generator, or anything whose ``state_dict()`` is
-                nested tensors and plain values, with ``load_state_dict``. Modules first: an
-                optimiser's slots are named after their parameters.
-            local: Each rank has its own (a pipeline's stage); such a run keeps its world size.
+    def __str__(self) -> str:
+        return str(self._folder or "a run that is not saved")
+
+    def register(self, name: str, obj: Any) -> None:
+        """Save and restore an object's state under a name for a file; nothing else is saved.
+
+        The object is a module, optimiser, scheduler, generator, or anything whose ``state_dict()``
+        is nested tensors and plain values. An optimiser's slots are named after the parameters of
+        the registered modules.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in self._objects | self._local:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in {"rng", *self._objects}:
             raise ValueError(f"{name!r} is taken, or no name for a file (a-z 0-9 _ . -)")
-        (self._local if local else self._objects)[name] = obj
+        self._objects[name] = obj
 
     def restore(self) -> Position | None:
-        """Give every registered object its state of the newest whole checkpoint.
+        """Load the state of every registered object from the latest valid checkpoint.
 
         A broken checkpoint is named, set aside and passed over. The curve is cut to the checkpoint.
 
         Returns:
-            Where to go on; None if nothing was saved yet.
+            Position to go on from; None if nothing was saved yet.
 
         Raises:
             UserError: the checkpoint holds other objects than were registered.
         """
-        name = broadcast(self._newest_whole() if rank() == 0 else None)
+        name, files, state = self._latest_valid()
         if name is None:
-            if rank() == 0:
+            if self._curve:
                 self._curve.cut(-1)
             return None
-        files = checkpoint.read(self.folder / "ckpt" / name)
-        state = json.loads(files["state.json"])
-        asked, found = {*self._objects, *self._local}, {*state["objects"], *state["local"]}
-        if asked != found:
+        registered, found = {*self._objects}, {*state["objects"]} - {"rng"}
+        if registered != found:
             raise UserError(
                 f"{self.folder / 'ckpt' / name} does not hold the state that this loop registers: "
-                f"missing {sorted(asked - found)}, left over {sorted(found - asked)}"
+                f"missing {sorted(registered - found)}, left over {sorted(found - registered)}"
             )
         names = self._parameter_names()
         for key, obj in self._objects.items():
-            self._load(key, obj, state, files, names)
-        self._restore_local(state, files, names)
+            checkpoint.load_into(obj, _unpacked(key, files, state), names)
+        self._restore_generators(_unpacked("rng", files, state))
         position = Position(**state["position"])
-        if rank() == 0:
+        if self._curve:
             self._curve.cut(position.step)
             print(f"resumed: {self.folder} at step {position.step}", flush=True)
         self._saved, self._saved_at = position, time.monotonic()
         return position
 
     def load(self, name: str, obj: Any) -> None:
-        """Give one object the state saved under ``name`` in the newest whole checkpoint.
-
-        For a module's weights; nothing need be registered.
+        """Load one object's state from the latest valid checkpoint; it need not be registered.
 
         Raises:
-            UserError: there is no whole checkpoint, or nothing of that name in it.
+            UserError: no valid checkpoint holds that name.
         """
-        found = broadcast(self._newest_whole() if rank() == 0 else None)
-        files = checkpoint.read(self.folder / "ckpt" / found) if found else {}
-        state = json.loads(files.get("state.json", '{"objects": {}}'))
+        _, files, state = self._latest_valid()
         if name not in state["objects"]:
-            raise UserError(f"{self.folder} holds no whole checkpoint with {name!r} in it")
-        self._load(name, obj, state, files, self._parameter_names())
+            raise UserError(f"{self.folder} holds no valid checkpoint with {name!r} in it")
+        checkpoint.load_into(obj, _unpacked(name, files, state), self._parameter_names())
 
     def save(self, position: Position) -> None:
         """Write a checkpoint now; older ones but the last are removed once it is safe.
 
         State that changes between steps (best weights put back) is a new phase.
-
-        Raises:
-            UserError: it could not be written; the ones before it are untouched.
         """
-        name = f"step-{position.step:08d}" + (f"-phase-{position.phase}" if position.phase else "")
         if position == self._saved:
             return
         if self._saved and (position.step, position.phase) <= (self._saved.step, self._saved.phase):
             raise ValueError(f"{position} is not after {self._saved}: count steps, or the phase")
-        names = self._parameter_names()
-        shared = {
-            k: checkpoint.pack(checkpoint.state_of(v, names)) for k, v in self._objects.items()
-        }
-        mine = {k: checkpoint.pack(checkpoint.state_of(v, names)) for k, v in self._local.items()}
-        ranks = gather_objects(mine)
-        if rank() == 0:
-            with checkpoint.clear_errors(self.folder / "ckpt" / name):
-                self._curve.sync()
-                self._write(name, position, shared, ranks)
-        barrier()
+        if self._folder is not None:
+            names = self._parameter_names()
+            states = {k: checkpoint.state_of(obj, names) for k, obj in self._objects.items()}
+            states["rng"] = gather_objects(_generator_states())
+            packed = {name: checkpoint.pack(state) for name, state in states.items()}
+            if rank() == 0:
+                self._write(position, packed)
+            barrier()
         self._saved, self._saved_at = position, time.monotonic()
 
     def checkpoint(
@@ -218,6 +201,8 @@ class Run:
 
         Call it after every step. Inside ``with run:`` the signals wait for it.
         """
+        if self._folder is None:
+            return
         due = every is not None and position.step % every == 0
         stop = False
         if world_size() == 1 or position.step % AGREE_EVERY == 0:
@@ -231,31 +216,23 @@ class Run:
 
     def log(self, step: int, **scalars: float) -> None:
         """Append a row to curve.csv: at most one a step, and before that step's checkpoint."""
-        if rank() == 0:
-            with checkpoint.clear_errors(self._curve.path):
+        if self._curve:
+            with explain_write_errors(self._curve.path):
                 self._curve.append(step, {name: float(value) for name, value in scalars.items()})
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Write DONE with the final metrics; of the checkpoints only the last one stays.
-
-        Raises:
-            ValueError: no final state was saved.
-        """
+        """Write DONE with the final metrics; only the last checkpoint stays."""
         if self._saved is None:
             raise ValueError("save the final state before finishing the run")
-        if rank() == 0:
+        if self._folder is not None:
             self._prune(1)  # first: nobody tidies a folder that says DONE
             self.write_json("DONE", metrics)
-        barrier()
+            barrier()
         self.state, self.metrics = "done", dict(metrics)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to provenance.json.
-
-        Raises:
-            UserError: the seed differs from the one that the run was begun with.
-        """
-        if rank() == 0:
+        """Add facts to provenance.json; the seed must be the one that the run was begun with."""
+        if self._writes:
             path = self.folder / "provenance.json"
             known = json.loads(path.read_text(encoding="utf-8"))
             if known.get("seed", facts.get("seed")) != facts.get("seed", known.get("seed")):
@@ -267,19 +244,19 @@ class Run:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a file of the run folder, all or nothing, on rank 0."""
-        if rank() == 0:
-            with checkpoint.clear_errors(self.folder / name):
-                checkpoint.replace(self.folder / name, to_text(values).encode())
+        if self._writes:
+            write_atomic(self.folder / name, to_text(values))
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._folder and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._release_signals()
-        self._curve.close()
+        if self._curve:
+            self._curve.close()
 
     def _on_signal(self, number: int, _: object) -> None:
         self._signal = number
@@ -291,16 +268,24 @@ class Run:
             signal.signal(number, handler)
 
     def _parameter_names(self) -> dict[int, str]:
-        modules = {
-            k: v for k, v in (self._objects | self._local).items() if isinstance(v, nn.Module)
-        }
+        modules = {key: obj for key, obj in self._objects.items() if isinstance(obj, nn.Module)}
         return {
             id(parameter): f"{key}.{name}"
             for key, module in modules.items()
             for name, parameter in module.named_parameters()
         }
 
-    def _newest_whole(self) -> str | None:
+    def _latest_valid(self) -> tuple[str | None, dict[str, bytes], dict[str, Any]]:
+        """Return the name, files and plain state of the latest valid checkpoint, on all ranks."""
+        found = None
+        if self._folder is not None:
+            found = broadcast(self._find_valid() if rank() == 0 else None)
+        if found is None:
+            return None, {}, {"objects": {}}
+        files = checkpoint.read(self.folder / "ckpt" / found)
+        return found, files, json.loads(files["state.json"])
+
+    def _find_valid(self) -> str | None:
         for path in reversed(checkpoints(self.folder)):
             try:
                 checkpoint.read(path)
@@ -311,49 +296,22 @@ class Run:
                 path.rename(path.with_name(f"broken-{path.name}"))
         return None
 
-    def _load(self, name: str, obj: Any, state: Any, files: Any, names: dict[int, str]) -> None:
-        loaded = checkpoint.unpack(state["objects"][name], _tensors(files, name))
-        checkpoint.load_into(obj, loaded, names)
+    def _restore_generators(self, states: list[dict[str, Any]]) -> None:
+        """Set torch's generators, which dropout draws from, to the states of this rank."""
+        if len(states) == world_size():
+            mine = states[rank()]
+            torch.set_rng_state(mine["cpu"])
+            if mine["cuda"] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(mine["cuda"])
+        elif rank() == 0:
+            now = world_size()
+            print(f"{len(states)} processes before, {now} now: equal in distribution only")
 
-    def _restore_local(
-        self, state: Mapping[str, Any], files: Mapping[str, bytes], names: Mapping[int, str]
-    ) -> None:
-        same = state["world_size"] == world_size()
-        if not same and len(self._local) > 1:
-            raise UserError(
-                f"{self.folder} was saved by {state['world_size']} processes, each with its own "
-                f"part; it needs as many again, not {world_size()}"
-            )
-        if not same:
-            if rank() == 0:
-                before = state["world_size"]
-                print(f"{before} processes before, {world_size()} now: equal in distribution only")
-            return
-        for key, obj in self._local.items():
-            prefix = f"{rank()}/"
-            tensors = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in _tensors(files, key).items()
-                if name.startswith(prefix)
-            }
-            loaded = checkpoint.unpack(state["local"][key][rank()], tensors)
-            checkpoint.load_into(obj, loaded, names)
-
-    def _write(
-        self,
-        name: str,
-        position: Position,
-        shared: Mapping[str, tuple[Any, dict]],
-        ranks: list[dict[str, tuple[Any, dict]]],
-    ) -> None:
-        parts = {key: tensors for key, (_, tensors) in shared.items()}
-        for key in self._local:
-            parts[key] = {
-                f"{r}/{k}": t for r, own in enumerate(ranks) for k, t in own[key][1].items()
-            }
+    def _write(self, position: Position, packed: Mapping[str, tuple[Any, dict]]) -> None:
+        name = f"step-{position.step:08d}" + (f"-phase-{position.phase}" if position.phase else "")
         files = {
-            f"{k}.safetensors": checkpoint.to_bytes(tensors)
-            for k, tensors in parts.items()
+            f"{key}.safetensors": safetensors.save(tensors)
+            for key, (_, tensors) in packed.items()
             if tensors
         }
         state = {
@@ -361,32 +319,30 @@ class Run:
             "config_hash": self.config_hash,
             "world_size": world_size(),
             "torch": torch.__version__,
-            "objects": {key: plain for key, (plain, _) in shared.items()},
-            "local": {key: [own[key][0] for own in ranks] for key in self._local},
+            "objects": {key: plain for key, (plain, _) in packed.items()},
         }
         files["state.json"] = json.dumps(state, indent=1).encode()  # keeps the order of keys
-        checkpoint.write(self.folder / "ckpt" / name, files)
-        checkpoint.replace(self.folder / "ckpt" / "latest", f"{name}\n".encode())
+        folder = self.folder / "ckpt"
+        if self._curve:
+            with explain_write_errors(folder / name):
+                self._curve.sync()
+        checkpoint.write(folder / name, files)
+        write_atomic(folder / "latest", f"{name}\n")
         self._prune(KEPT)
 
     def _prune(self, keep: int) -> None:
-        for path in checkpoints(self.folder)[:-keep]:
-            shutil.rmtree(path, ignore_errors=True)
+        if self._writes:
+            for path in checkpoints(self.folder)[:-keep]:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-class _GlobalGenerators:
-    """torch's own generators, which dropout draws from; one state per rank."""
-
-    def state_dict(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if state["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
+def _generator_states() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
-    data = files.get(f"{name}.safetensors")  # an object without tensors has no file
-    return checkpoint.from_bytes(data) if data else {}
+def _unpacked(name: str, files: Mapping[str, bytes], state: Mapping[str, Any]) -> Any:
+    """Return the saved state of one object; an object without tensors has no file of them."""
+    data = files.get(f"{name}.safetensors")
+    tensors = safetensors.load(data) if data else {}
+    return checkpoint.unpack(state["objects"][name], tensors)

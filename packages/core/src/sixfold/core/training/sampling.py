@@ -15,15 +15,15 @@ from sixfold.core.training.distributed import rank, share, world_size
 from sixfold.core.training.run import Position
 
 
-def key(seed: int, *names: str | int) -> int:
+def derive_seed(seed: int, *names: str | int) -> int:
     """Return the seed of a named stream: the first 8 bytes of the names' SHA-256."""
     joined = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(joined.encode()).digest()[:8], "big")
 
 
-def order(length: int, seed: int, epoch: int) -> list[int]:
-    """Return the samples of an epoch in the order in which it takes them."""
-    generator = torch.Generator().manual_seed(key(seed, "order", epoch))
+def epoch_permutation(length: int, seed: int, epoch: int) -> list[int]:
+    """Return the order in which an epoch takes the samples."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(length, generator=generator).tolist()
 
 
@@ -32,10 +32,10 @@ class Step:
     """The data of one optimiser step.
 
     Args:
-        after: The position once it is done.
+        after: Position once the step is done.
         samples: Size of the global batch; smaller at the end of an epoch.
-        counts: Samples of this rank in each micro-batch; 0 for a stand-in.
-        batches: The micro-batches, loaded as they are asked for; may go on into the next step's.
+        counts: Number of samples of this rank in each micro-batch; 0 for a stand-in.
+        batches: Micro-batches, loaded one by one; may go on into the next step's.
     """
 
     after: Position
@@ -47,20 +47,17 @@ class Step:
 def steps(
     dataset: Any, batch: int, accumulate: int, seed: int, start: Position, workers: int = 0
 ) -> Iterator[Step]:
-    """Yield the steps from a position on, without end.
+    """Yield the steps of a dataset, which is not empty, from a position on, without end.
 
     Args:
-        dataset: Map-style. If it has ``batch(indices)``, that returns a collated batch at once (a
-            table in memory); if it has ``sample(index, generator)``, that is used instead of
+        dataset: Map-style dataset. ``batch(indices)``, if there is one, returns a collated batch at
+            once (a table in memory); else ``sample(index, generator)``, if there is one, replaces
             ``[index]``, with randomness of its own for each sample and epoch.
-        batch: Samples of a step, over all ranks and micro-batches.
-        accumulate: Micro-batches that a step is cut into.
-        seed: Of the order and of the samples' generators.
+        batch: Number of samples of a step, over all ranks and micro-batches.
+        accumulate: Number of micro-batches that a step is cut into.
+        seed: Seed of the order and of the samples' generators.
         start: The work already done.
-        workers: Processes that load; they change no sample and no order.
-
-    Raises:
-        UserError: the dataset is empty.
+        workers: Number of loading processes; changes no sample and no order.
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty")
@@ -82,7 +79,7 @@ def _plan(
     step, epoch, first = start.step, start.epoch, start.batch
     mine, ranks = rank(), world_size()
     while True:
-        indices = order(length, seed, epoch)
+        indices = epoch_permutation(length, seed, epoch)
         for number in range(first, -(-length // batch)):
             together = indices[number * batch : (number + 1) * batch]
             cuts = share(together, mine, ranks, accumulate)
@@ -92,7 +89,7 @@ def _plan(
 
 
 class _Batches:
-    """A dataset whose items are whole micro-batches, asked for by (epoch, indices)."""
+    """A dataset whose items are micro-batches, indexed by (epoch, indices)."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
@@ -103,7 +100,7 @@ class _Batches:
             return self.dataset.batch(indices)
         if not hasattr(self.dataset, "sample"):
             return default_collate([self.dataset[index] for index in indices])
-        seeds = (key(self.seed, "aug", epoch, index) for index in indices)
+        seeds = (derive_seed(self.seed, "aug", epoch, index) for index in indices)
         generators = (torch.Generator().manual_seed(seed) for seed in seeds)
         pairs = zip(indices, generators, strict=True)
         return default_collate([self.dataset.sample(*pair) for pair in pairs])

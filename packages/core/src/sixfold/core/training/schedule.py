@@ -17,23 +17,23 @@ from sixfold.core.config import Config
 
 
 class ScheduleConfig(Config):
-    """A schedule by name; each field says which names read it.
+    """A schedule by name; in brackets, the schedules that read a field.
 
     Args:
-        name: ``noam`` is the inverse square root of "Attention is all you need", scaled to peak at
-            ``learning_rate``.
-        warmup: All but onecycle and plateau: rise linearly from ``start`` over this fraction
-            (noam: the place of the peak; onecycle: likewise).
+        name: Name of the schedule; ``noam`` is the inverse square root of "Attention is all you
+            need", scaled to peak at ``learning_rate``.
+        warmup: Fraction of linear rise from ``start`` (all but onecycle, plateau); place of the
+            peak (noam, onecycle).
         start: Factor at step 0 of the warm-up.
-        floor: cosine, polynomial, plateau: the factor that is never undercut.
-        period: step: multiply by ``gamma`` after each such fraction.
-        milestones: multistep: multiply by ``gamma`` at each of these fractions.
-        gamma: step, multistep, plateau: the multiplier.
-        power: polynomial: 1 is linear decay.
-        patience: plateau: evaluations without improvement of the early-stopping monitor that are
-            forgiven; the next one reduces.
-        reload_best: plateau: go back to the best weights at each reduction.
-        every: Hold the factor for this many steps (an epoch's worth: one change per epoch).
+        floor: Smallest factor (cosine, polynomial, plateau).
+        period: Fraction between two multiplications by ``gamma`` (step).
+        milestones: Fractions at each of which ``gamma`` is multiplied in (multistep).
+        gamma: Multiplier (step, multistep, plateau).
+        power: Exponent (polynomial); 1 is linear decay.
+        patience: Number of evaluations without improvement of the early-stopping monitor that are
+            forgiven; the next one reduces the rate (plateau).
+        reload_best: Whether each reduction goes back to the best weights (plateau).
+        every: Number of steps that hold one factor, e.g. an epoch's.
     """
 
     name: Literal[
@@ -79,7 +79,7 @@ def factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
 
 
 class OneCycle(OneCycleLR):
-    """torch's, which may also be stepped after the last step."""
+    """torch's schedule, which may also be stepped after the last step."""
 
     def step(self, epoch: int | None = None) -> None:
         """Go to the next step's rate, if there is a next step."""
@@ -99,11 +99,11 @@ def make_schedule(
     A plateau's ``step(value)`` is called after every evaluation instead.
 
     Args:
-        optimizer: Its present learning rates are the peaks.
+        optimizer: Optimiser whose present learning rates are the peaks.
         config: The schedule.
-        steps: Of the whole training.
-        mode: plateau: whether a smaller or a larger monitored value is better.
-        min_delta: plateau: what counts as improvement is better by more than this.
+        steps: Number of steps of the whole training.
+        mode: Whether a smaller or a larger monitored value is better (plateau).
+        min_delta: Smallest difference that counts as an improvement (plateau).
     """
     peaks = [float(group["lr"]) for group in optimizer.param_groups]
     if config.name == "plateau":

@@ -1,4 +1,4 @@
-"""What happens at the end of a step: clip, refuse, step; average the weights; remember the best."""
+"""What happens at the end of a step: clip, skip or step; average weights; remember the best."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,33 +10,30 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sixfold.core.config import Config, UserError, unknown
-from sixfold.core.training.checkpoint import like
+from sixfold.core.config import Config, UserError, unknown_name_error
+from sixfold.core.training.checkpoint import shard_like
 
-REFUSED_IN_A_ROW = 10
+MAX_SKIPPED_IN_A_ROW = 10
 
 
-class Update:
+class OptimizerStep:
     """Clip the gradients, take the optimiser's step, clear the gradients.
 
-    A step whose gradient norm is not finite is refused: the weights stay. Register it with the run.
+    A step whose gradient norm is not finite is skipped: the weights stay. Register this object with
+    the run.
 
     Args:
-        optimizer: All of its parameters are clipped together.
+        optimizer: Optimiser, all of whose parameters are clipped together.
         clip: Largest 2-norm; None leaves the gradients as they are.
     """
 
     def __init__(self, optimizer: Optimizer, clip: float | None = None) -> None:
         self.optimizer, self.clip = optimizer, clip
         self.norm = self.learning_rate = math.nan  # of the last step
-        self.refused = self.refused_in_a_row = 0
+        self.skipped_steps = self.skipped_in_a_row = 0
 
     def __call__(self) -> bool:
-        """Return whether the step was taken.
-
-        Raises:
-            UserError: the tenth refusal in a row.
-        """
+        """Return whether the step was taken; ten skipped ones in a row are a UserError."""
         groups = self.optimizer.param_groups
         self.learning_rate = groups[0]["lr"]
         parameters = [p for group in groups for p in group["params"]]
@@ -51,26 +48,23 @@ class Update:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(finite)
-        return finite
-
-    def _count(self, finite: bool) -> None:
-        self.refused += not finite
-        self.refused_in_a_row = 0 if finite else self.refused_in_a_row + 1
-        if self.refused_in_a_row >= REFUSED_IN_A_ROW:
+        self.skipped_steps += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
-                f"the gradient was not finite in {REFUSED_IN_A_ROW} steps in a row (norm "
+                f"the gradient was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row (norm "
                 f"{self.norm}, learning rate {self.learning_rate:.3g}); "
                 "lower learning_rate, or set clip"
             )
+        return finite
 
     def state_dict(self) -> dict[str, int]:
-        """Return the counts of refused steps."""
-        return {"refused": self.refused, "refused_in_a_row": self.refused_in_a_row}
+        """Return the counts of skipped steps."""
+        return {"skipped_steps": self.skipped_steps, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take the counts back."""
-        self.refused, self.refused_in_a_row = state["refused"], state["refused_in_a_row"]
+        """Load the counts of skipped steps."""
+        vars(self).update(state)
 
 
 class Ema:
@@ -80,8 +74,8 @@ class Ema:
     forgotten. Integer buffers are copied.
 
     Args:
-        model: The averages start from its present weights.
-        decay: The final one, below 1.
+        model: Module from whose present weights the averages start.
+        decay: Final decay, below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -108,7 +102,7 @@ class Ema:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
-        """Put the averages into the module."""
+        """Copy the averages into the module."""
         for name, value in model.state_dict().items():
             value.copy_(self.averages[name])
 
@@ -127,10 +121,10 @@ class Ema:
         return {"updates": self.updates, "averages": self.averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the averages back."""
+        """Load the averages and the number of updates."""
         self.updates = state["updates"]
         for name, value in self.averages.items():
-            value.copy_(like(state["averages"][name], value))
+            value.copy_(shard_like(state["averages"][name], value))
 
 
 class EarlyStopping(Config):
@@ -139,9 +133,10 @@ class EarlyStopping(Config):
     Args:
         monitor: Name of a score of ``evaluate``.
         mode: Whether smaller or larger is better.
-        patience: Stop at the so-manieth evaluation in a row without improvement; None never stops.
-        min_delta: What is not better by more than this is no improvement.
-        start_after: Evaluations at the start that are not looked at.
+        patience: Number of consecutive evaluations without improvement to stop after; None never
+            stops.
+        min_delta: Smallest difference that counts as an improvement.
+        start_after: Number of evaluations at the start that are ignored.
     """
 
     monitor: str = "loss"
@@ -152,55 +147,45 @@ class EarlyStopping(Config):
 
 
 class Best:
-    """The best weights seen at an evaluation, and for how long there were none better.
-
-    Args:
-        config: What better means.
-    """
+    """The best weights seen at an evaluation, and for how long there were none better."""
 
     def __init__(self, config: EarlyStopping) -> None:
         self.config = config
         self.value: float | None = None
-        self.evaluations = self.failures = 0
+        self.evaluations = self.bad_evaluations = 0
         self.weights: dict[str, Tensor] = {}
 
-    def see(self, scores: Mapping[str, float], model: nn.Module) -> float:
-        """Take a copy of the weights if they are the best so far; return the monitored score.
-
-        Raises:
-            UserError: the scores lack the monitored one.
-        """
+    def update(self, scores: Mapping[str, float], model: nn.Module) -> float:
+        """Copy the weights if they are the best so far; return the monitored score."""
         if self.config.monitor not in scores:
-            raise UserError(unknown("evaluate", "score", self.config.monitor, scores))
+            raise UserError(unknown_name_error("evaluate", "score", self.config.monitor, scores))
         value = scores[self.config.monitor]
         self.evaluations += 1
         if self.evaluations <= self.config.start_after:
             return value
         sign = -1 if self.config.mode == "min" else 1
         if self.value is None or sign * (value - self.value) > self.config.min_delta:
-            self.value, self.failures = value, 0
+            self.value, self.bad_evaluations = value, 0
             self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         else:
-            self.failures += 1
+            self.bad_evaluations += 1
         return value
 
     @property
-    def patience_is_over(self) -> bool:
-        """Whether to stop."""
-        return self.config.patience is not None and self.failures >= self.config.patience
+    def should_stop(self) -> bool:
+        """Whether the patience is used up."""
+        return self.config.patience is not None and self.bad_evaluations >= self.config.patience
 
     def copy_to(self, model: nn.Module) -> None:
-        """Put the best weights into the module, if there are any yet."""
+        """Copy the best weights into the module, if there are any yet."""
         if self.weights:
             targets = model.state_dict()
-            model.load_state_dict({k: like(v, targets[k]) for k, v in self.weights.items()})
+            model.load_state_dict({k: shard_like(v, targets[k]) for k, v in self.weights.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights and the counters."""
-        names = ("value", "evaluations", "failures", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "config"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take them back."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        """Load the weights and the counters."""
+        vars(self).update(state)

@@ -6,7 +6,6 @@ an error that says so, and no key is ever skipped in silence. sixfold's own chec
 """
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,7 +17,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sixfold.core.config import Config, UserError
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.system import System
+from sixfold.core.weights.published import find_weights
 
 NESTS = ("state_dict", "model", "params_ema", "params")  # the last two: basicsr's trainer
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, wrappers
@@ -69,10 +70,10 @@ def rename(
 
     Args:
         state: Official weights.
-        rules: Official template to our template.
+        rules: Our template for each official template.
         expected: Every key of the model; None where the caller goes on to reshape (then
             ``load_strict`` checks that side).
-        what: How an error calls the checkpoint.
+        what: Name of the checkpoint in errors.
 
     Raises:
         UserError: an official key fits no rule, a model key is left empty, or copies differ.
@@ -112,25 +113,14 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 def save_pretrained(path: str | Path, model: nn.Module, system_name: str, config: Config) -> None:
     """Write sixfold's own checkpoint: the same model gives the same bytes; never half a file."""
-    path = Path(path)
     # Tied weights are stored once per name: safetensors refuses tensors that share memory.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     metadata = {"sixfold": system_name, "config": json.dumps(config.model_dump(mode="json"))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(_sort_header(save(state, metadata=metadata)))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(Path(path), _sort_header(save(state, metadata=metadata)))
 
 
 def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
-    """Read which system a checkpoint of ours is and with what settings; None if it is not ours.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read the system's name and settings from sixfold's own checkpoint; None from any other."""
     path = Path(path)
     metadata = _read_safetensors(path)[1] if path.suffix == ".safetensors" else {}
     if "sixfold" not in metadata:
@@ -141,12 +131,17 @@ def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
         raise UserError(f"{path} names {metadata['sixfold']} but holds no settings") from None
 
 
-def from_pretrained(path: str | Path, system: System) -> nn.Module:
+def from_pretrained(path_or_name: str | Path, system: System) -> nn.Module:
     """Build a system, in eval mode, from its official or from sixfold's own checkpoint.
 
+    Args:
+        path_or_name: Path of a checkpoint, or name of published weights, which are fetched.
+        system: The system.
+
     Raises:
-        UserError: the file cannot be read, is another system's, or does not fit.
+        UserError: the file cannot be had or read, is another system's, or does not fit.
     """
+    path = find_weights(path_or_name, system)
     state = read_state_dict(path)
     name, values = read_pretrained(path) or (None, {})
     if name not in (None, system.name):

@@ -6,7 +6,6 @@ dynamic sizes: a graph that was frozen at the example's length fails here and no
 
 import inspect
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sixfold.core.config import UserError, unknown
+from sixfold.core.config import UserError, unknown_name_error
 
 FILES = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 Run = Callable[..., list[Tensor]]
@@ -38,17 +37,17 @@ def export(
     Complex inputs and outputs are pairs of reals on a last axis in ONNX.
 
     Args:
-        module: Its weights and mode are left as they are.
-        example_inputs: What ``forward`` takes, in order, on the module's device.
-        folder: Where the files go; those of an earlier export are replaced.
-        formats: Which to write.
+        module: Module, whose weights and mode are left as they are.
+        example_inputs: Arguments of ``forward``, in order, on the module's device.
+        folder: Folder of the files; those of an earlier export are replaced.
+        formats: Formats to write.
         dynamic: For each input name, axis to ``torch.export.Dim``, e.g.
             ``{"audio": {1: Dim("time", min=640)}}``; the example's size there must be 2 or more
             (torch freezes 0 and 1), and its double must be allowed.
-        tolerance: The largest absolute difference from eager mode that is accepted.
+        tolerance: Largest accepted absolute difference from eager mode.
 
     Returns:
-        What ``export.json`` holds: per format its file and its largest errors.
+        The content of ``export.json``: per format its file and its largest errors.
 
     Raises:
         UserError: a name is unknown, a package is missing, torch cannot keep an axis dynamic, or
@@ -59,7 +58,9 @@ def export(
     for kind, given, known in (("format", formats, FILES), ("input", dynamic, names)):
         for name in given:
             if name not in known:
-                raise UserError(unknown(f"export of {type(module).__name__}", kind, name, known))
+                raise UserError(
+                    unknown_name_error(f"export of {type(module).__name__}", kind, name, known)
+                )
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if "onnx" in formats and missing:
         raise UserError(
@@ -77,7 +78,7 @@ def export(
             for old in ("export.json", *FILES.values()):
                 (folder / old).unlink(missing_ok=True)
             for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
-                os.replace(Path(partial) / name, folder / name)
+                (Path(partial) / name).replace(folder / name)
     finally:
         module.train(training)
     return report

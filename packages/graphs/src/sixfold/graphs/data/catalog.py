@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Literal
 
 from sixfold.core import UserError
-from sixfold.core.config import unknown
+from sixfold.core.config import unknown_name_error
 from sixfold.core.data.fetch import Dataset, File
 
 _RAW = "https://raw.githubusercontent.com/"
@@ -173,7 +173,7 @@ def find_graph(name: str) -> GraphSource:
         UserError: there is none of that name.
     """
     if name not in GRAPHS:
-        raise UserError(unknown("sixfold.graphs", "graph", name, GRAPHS))
+        raise UserError(unknown_name_error("sixfold.graphs", "graph", name, GRAPHS))
     return GRAPHS[name]
 
 

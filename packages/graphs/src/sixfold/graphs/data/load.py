@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sixfold.core import UserError
+from sixfold.core.data.atomic import atomic_file
 from sixfold.core.data.fetch import available, cache_folder, fetch, mirror_folders
 from sixfold.graphs.data.catalog import GraphSource, dataset, find_graph
 from sixfold.graphs.data.splits import forwardgnn_split, linkx_split
@@ -85,10 +86,8 @@ def _refuse_offline(source: GraphSource, home: str) -> None:
 def _copy(file: Path, place: Path) -> None:
     if place.is_file() and place.stat().st_size == file.stat().st_size:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.copyfile(file, partial)
-    os.replace(partial, place)
+    with atomic_file(place) as partial:
+        shutil.copyfile(file, partial)
 
 
 def _read(source: GraphSource, folder: Path, split: int | Literal["public"]) -> Data:

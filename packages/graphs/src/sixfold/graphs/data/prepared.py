@@ -1,18 +1,16 @@
 """Prepared graphs of the experiments: written once with their splits, read by every training."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import atomic_folder
 from sixfold.graphs.data.load import MASKS, load_graph
 from sixfold.graphs.data.synthetic import block_model, digits_graph
 from sixfold.graphs.data.validate import Data
@@ -36,22 +34,14 @@ def write_graphs(names: Sequence[str], source: str, folder: Path) -> None:
     Raises:
         UserError: a graph cannot be had, or the folder cannot be written.
     """
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     described = {}
-    try:
-        unfinished.mkdir(parents=True)
+    with atomic_folder(folder) as partial:
         for name in names:
             tensors = _tensors(name)
             described[name] = _describe(tensors)
-            save_file(tensors, unfinished / f"{name}.safetensors")
+            (partial / f"{name}.safetensors").write_bytes(save(tensors))
         text = json.dumps({"source": source, "graphs": described}, indent=1, sort_keys=True)
-        (unfinished / "manifest.json").write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the prepared graphs to {folder}: {error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

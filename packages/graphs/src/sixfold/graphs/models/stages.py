@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sixfold.core import Config
 from sixfold.core.training.run import Position, Run
-from sixfold.core.training.update import Best, EarlyStopping, Update
+from sixfold.core.training.update import Best, EarlyStopping, OptimizerStep
 
 Row = dict[str, float | int]
 
@@ -66,7 +66,7 @@ class Method(Protocol):
         ...
 
 
-def train(method: Method, run: "Run | NoRun", stages: range | None = None) -> list[Row]:
+def train(method: Method, run: Run, stages: range | None = None) -> list[Row]:
     """Train stage after stage, going on where the run was left.
 
     Args:
@@ -97,19 +97,17 @@ def train(method: Method, run: "Run | NoRun", stages: range | None = None) -> li
     return history
 
 
-def _optimise(
-    stage: Stage, best: Best, position: Position, run: "Run | NoRun", history: list
-) -> Position:
+def _optimise(stage: Stage, best: Best, position: Position, run: Run, history: list) -> Position:
     phase, step = position.phase, position.step
     for epoch in range(position.epoch + 1, stage.epochs + 1):
-        if best.patience_is_over:
+        if best.should_stop:
             break
         rows: list[Row] = [
             {"stage": phase, "epoch": epoch, **loss._asdict()} for loss in stage.step()
         ]
         if stage.validate and epoch % stage.validate_every == 0:
             rows[-1][f"valid_{stage.monitor}"] = score = stage.validate()
-            best.see({stage.monitor: score}, stage.module)
+            best.update({stage.monitor: score}, stage.module)
         for row in rows:
             step += 1
             run.log(step, **row)
@@ -119,48 +117,13 @@ def _optimise(
     return position
 
 
-def take_step(update: Update, loss: Tensor) -> Loss:
+def take_step(update: OptimizerStep, loss: Tensor) -> Loss:
     """Run backward and let the optimiser step."""
     loss.backward()
     update()
     return Loss(float(loss.detach()), update.norm)
 
 
-def open_run(
-    folder: str | Path | None, config: Config, fingerprint: Callable[[], str]
-) -> "Run | NoRun":
+def open_run(folder: str | Path | None, config: Config, fingerprint: Callable[[], str]) -> Run:
     """Open the run of a folder; without a folder nothing will be kept."""
-    return NoRun() if folder is None else Run.open(Path(folder), config, fingerprint())
-
-
-class NoRun:
-    """What a training without a folder has for a `Run`: it keeps nothing."""
-
-    state: Literal["fresh"] = "fresh"
-
-    def __enter__(self) -> "NoRun":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def register(self, name: str, obj: Any) -> None:
-        """Keep nothing."""
-
-    def restore(self) -> None:
-        """Find nothing."""
-
-    def load(self, name: str, obj: Any) -> None:
-        """Find nothing."""
-
-    def log(self, step: int, **scalars: float | int) -> None:
-        """Write nothing."""
-
-    def checkpoint(self, position: Position) -> None:
-        """Write nothing."""
-
-    def save(self, position: Position) -> None:
-        """Write nothing."""
-
-    def finish(self, metrics: dict[str, float]) -> None:
-        """Write nothing."""
+    return Run.open(folder, config, "" if folder is None else fingerprint())

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import atomic_file
 
 if TYPE_CHECKING:  # imported in the functions: reading sound is not needed to build a model
     import soundfile
@@ -122,11 +123,11 @@ def write_blocks(
     if kind == "WAV" and 4 * channels * samples > _WAV_BYTES:
         kind = "RF64"
     clipped, left = 0, samples
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with soundfile.SoundFile(
-            partial, "w", sample_rate, channels, encoding, format=kind
-        ) as file:
+        with (
+            atomic_file(path) as partial,
+            soundfile.SoundFile(partial, "w", sample_rate, channels, encoding, format=kind) as file,
+        ):
             for block in blocks:
                 block = block[:, :left]
                 left -= block.shape[1]
@@ -135,11 +136,8 @@ def write_blocks(
                     block = block.clamp(-1, 1)
                 for part in block.split(_WRITE_BLOCK, 1):
                     file.write(part.T.numpy())
-        os.replace(partial, path)
-    except (OSError, soundfile.LibsndfileError) as error:
+    except soundfile.LibsndfileError as error:
         raise UserError(f"cannot write {path}: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return clipped
 
 

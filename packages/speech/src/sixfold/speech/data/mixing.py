@@ -1,18 +1,16 @@
 """What the experiments' data have in common: prepared folders, recordings cut to their speech."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sixfold.core.config import UserError
+from sixfold.core.data.atomic import atomic_folder
 from sixfold.speech.audio.files import level_gain
 from sixfold.speech.data.recordings import SAMPLE_RATE, Material
 
@@ -27,19 +25,11 @@ def write_prepared(
     Raises:
         UserError: it cannot be written.
     """
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.mkdir(parents=True)
+    with atomic_folder(folder) as partial:
         for name, content in tensors.items():
-            save_file(content, unfinished / f"{name}.safetensors")
+            (partial / f"{name}.safetensors").write_bytes(save(content))
         text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
-        (unfinished / "manifest.json").write_text(text + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the prepared data to {folder}: {error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.fetch import fetch
-from sixfold.core.training.sampling import key
+from sixfold.core.training.sampling import derive_seed
 from sixfold.speech.audio.files import level_gain, read_audio
 from sixfold.speech.data import rooms
 from sixfold.speech.data.mixing import (
@@ -194,7 +194,7 @@ def convolve(
 
 
 def _training_rooms(config: MultichannelData, seed: int) -> dict[str, Tensor]:
-    generator = np.random.default_rng(key(seed, "rooms", "train"))
+    generator = np.random.default_rng(derive_seed(seed, "rooms", "train"))
     every = [_simulate(config, generator) for _ in range(config.rooms)]
     return {name: _stack([room[name] for room in every]) for name in every[0]}
 
@@ -221,8 +221,8 @@ def _test_recordings(
     config: MultichannelData, test: Material, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Record the test clips: speakers take turns, noises too, the rest is drawn once."""
-    generator = torch.Generator().manual_seed(key(seed, "clips"))
-    rooms_of_test = np.random.default_rng(key(seed, "rooms", "test"))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "clips"))
+    rooms_of_test = np.random.default_rng(derive_seed(seed, "rooms", "test"))
     samples = round(config.test_seconds * SAMPLE_RATE)
     talks = {
         speaker: long_enough(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.core.training.update import Best, Update
+from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology, convolve, is_whole
@@ -49,7 +49,7 @@ class Backprop:
         self, layers: Sequence[nn.Module], config: Any, data: Data, validation: Data | None
     ) -> None:
         self.module, self.config = nn.ModuleList(layers), config
-        self.update = Update(adam(self.module, config))
+        self.update = OptimizerStep(adam(self.module, config))
         self.x = Features(data.x)
         self.data, self.topology = data, Topology(data.edge_index, len(data.x))
         self.validate = self._validation(validation)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.training.run import Run
 from sixfold.graphs.data.validate import (
     Data,
     adopt_sizes,
@@ -36,7 +37,7 @@ from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
 from sixfold.graphs.models.forwardgnn.link_prediction import check_edge_labels
 from sixfold.graphs.models.forwardgnn.modes import evidence, make_method, probabilities
-from sixfold.graphs.models.stages import NoRun, Row, open_run, train
+from sixfold.graphs.models.stages import Row, open_run, train
 
 
 class ForwardGNN(nn.Module):
@@ -122,7 +123,8 @@ class ForwardGNN(nn.Module):
                 f"that trains them one by one, got layer {layer} in {self.config.mode}"
             )
         validation = self._check(data, validation)
-        self.history = self._train(data, validation, 0, NoRun(), range(layer, layer + 1))
+        run = Run.open(None, self.config, "")
+        self.history = self._train(data, validation, 0, run, range(layer, layer + 1))
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
@@ -210,7 +212,7 @@ class ForwardGNN(nn.Module):
         data: Data,
         validation: Data | None,
         seed: int,
-        run: Any,
+        run: Run,
         stages: range | None = None,
     ) -> list[Row]:
         generator = torch.Generator().manual_seed(seed)

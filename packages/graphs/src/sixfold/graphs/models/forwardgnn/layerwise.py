@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core.training.update import Best, Update
+from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.frozen_input import FrozenInput, Rows, activate, freeze
@@ -112,7 +112,7 @@ class Greedy:
 
     def __init__(self, layers: Sequence[nn.Module], problem: Problem, config: Any) -> None:
         self.layers, self.problem, self.config = list(layers), problem, config
-        self.updates = [Update(adam(conv, config)) for conv in layers]
+        self.updates = [OptimizerStep(adam(conv, config)) for conv in layers]
         self.depth = -1  # the layer whose input is frozen
         self.train = problem.train
         self.valid = None if problem.valid is None else problem.valid.streams

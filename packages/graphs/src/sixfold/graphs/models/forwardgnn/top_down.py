@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core.training.update import Best, Update
+from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.frozen_input import activate
 from sixfold.graphs.models.forwardgnn.layerwise import Evaluation, Problem, adam
@@ -40,7 +40,9 @@ class TopDown:
     ) -> None:
         self.layers, self.problem, self.config, self.top = list(layers), problem, config, top
         to_loss = config.mode == "top_to_loss"
-        self.updates = [Update(adam(conv, config), 1.0 if to_loss else None) for conv in layers]
+        self.updates = [
+            OptimizerStep(adam(conv, config), 1.0 if to_loss else None) for conv in layers
+        ]
         self.time_step = self._to_loss if to_loss else self._to_input
         self.x, self.topology = problem.train.inputs[0].dense(), problem.train.topologies[0]
         if to_loss:

@@ -19,7 +19,7 @@ from sixfold.core.training.update import Best, EarlyStopping
 from sixfold.graphs.models.gnnpipe.stage import Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic
 from sixfold.graphs.models.gnnpipe.transport import alive
-from sixfold.graphs.models.stages import NoRun, Row
+from sixfold.graphs.models.stages import Row
 
 KINDS = ("layer", "graph", "weight")
 
@@ -82,7 +82,7 @@ class Training:
         """Score the weights, and keep them if they are the best so far."""
         assert self._valid is not None
         score = self.accuracy(self._valid, self._valid_in_all)
-        return self.best.see({"accuracy": score}, self.pipeline.layers)
+        return self.best.update({"accuracy": score}, self.pipeline.layers)
 
     @property
     def validates(self) -> bool:
@@ -130,7 +130,7 @@ class Training:
         }
         seen = {"value": self.best.value, "evaluations": self.best.evaluations}
         drawn = {"order": self.order, "generator": self.generator.get_state()}
-        return merged | drawn | {"seen": seen | {"failures": self.best.failures}}
+        return merged | drawn | {"seen": seen | {"bad_evaluations": self.best.bad_evaluations}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take this process's part of it."""
@@ -181,7 +181,7 @@ class MergedModel:
         self.model.load_state_dict(state)
 
 
-def train(training: Training, model: nn.Module, run: Run | NoRun, every: int | None) -> list[Row]:
+def train(training: Training, model: nn.Module, run: Run, every: int | None) -> list[Row]:
     """Train, going on where the run was left; leave the best weights in every process.
 
     Args:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.core.training.update import Best, Update
+from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
@@ -182,9 +182,9 @@ class MowstTraining:
         return (0,) if len(self.model.experts) == 1 else self.config.pretrain
 
 
-def _adamw(modules: list[nn.Module], rate: float, config: Any) -> Update:
+def _adamw(modules: list[nn.Module], rate: float, config: Any) -> OptimizerStep:
     parameters = [p for module in modules for p in module.parameters()]
-    return Update(torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay))
+    return OptimizerStep(torch.optim.AdamW(parameters, lr=rate, weight_decay=config.weight_decay))
 
 
 def _copy(module: nn.Module) -> Weights:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.data.fetch import File
 from sixfold.speech.models.frcrn.layers import (
     CCBAM,
     Cache,
@@ -448,6 +449,13 @@ SYSTEM = System(
     build=FRCRN,
     convert=convert,
     published={"FRCRN_SE_16K": (FRCRNConfig(), 13_141_844)},
+    weights={
+        "FRCRN_SE_16K": File(
+            "FRCRN_SE_16K/last_best_checkpoint.pt",
+            url="https://huggingface.co/alibabasglab/FRCRN_SE_16K/resolve/main/last_best_checkpoint.pt",
+            licence="Apache-2.0",
+        )
+    },
     run="sixfold.speech.models.frcrn.inference:run",
     export="sixfold.speech.models.frcrn.model:exportable",
 )

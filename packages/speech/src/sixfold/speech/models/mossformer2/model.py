@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.data.fetch import File
 from sixfold.speech.models.mossformer2.layers import (
     Attention,
     GlobalNorm,
@@ -189,7 +190,7 @@ def position_code(frames: int, like: Tensor) -> Float[Tensor, "frame channel"]:
 
 
 def exportable(model: MossFormer2) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
-    """Return what `sixfold.core.weights.export` takes: one mixture, of a group of frames or more."""
+    """Return what `sixfold.core.weights.export` takes: one mixture of a group of frames or more."""
     config = model.config
     samples = (config.group + 1) * (config.kernel_size // 2)
     noise = 0.1 * torch.randn(1, samples + 5, generator=torch.Generator().manual_seed(0))
@@ -334,6 +335,13 @@ SYSTEM = System(
     build=MossFormer2,
     convert=convert,
     published={"MossFormer2": (MossFormer2Config(), 55_735_410 - 16)},
+    weights={
+        "MossFormer2_SS_16K": File(
+            "MossFormer2_SS_16K/last_best_checkpoint.pt",
+            url="https://huggingface.co/alibabasglab/MossFormer2_SS_16K/resolve/main/last_best_checkpoint.pt",
+            licence="Apache-2.0",
+        )
+    },
     run="sixfold.speech.models.mossformer2.inference:run",
     export="sixfold.speech.models.mossformer2.model:exportable",
 )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.data.fetch import File
 from sixfold.speech.models.mossformer2.model import (
     MaskNet,
     MaskNetConfig,
@@ -213,6 +214,13 @@ SYSTEM = System(
     build=MossFormer2SE,
     convert=convert,
     published={"MossFormer2_SE_48K": (MossFormer2SEConfig(), 55_262_170 - 16)},
+    weights={
+        "MossFormer2_SE_48K": File(
+            "MossFormer2_SE_48K/last_best_checkpoint.pt",
+            url="https://huggingface.co/alibabasglab/MossFormer2_SE_48K/resolve/main/last_best_checkpoint.pt",
+            licence="Apache-2.0",
+        )
+    },
     run="sixfold.speech.models.mossformer2.se_48k_inference:run",
     export="sixfold.speech.models.mossformer2.se_48k:exportable",
 )
