@@ -1,6 +1,7 @@
 """A toy domain and its pipeline, installed for one test."""
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -24,7 +25,7 @@ tasks:
 
 
 @pytest.fixture
-def toy(monkeypatch, tmp_path: Path) -> Path:
+def toy(monkeypatch, tmp_path: Path) -> Iterator[Path]:
     """Install the domain `toy`; stand in a repository that holds its pipeline."""
     monkeypatch.syspath_prepend(str(DOMAIN))
     points = (EntryPoint("toy", "sixfold.toy", "sixfold.domains"),)

@@ -1,5 +1,7 @@
 """Verdicts follow the numbers: measurements by tolerance, races by a paired t-test over seeds."""
 
+from typing import Any
+
 import pytest
 from scipy.stats import ttest_1samp, ttest_rel
 
@@ -59,7 +61,7 @@ def test_lower_may_be_better():
 def test_the_test_is_the_paired_t_test():
     gains = [0.3, -0.1, 0.8, 0.4]
     outcome, p, (low, high) = paired_test(gains)
-    expected = ttest_1samp(gains, 0.0)
+    expected: Any = ttest_1samp(gains, 0.0)
     interval = expected.confidence_interval(0.95)
     assert p == pytest.approx(expected.pvalue)
     assert (low, high) == pytest.approx((interval.low, interval.high))

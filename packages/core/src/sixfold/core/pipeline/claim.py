@@ -53,7 +53,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Curve:
-    """Column of the learning curves that the report draws: its label, and the sign it is drawn with."""
+    """Column of the learning curves to draw, its label, and the sign that it is drawn with."""
 
     column: str
     label: str

@@ -13,8 +13,8 @@ from sixfold.core.pipeline.params import TaskRun
 WINDOW = 0.1  # of the steps: the training loss is averaged over so many before it is read off
 EQUAL = (
     "Equal steps: the end of training. Equal time: each system at the moment when the fastest one "
-    "is done; a schedule lowers the learning rate only towards the end, so the slower ones are read "
-    "off before their best part. Seconds are those of the machine that trained, seeds in parallel."
+    "is done; the learning rate falls only towards the end, so the slower ones are read off before "
+    "their best part. Seconds are those of the machine that trained, seeds in parallel."
 )
 
 Curves = list[tuple[list[float], list[float]]]  # for each seed, steps and values

@@ -232,7 +232,7 @@ class TaskRun:
         return self.pipeline.data_folder / self.key
 
     def folder(self, kind: str) -> Path:
-        """Return the task's folder of ``results``, ``curves``, ``weights``, ``samples``, ``runs``."""
+        """Return the task's folder of results, curves, weights, samples or runs."""
         return self.pipeline.folder / kind / self.key
 
     def code(self, stage: str, key: str | None = None) -> str:

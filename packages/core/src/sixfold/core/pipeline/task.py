@@ -14,7 +14,7 @@ from sixfold.core.training.fit import FitConfig
 Data = TypeVar("Data", bound=Config)
 Source = Literal["real", "builtin"]
 
-# The keywords of `Task` that each stage reads: only the code behind those keywords is hashed for it.
+# The keywords of `Task` that each stage reads: only the code behind those is hashed for it.
 STAGES = {
     "prepare": ("data", "datasets", "prepare"),
     "train": ("settings", "train"),

@@ -5,6 +5,7 @@ Scores are of the direct sound at microphone 0, on simulated test recordings and
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ NUM_AUDIO_EXAMPLES = 2  # test recordings that can be heard in the report
 DATA_SEED = 0  # of rooms and test recordings
 _ACROSS = math.ceil(2 * rooms.RADIUS_M / rooms.SPEED_OF_SOUND * SAMPLE_RATE)
 
+Enhancer = Callable[[Tensor], Tensor]  # (microphone, time) to (time,)
+
 METRICS = {
     "si_sdr": metrics.si_sdr,
     "pesq_wb": partial(metrics.pesq, sample_rate=SAMPLE_RATE, band="wb"),
@@ -78,16 +81,16 @@ def loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def evaluate(job: Job[MultichannelData], samples: Path | None) -> Scores:
     """Score a trained network on the simulated recordings and on the published item."""
-    model: Any = job.trained()
+    return score_enhancer(job.prepared, samples, enhance=network(job.trained()))
 
-    def enhance(noisy: Tensor) -> Tensor:
-        return model(noisy[None, : model.config.microphones])[0, 0]
 
-    return score_enhancer(job.prepared, samples, enhance=enhance)
+def network(model: Any) -> Enhancer:
+    """Return the enhancer that runs a network over its microphones, from the first on."""
+    return lambda noisy: model(noisy[None, : model.config.microphones])[0, 0]
 
 
 def score_enhancer(
-    prepared: Path, samples: Path | None, *, enhance: Any, with_clean: bool = False
+    prepared: Path, samples: Path | None, *, enhance: Enhancer, with_clean: bool = False
 ) -> Scores:
     """Average the scores of an enhancer over the test recordings; score the published item.
 

@@ -70,12 +70,12 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def evaluate(job: Job[SeparationData], samples: Path | None) -> Scores:
     """Score a trained network on the test mixtures and, as `OTHER_VOICES`, on Libri2Mix."""
-    model = job.trained()
+    return score_separator(job.prepared, samples, separator=network(job.trained()))
 
-    def separate(clip: Clip) -> Tensor:
-        return separate_windows(model, clip["mixture"], SAMPLE_RATE, WINDOW_S)
 
-    return score_separator(job.prepared, samples, separator=separate)
+def network(model: nn.Module) -> Separator:
+    """Return the separator that runs a network over windows of the mixture."""
+    return lambda clip: separate_windows(model, clip["mixture"], SAMPLE_RATE, WINDOW_S)
 
 
 def score_separator(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sixfold.core import Config
-from sixfold.core.pipeline.claim import Claim, Metric
+from sixfold.core.pipeline.claim import Claim, Metric, Scores
 from sixfold.core.pipeline.task import Task
 
 
@@ -38,13 +38,13 @@ def train(job) -> None:
     (folder / "counted.txt").write_text(done.read_text())
 
 
-def evaluate(job, samples: Path | None):
+def evaluate(job, samples: Path | None) -> Scores:
     """Score the steps that were counted."""
     counted = (job.weights.with_suffix("") / "counted.txt").read_text()
     return {"count": float(counted), "points": job.data.points}
 
 
-def nothing(prepared: Path, samples: Path | None):
+def nothing(prepared: Path, samples: Path | None) -> Scores:
     """Score nothing."""
     return {"count": 0.0}
 

@@ -13,6 +13,7 @@ from sixfold.core.pipeline.claim import (
     Curve,
     Measurement,
     Metric,
+    Scores,
     parameter_counts,
     score_of,
 )
@@ -54,14 +55,14 @@ def loss(model, batch):
     return (model(batch["x"]) - batch["y"]).square().mean()
 
 
-def evaluate(job, samples: Path | None):
+def evaluate(job, samples: Path | None) -> Scores:
     """Score the value at one."""
     if samples is not None:
         (samples / "sample.txt").write_text("heard")
     return {"value": float(job.trained()(torch.ones(1))), "absent": None}
 
 
-def zero(prepared: Path, samples: Path | None):
+def zero(prepared: Path, samples: Path | None) -> Scores:
     """Score what says nothing."""
     return {"value": 0.0, "absent": None}
 
