@@ -37,8 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or cannot be written; what was there before is untouched.
     """
-    # before the suffix, which tells some libraries the format
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

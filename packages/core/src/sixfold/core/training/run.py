@@ -52,7 +52,7 @@ AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was
 
 @dataclass(frozen=True)
 class Position:
-    """The next batch, epoch and phase of the loop, and the optimiser steps taken over all phases."""
+    """The next batch, epoch and phase of the loop; ``step`` counts over all phases."""
 
     phase: int = 0
     epoch: int = 0
