@@ -7,8 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.core.config import UserError
 from sixfold.speech import metrics

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.speech.audio.blocks import padded, resampled, trimmed, windows
 from sixfold.speech.audio.files import resample

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, File, available
 from sixfold.speech.audio.files import level_gain, write_audio
 from sixfold.speech.data import enhancement as enhancement_data
-from sixfold.speech.data import recordings
-from sixfold.speech.data import synthetic as synth
+from sixfold.speech.data import recordings, synthetic
 from sixfold.speech.data.enhancement import EnhancementData, Mixtures, mix, prepare, read_test
 from sixfold.speech.data.mixing import read_manifest
-from sixfold.speech.data.recordings import DATASETS, Material
+from sixfold.speech.data.recordings import DATASETS, SplitRecordings
 
 RATE = recordings.SAMPLE_RATE
 
@@ -26,13 +24,15 @@ def sound(seconds: float, seed: int) -> torch.Tensor:
     return 0.1 * torch.randn(int(seconds * RATE), generator=torch.Generator().manual_seed(seed))
 
 
-def invented(source: str, split: str, seed: int) -> Material:
+def invented(source: str, split: str, seed: int) -> SplitRecordings:
     first = 0 if split == "train" else 100
     speech = {
         f"{split} {n}": {f"file {k}": sound(3, first + 10 * n + k) for k in range(2)}
         for n in range(2)
     }
-    return Material(speech, {f"{split} noise {n}": sound(5, first + 50 + n) for n in range(2)})
+    return SplitRecordings(
+        speech, {f"{split} noise {n}": sound(5, first + 50 + n) for n in range(2)}
+    )
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
         taken = [
             {
                 (name, file.path)
-                for name, beginning in split[kind].values()
+                for name, prefix in split[kind].values()
                 for file in DATASETS[name].files
-                if file.path.startswith(beginning)
+                if file.path.startswith(prefix)
             }
             for split in (train, test)
         ]
@@ -78,8 +78,8 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
 def test_builtin_recordings_share_no_speaker_and_no_noise_with_training():
     pytest.importorskip("espeakng_loader")
     test = recordings.read("builtin", "test", 0)
-    assert set(test.speech) == set(synth.TEST_VOICES)
-    assert not set(test.speech) & set(synth.TRAIN_VOICES)
+    assert set(test.speech) == set(synthetic.TEST_VOICES)
+    assert not set(test.speech) & set(synthetic.TRAIN_VOICES)
     assert not set(test.noise) & set(recordings._train_noise(0))
     for audio in test.noise.values():
         assert len(audio) == 30 * RATE

@@ -1,4 +1,4 @@
-"""DeFTAN-II leaves Python: the same numbers from its graph, at any length."""
+"""Exported graphs of DeFTAN-II give the same numbers at any length."""
 
 import pytest
 import torch

@@ -1,17 +1,16 @@
-"""A stream is the recording, however it arrives, and no sample waits longer than promised."""
+"""Streaming equals one pass however the input is split, and keeps its latency."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.core import UserError
 from sixfold.speech import FRCRN, FRCRNConfig
-from sixfold.speech.models.frcrn.streaming import Streamer
+from sixfold.speech.models.frcrn import Streamer
 
 
 def tiny(seed: int = 0, **changes) -> FRCRN:
-    """Build a network whose windows have 16 samples, so that few samples are many frames."""
+    """Build a network with windows of 16 samples, so that short signals have many frames."""
     small = {"channels": 4, "depth": 4, "n_fft": 16, "win_length": 16, "hop_length": 8}
     values = small | {"memory": 3, "reduction": 2, "causal": True} | changes
     torch.manual_seed(seed)
@@ -123,7 +122,9 @@ def test_the_future_does_not_reach_a_causal_mask(attention):
 
 
 def test_a_network_that_looks_ahead_is_refused():
-    with pytest.raises(UserError, match=r"not causal.*sixfold\.speech\.enhance.*causal: true"):
+    with pytest.raises(
+        UserError, match=r"not causal.*sixfold\.speech\.models\.frcrn\.enhance.*causal: true"
+    ):
         Streamer(tiny(causal=False))
 
 
@@ -141,7 +142,7 @@ def test_a_network_in_training_is_refused():
         (torch.zeros(1, 30, dtype=torch.int16), "int16"),
         (
             torch.tensor([[0.0, float("nan"), float("inf")]]),
-            "what was pushed: 2 of 3 samples are NaN",
+            "pushed samples: 2 of 3 samples are NaN",
         ),
     ],
     ids=["1-d", "channels", "3-d", "int", "nan"],

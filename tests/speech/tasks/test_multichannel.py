@@ -17,9 +17,9 @@ from sixfold.speech import DeFTAN2, DeFTAN2Config, TFTransformer, TFTransformerC
 from sixfold.speech.audio.files import level_gain, read_audio
 from sixfold.speech.data import multichannel as data
 from sixfold.speech.data.multichannel import MultichannelData, Recordings, convolve, record
-from sixfold.speech.data.recordings import SPATIALIZED, Material
+from sixfold.speech.data.recordings import SPATIALIZED, SplitRecordings
 from sixfold.speech.metrics import si_sdr
-from sixfold.speech.models.delay_and_sum import advance, delay_and_sum, delays
+from sixfold.speech.models.delay_and_sum import advance, delay_and_sum, estimate_delays
 from sixfold.speech.tasks.multichannel import TASK
 
 pytest.importorskip("pyroomacoustics")
@@ -46,10 +46,10 @@ def sound(seconds: float, seed: int) -> Tensor:
     return 0.1 * torch.randn(int(seconds * data.SAMPLE_RATE), generator=generator)
 
 
-def invented(source: str, split: str, seed: int) -> Material:
+def invented(source: str, split: str, seed: int) -> SplitRecordings:
     first = 0 if split == "train" else 100
     speech = {f"{split} {n}": {"file": sound(1.5, first + n)} for n in range(2)}
-    return Material(speech, {f"{split} noise": sound(3, first + 50)})
+    return SplitRecordings(speech, {f"{split} noise": sound(3, first + 50)})
 
 
 def published() -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ def test_a_pure_delay_is_found_and_undone(delay):
     source = torch.nn.functional.conv1d(source, torch.hann_window(9)[None, None])  # no Nyquist
     late = advance(source, torch.tensor([-delay]))
     noisy = torch.cat([source, late]) + 1e-3 * torch.randn(2, source.shape[1])
-    found = delays(noisy, 10)
+    found = estimate_delays(noisy, 10)
     assert float(found[0]) == 0
     assert abs(float(found[1]) - delay) < 0.1
     middle = slice(20, -20)

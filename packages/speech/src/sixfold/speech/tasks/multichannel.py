@@ -25,7 +25,7 @@ from sixfold.speech.data.multichannel import (
     read_test,
 )
 from sixfold.speech.losses import si_snr
-from sixfold.speech.models.deftan2.model import pcm_loss
+from sixfold.speech.models.deftan2 import pcm_loss
 from sixfold.speech.models.delay_and_sum import delay_and_sum
 
 REFERENCES = MICROPHONE, DELAY_AND_SUM, PUBLISHED = (

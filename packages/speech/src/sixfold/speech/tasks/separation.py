@@ -17,6 +17,7 @@ from sixfold.core.config import UserError, unknown
 from sixfold.core.pipeline.params import Task
 from sixfold.speech import metrics
 from sixfold.speech.audio.files import write_audio
+from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
 from sixfold.speech.data.separation import (
     SAMPLE_RATE,
     Pairs,
@@ -24,8 +25,7 @@ from sixfold.speech.data.separation import (
     read_examples,
     read_test,
 )
-from sixfold.speech.models.mossformer2.inference import WINDOW_S, separate_windows
-from sixfold.speech.pit import pit_si_snr
+from sixfold.speech.losses import pit_si_snr
 
 NUM_AUDIO_EXAMPLES = 2  # test mixtures that can be heard in the report
 SOLVED_DB = -30.0  # items whose loss is below do not count
