@@ -1,4 +1,4 @@
-"""Splits do not touch, mixtures are what they say, prepared data are the same bytes each time."""
+"""Splits are disjoint, mixtures have their ratio and level, prepared data are reproducible."""
 
 import hashlib
 import math
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optional_packages import needs
 from property_tests import given, settings, st
 
 from sixfold.core.config import UserError
@@ -75,8 +76,8 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
     assert not {name[:4] for name in train["noise"]} & {name[:4] for name in test["noise"]}
 
 
+@needs("espeakng_loader")
 def test_builtin_recordings_share_no_speaker_and_no_noise_with_training():
-    pytest.importorskip("espeakng_loader")
     test = recordings.read("builtin", "test", 0)
     assert set(test.speech) == set(synthetic.TEST_VOICES)
     assert not set(test.speech) & set(synthetic.TRAIN_VOICES)

@@ -1,10 +1,11 @@
-"""The built-in source: strangers in the test, the same samples each time, noises as described."""
+"""Synthetic data: disjoint voices and sentences, reproducible samples, properties of the noises."""
 
 import builtins
 import itertools
 
 import pytest
 import torch
+from optional_packages import needs
 
 from sixfold.core.config import UserError
 from sixfold.speech.data import synthetic
@@ -25,8 +26,8 @@ def test_no_voice_and_no_sentence_is_in_two_tables():
     assert not set(synthetic.TRAIN_SENTENCES) & set(synthetic.TEST_SENTENCES)
 
 
+@needs("espeakng_loader")
 def test_a_voice_says_the_same_whatever_was_said_before():
-    pytest.importorskip("espeakng_loader")
     voice = synthetic.TRAIN_VOICES["anna"]
     first = synthetic.speak(voice, synthetic.TRAIN_SENTENCES[:2])
     synthetic.speak(synthetic.TEST_VOICES["hugh"], synthetic.TEST_SENTENCES[:1])
@@ -34,8 +35,8 @@ def test_a_voice_says_the_same_whatever_was_said_before():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@needs("espeakng_loader")
 def test_every_voice_speaks_and_none_like_another():
-    pytest.importorskip("espeakng_loader")
     spoken = []
     for voice in (*synthetic.TRAIN_VOICES.values(), *synthetic.TEST_VOICES.values()):
         (talk,) = synthetic.speak(voice, synthetic.TEST_SENTENCES[:1])
@@ -59,14 +60,14 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
         synthetic.speak(synthetic.TRAIN_VOICES["anna"], ["Hello."])
 
 
+@needs("espeakng_loader")
 def test_an_unknown_voice_is_named():
-    pytest.importorskip("espeakng_loader")
     with pytest.raises(UserError, match="no voice qq"):
         synthetic.speak(synthetic.Voice("qq", 50, 160), ["Hello."])
 
 
+@needs("espeakng_loader")
 def test_babble_is_as_long_as_asked():
-    pytest.importorskip("espeakng_loader")
     babble = synthetic.babble(synthetic.TEST_CROWD, synthetic.TEST_SENTENCES[:2], 300_000)
     assert babble.shape == (300_000,)
     assert babble.abs().max() == 1

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from optional_packages import needs
 
 from sixfold.core.weights.export import export
 from sixfold.speech import DeFTAN2, DeFTAN2Config
@@ -31,6 +32,7 @@ def test_exporting_leaves_the_model_as_it_is():
     assert model.state_dict().keys() == before.keys()
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"stride": 2, "window": 3, "sources": 2}], ids=str)
 def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from optional_packages import needs
 from reference_frcrn import ReferenceFRCRN, stft_kernels
 from torch import Tensor
 
@@ -436,6 +437,7 @@ def test_exports_with_any_batch_and_length(unchecked):
         torch.testing.assert_close(found, model(noisy).waveform, rtol=0, atol=1e-5)
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked):
     module, inputs, dynamic = exportable(tiny())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optional_packages import needs
 from reference_mossformer2 import ReferenceMossFormer2
 from safetensors.torch import load_file
 
@@ -110,6 +111,7 @@ def test_exports_with_any_length(unchecked):
             torch.testing.assert_close(program(mixture), model(mixture), rtol=0, atol=1e-6)
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"memory_channels": None, "masking": False}], ids=str)
 def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
@@ -119,6 +121,7 @@ def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
         assert max(report[name]["max_abs_error"].values()) < 1e-5
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 def test_the_mask_network_of_48_khz_exports(tmp_path, unchecked):
     stack = {"channels": 8, "blocks": 1, "group": 16, "key_channels": 6, "memory_channels": 4}
