@@ -64,18 +64,18 @@ def test_si_sdr_ignores_scale_sign_and_offset(scale: float, offset: float, flip:
     assert metrics.si_sdr(changed, clean) == pytest.approx(metrics.si_sdr(noisy, clean), abs=1e-6)
 
 
-def test_raw_si_sdr_sees_the_offset():
+def test_raw_si_sdr_depends_on_the_offset():
     clean = speech_like(0.1)
     assert metrics.si_sdr(clean + 1, clean) > metrics.si_sdr(clean + 1, clean, zero_mean=False) + 20
 
 
-def test_si_sdr_of_a_copy_is_infinite_and_of_nothing_alike_minus_infinite():
+def test_si_sdr_is_infinite_for_a_copy_and_minus_infinite_for_an_orthogonal_signal():
     clean = torch.tensor([1.0, -1.0, 1.0, -1.0])
     assert metrics.si_sdr(2 * clean, clean) == math.inf
     assert metrics.si_sdr(torch.tensor([1.0, 1.0, -1.0, -1.0]), clean) == -math.inf
 
 
-def test_sdr_forgives_a_short_filter_and_si_sdr_does_not():
+def test_sdr_allows_a_short_filter_and_si_sdr_does_not():
     clean = noise_like(torch.empty(8000, dtype=torch.float64))
     echo = torch.zeros_like(clean)
     echo[100:] = clean[:-100]
@@ -189,7 +189,7 @@ def test_a_missing_extra_names_itself(package: str, call, monkeypatch: pytest.Mo
 
 @needs("speechmos", "onnxruntime", "librosa")
 @pytest.mark.slow  # loads librosa, numba and three networks: half a minute
-def test_dnsmos_hears_noise():
+def test_dnsmos_falls_with_noise():
     clean = speech_like(2.0).float()
     clear = metrics.dnsmos(clean, RATE)
     noisy = metrics.dnsmos(clean + 0.1 * noise_like(clean), RATE)

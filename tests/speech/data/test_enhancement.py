@@ -77,7 +77,7 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
 
 
 @needs("espeakng_loader")
-def test_builtin_recordings_share_no_speaker_and_no_noise_with_training():
+def test_synthetic_test_data_share_no_speaker_and_no_noise_with_training():
     test = recordings.read("builtin", "test", 0)
     assert set(test.speech) == set(synthetic.TEST_VOICES)
     assert not set(test.speech) & set(synthetic.TRAIN_VOICES)
@@ -121,7 +121,7 @@ def test_real_recordings_are_read_resampled_and_sorted_to_speakers(
     assert len(test.noise["noise/ch08_sm001.wav"]) == math.ceil(RATE / 3)
 
 
-def test_real_without_a_mirror_names_what_is_missing_and_never_asks_the_network(
+def test_real_data_without_a_mirror_name_the_missing_file_without_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path))
@@ -156,7 +156,7 @@ def test_mixtures_have_their_snr_and_the_working_level(snr_db, speech_level, noi
     assert float(level_gain(noisy)) == pytest.approx(1, abs=1e-3)
 
 
-def test_same_settings_give_the_same_bytes(prepared: Path):
+def test_equal_settings_give_equal_bytes(prepared: Path):
     def contents() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in prepared.iterdir()}
 
@@ -169,7 +169,7 @@ def test_same_settings_give_the_same_bytes(prepared: Path):
     assert contents()["test.safetensors"] != before["test.safetensors"]
 
 
-def test_the_manifest_says_what_the_test_clips_are(prepared: Path):
+def test_the_manifest_describes_the_test_clips(prepared: Path):
     manifest, clips = read_manifest(prepared), read_test(prepared)
     assert manifest["source"] == "real"
     assert set(manifest["sets"]) == set(DATASETS)

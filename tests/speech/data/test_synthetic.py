@@ -27,7 +27,7 @@ def test_no_voice_and_no_sentence_is_in_two_tables():
 
 
 @needs("espeakng_loader")
-def test_a_voice_says_the_same_whatever_was_said_before():
+def test_a_voice_does_not_depend_on_earlier_calls():
     voice = synthetic.TRAIN_VOICES["anna"]
     first = synthetic.speak(voice, synthetic.TRAIN_SENTENCES[:2])
     synthetic.speak(synthetic.TEST_VOICES["hugh"], synthetic.TEST_SENTENCES[:1])
@@ -47,7 +47,7 @@ def test_every_voice_speaks_and_none_like_another():
     assert alike.abs().max() < 0.5
 
 
-def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch):
     real = builtins.__import__
 
     def without(name: str, *args, **kwargs):
@@ -82,7 +82,7 @@ def test_coloured_noise_falls_by_its_slope(slope: float):
         assert float(low - high) == pytest.approx(2 * slope, abs=0.3)
 
 
-def test_gusts_and_hum_are_what_they_say():
+def test_gusts_vary_in_level_and_hum_is_harmonic():
     generator = torch.Generator().manual_seed(0)
     gusty = synthetic.gusts(torch.randn(160_000, generator=generator), 0.5, 16000, generator)
     level_db = 10 * gusty.reshape(-1, 1600).square().mean(1).log10()

@@ -35,7 +35,7 @@ def test_exporting_leaves_the_model_as_it_is():
 @needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"stride": 2, "window": 3, "sources": 2}], ids=str)
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked, changes):
     model = tiny(**changes)
     module, inputs, dynamic = exportable(model)
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)

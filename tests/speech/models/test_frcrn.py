@@ -169,7 +169,7 @@ def official() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
-def test_the_official_checkpoint_loads_whole(official, tmp_path, prefix):
+def test_the_official_checkpoint_loads_completely(official, tmp_path, prefix):
     file = tmp_path / "official.pt"
     torch.save({prefix + key: value for key, value in official.items()}, file)
     model = FRCRN.from_pretrained(file)
@@ -203,7 +203,7 @@ DAMAGES = {  # what happens to the checkpoint: what the error names
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_does_not_fit_is_named(official, tmp_path, damage):
+def test_faults_of_a_checkpoint_are_named(official, tmp_path, damage):
     key, value, message = DAMAGES[damage]
     copies = {k for k, v in official.items() if value is None and v is official.get(key)}
     state = {k: v for k, v in official.items() if k not in copies}
@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_named(official, tmp_path, damage):
         FRCRN.from_pretrained(tmp_path / "damaged.pt")
 
 
-def test_our_own_checkpoint_comes_back_whole(tmp_path):
+def test_our_own_checkpoint_round_trips(tmp_path):
     model = tiny(causal=True, attention="none", hop_length=4)
     save_pretrained(tmp_path / "frcrn.safetensors", model, "frcrn", model.config)
     loaded = FRCRN.from_pretrained(tmp_path / "frcrn.safetensors")
@@ -276,7 +276,7 @@ def test_settings_that_do_not_fit_are_named(values, message):
         (torch.zeros(1, 0), "a signal of zero samples"),
     ],
 )
-def test_what_cannot_be_enhanced_is_refused(noisy, message, unchecked):
+def test_unsuitable_audio_is_refused(noisy, message, unchecked):
     with pytest.raises(UserError, match=message):
         tiny()(noisy)
 
@@ -297,7 +297,7 @@ def test_the_length_is_kept(changes, time):
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_variant_trains_and_what_is_unused_gets_no_gradient(changes):
+def test_every_variant_trains_and_unused_parameters_get_no_gradient(changes):
     model = tiny(**changes).train()
     batch = {"noisy": speech_like(0, 2, 120).float(), "clean": speech_like(1, 2, 120).float()}
     torch.stack(list(frcrn_loss(model, batch).values())).sum().backward()
@@ -414,7 +414,7 @@ def test_training_under_autocast_gives_every_parameter_a_gradient(paths):
 # Graphs.
 
 
-def test_compiles_whole(unchecked):
+def test_it_compiles_as_one_graph(unchecked):
     torch.compiler.reset()
     model, noisy = tiny(), speech_like(0, 2, 101).float()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -439,7 +439,7 @@ def test_exports_with_any_batch_and_length(unchecked):
 
 @needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked):
     module, inputs, dynamic = exportable(tiny())
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
     for name in ("torch_export", "onnx"):

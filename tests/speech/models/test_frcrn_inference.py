@@ -41,13 +41,13 @@ def one_pass(model: FRCRN, noisy: torch.Tensor) -> torch.Tensor:
         [{"attention": "none"}, {"attention": "none", "causal": True}, {"causal": True}]
     ),
 )
-def test_pieces_are_the_whole(time, chunk, hop, config):
+def test_pieces_equal_one_pass(time, chunk, hop, config):
     model, noisy = tiny(hop_length=hop, **config), noise(2, time)
     got = inference.enhance(model, noisy, chunk_s=chunk / 16_000)
     torch.testing.assert_close(got, one_pass(model, noisy), atol=1e-4, rtol=0)
 
 
-def test_pieces_are_the_whole_with_the_released_windows():
+def test_pieces_equal_one_pass_with_the_released_windows():
     sizes = {"n_fft": 640, "win_length": 640, "hop_length": 320, "depth": 14}
     model, noisy = tiny(attention="none", memory=2, **sizes), noise(1, 30_001)
     got = inference.enhance(model, noisy, chunk_s=0.37)
@@ -56,7 +56,7 @@ def test_pieces_are_the_whole_with_the_released_windows():
 
 @pytest.mark.parametrize("attention", ["se", "ccbam", "none"])
 @pytest.mark.parametrize("time", [1, 15, 16, 17, 640])
-def test_what_fits_one_piece_is_one_pass(attention, time):
+def test_a_short_recording_takes_one_pass(attention, time):
     model, noisy = tiny(attention=attention), noise(2, time)
     got = inference.enhance(model, noisy, chunk_s=0.04)
     torch.testing.assert_close(got, one_pass(model, noisy), atol=1e-6, rtol=1e-5)
@@ -64,7 +64,7 @@ def test_what_fits_one_piece_is_one_pass(attention, time):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("unets", [1, 2])
-def test_the_context_is_what_the_gradient_reaches(unets, causal):
+def test_the_context_equals_the_reach_of_the_gradient(unets, causal):
     model = tiny(attention="none", unets=unets, causal=causal).double()
     back, ahead = inference.context(model.config)
     generator = torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ def test_the_context_of_the_released_network():
 
 
 @pytest.mark.parametrize("missing", [(1, 0), (0, 1)], ids=["back", "ahead"])
-def test_with_a_frame_less_pieces_are_not_the_whole(monkeypatch, missing):
+def test_one_frame_of_context_less_changes_the_output(monkeypatch, missing):
     model, noisy = tiny(attention="none").double(), noise(1, 700).double()
     whole = inference.enhance(model, noisy)
     exact = inference.enhance(model, noisy, chunk_s=0.01)
@@ -164,7 +164,7 @@ def test_silence_stays_silent_and_channels_apart(causal):
     torch.testing.assert_close(got[1:], inference.enhance(model, noisy[1:], chunk_s=0.01))
 
 
-def test_audio_of_another_kind_of_number_comes_back_as_it_came():
+def test_the_dtype_is_kept():
     got = inference.enhance(tiny().folded(), noise(1, 300).double())
     assert got.dtype == torch.float64
 
@@ -185,7 +185,7 @@ def test_audio_of_another_kind_of_number_comes_back_as_it_came():
     ],
     ids=["rate", "1-d", "3-d", "int", "zero", "nan", "inf", "chunk-0", "chunk-nan", "chunk-inf"],
 )
-def test_what_cannot_be_enhanced_is_refused(noisy, arguments, message):
+def test_unsuitable_audio_is_refused(noisy, arguments, message):
     with pytest.raises(UserError, match=message):
         inference.enhance(tiny(), noisy, **arguments)
 

@@ -179,7 +179,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, weights):
         inference.run(noisy, tmp_path / "clean.wav", weights=weights, device="abacus")
 
 
-def test_pieces_of_no_length_are_refused(tmp_path, weights):
+def test_a_negative_chunk_length_is_refused(tmp_path, weights):
     noisy = recording(tmp_path / "noisy.wav")
     with pytest.raises(UserError, match="chunk_s"):
         inference.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=-1.0)
@@ -233,7 +233,7 @@ def test_without_weights_those_of_the_pipeline_are_taken(tmp_path, weights, monk
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
-def test_what_stops_halfway_leaves_nothing(tmp_path, weights, monkeypatch, error):
+def test_an_interrupted_run_leaves_no_file(tmp_path, weights, monkeypatch, error):
     noisy, clean = recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav"
     clean.write_bytes(b"of yesterday")
     before, forward, calls = sorted(tmp_path.iterdir()), FRCRN.forward, []
@@ -252,7 +252,7 @@ def test_what_stops_halfway_leaves_nothing(tmp_path, weights, monkeypatch, error
     assert clean.read_bytes() == b"of yesterday"
 
 
-def test_a_long_job_says_how_far_it_is_in_a_log(monkeypatch, capsys):
+def test_a_long_run_prints_its_progress_to_a_log(monkeypatch, capsys):
     ticks = iter(range(0, 1000, 3))
     monkeypatch.setattr(inference.time, "perf_counter", lambda: next(ticks))
     blocks = [torch.zeros(1, 100)] * 10
@@ -266,13 +266,13 @@ def test_a_long_job_says_how_far_it_is_in_a_log(monkeypatch, capsys):
     ]
 
 
-def test_a_short_job_says_nothing_on_the_way(capsys):
+def test_a_short_run_prints_no_progress(capsys):
     list(inference._with_lines([torch.zeros(1, 100)] * 10, 1000))
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("delay", [0.0, 60.0], ids=["long", "short"])
-def test_a_long_job_shows_a_bar_on_a_terminal(monkeypatch, delay):
+def test_a_long_run_shows_a_progress_bar_on_a_terminal(monkeypatch, delay):
     timer = threading.Timer
     monkeypatch.setattr(inference.threading, "Timer", lambda _, start: timer(delay, start))
     screen = io.StringIO()

@@ -243,7 +243,7 @@ def test_bad_input_is_named(call, message, unchecked):
         call()
 
 
-def test_it_traces_whole(unchecked):
+def test_it_traces_as_one_graph(unchecked):
     model, mixture = tiny(), torch.randn(2, 60)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(mixture), model(mixture))

@@ -114,7 +114,7 @@ def test_exports_with_any_length(unchecked):
 @needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"memory_channels": None, "masking": False}], ids=str)
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked, changes):
     module, inputs, dynamic = exportable(MossFormer2(GRAPH.model_copy(update=changes)))
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
     for name in ("torch_export", "onnx"):

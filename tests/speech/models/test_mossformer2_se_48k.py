@@ -117,7 +117,7 @@ def test_the_output_is_as_long_as_the_input(samples):
     assert enhanced.isfinite().all()
 
 
-def test_a_mask_of_ones_changes_nothing_but_what_no_frame_covers():
+def test_a_mask_of_ones_silences_only_samples_outside_frames():
     model, noisy = tiny(), noise(2, 40 + 9 * 8 + 5)
     same = model.apply_mask(noisy, torch.ones(2, 10, 21))
     torch.testing.assert_close(same[:, :-5], noisy[:, :-5], rtol=0, atol=1e-6)

@@ -105,22 +105,22 @@ class Mixtures(Dataset):
                 f"crops of {config.seconds} s do not fit into the shortest recording, of "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.enhancement.seconds to at most that"
             )
-        self.places = [
+        self.starts = [
             (speaker, start)
-            for speaker, talk in enumerate(self.speech)
-            for start in range(0, len(talk) - self.samples + 1, self.samples)
+            for speaker, speech in enumerate(self.speech)
+            for start in range(0, len(speech) - self.samples + 1, self.samples)
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.starts)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Float[Tensor, " time"]]:
         """Mix one item: ``noisy`` and ``clean``, `seconds` long."""
-        speaker, start = self.places[index]
-        talk = self.speech[speaker]
+        speaker, start = self.starts[index]
+        speech = self.speech[speaker]
         shift = random_integer(self.samples, generator) - self.samples // 2
-        start = min(max(start + shift, 0), len(talk) - self.samples)
-        clean = talk[start : start + self.samples]
+        start = min(max(start + shift, 0), len(speech) - self.samples)
+        clean = speech[start : start + self.samples]
         recording = self.noise[random_integer(len(self.noise), generator)]
         noise, _ = random_crop(recording, self.samples, generator)
         noisy, clean = mix(clean, noise, random_uniform(self.snr_db, generator))
@@ -150,7 +150,7 @@ def _test_mixtures(
     samples = round(config.test_seconds * SAMPLE_RATE)
     generator = torch.Generator().manual_seed(seed)
     noises = long_enough("noise recording", test.noise, samples)
-    talks = {
+    recordings = {
         speaker: long_enough(
             f"recording of {speaker}", {n: trim_silence(x) for n, x in own.items()}, samples
         )
@@ -158,10 +158,10 @@ def _test_mixtures(
     }
     pairs, clips = [], []
     for n in range(config.test_clips):
-        speaker = list(talks)[n % len(talks)]
-        noise_name = list(noises)[n // len(talks) % len(noises)]
-        name = list(talks[speaker])[random_integer(len(talks[speaker]), generator)]
-        clean, start = random_crop(talks[speaker][name], samples, generator)
+        speaker = list(recordings)[n % len(recordings)]
+        noise_name = list(noises)[n // len(recordings) % len(noises)]
+        name = list(recordings[speaker])[random_integer(len(recordings[speaker]), generator)]
+        clean, start = random_crop(recordings[speaker][name], samples, generator)
         noise, noise_start = random_crop(noises[noise_name], samples, generator)
         snr_db = random_uniform(config.test_snr_db, generator)
         pairs.append(mix(clean, noise, snr_db))

@@ -139,34 +139,34 @@ class Recordings(Dataset):
                 f"crops of {config.seconds} s do not fit into the shortest recording, of "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.multichannel.seconds to at most that"
             )
-        self.speech = [functional.pad(talk, (self.past, 0)) for talk in speech]
-        self.places = [
+        self.speech = [functional.pad(x, (self.past, 0)) for x in speech]
+        self.starts = [
             (speaker, start)
-            for speaker, talk in enumerate(speech)
-            for start in range(0, len(talk) - self.samples + 1, self.samples)
+            for speaker, x in enumerate(speech)
+            for start in range(0, len(x) - self.samples + 1, self.samples)
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.starts)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Simulate one item: ``noisy`` (microphone, time) and ``clean`` (time,), `seconds` long."""
-        speaker, start = self.places[index]
-        talk, length = self.speech[speaker], self.samples + self.past
+        speaker, start = self.starts[index]
+        speech, length = self.speech[speaker], self.samples + self.past
         shift = random_integer(self.samples, generator) - self.samples // 2
-        start = min(max(start + shift, 0), len(talk) - length)
+        start = min(max(start + shift, 0), len(speech) - length)
         noise, _ = random_crop(
             self.noise[random_integer(len(self.noise), generator)], length, generator
         )
         number = random_integer(len(self.rooms["speech"]), generator)
         room = {name: responses[number] for name, responses in self.rooms.items()}
         return record(
-            talk[start : start + length], noise, room, random_uniform(self.snr_db, generator)
+            speech[start : start + length], noise, room, random_uniform(self.snr_db, generator)
         )
 
 
 def record(
-    talk: Float[Tensor, " length"],
+    speech: Float[Tensor, " length"],
     noise: Float[Tensor, " length"],
     room: dict[str, Tensor],
     snr_db: float,
@@ -174,7 +174,7 @@ def record(
     """Simulate the recording of speech and noise in a room, scaled to the working level.
 
     Args:
-        talk: Dry speech, preceded by as many samples as the impulse responses have, less one.
+        speech: Dry speech, preceded by as many samples as the impulse responses have, less one.
         noise: Dry noise, of the same length.
         room: Impulse responses ``speech`` and ``noise`` (microphone, time), ``direct`` (shorter,).
         snr_db: Ratio of reverberant speech to noise at microphone 0, in decibels.
@@ -183,8 +183,8 @@ def record(
         ``noisy`` (microphone, samples) and ``clean`` (samples,), the direct sound at microphone 0.
     """
     past = room["speech"].shape[-1] - 1
-    clean = convolve(talk[past + 1 - len(room["direct"]) :], room["direct"])
-    speech, noise = convolve(talk, room["speech"]), convolve(noise, room["noise"])
+    clean = convolve(speech[past + 1 - len(room["direct"]) :], room["direct"])
+    speech, noise = convolve(speech, room["speech"]), convolve(noise, room["noise"])
     ratio = speech[0].norm() / noise[0].norm().clamp_min(1e-9) * 10 ** (-snr_db / 20)
     noisy = speech + ratio * noise
     gain = level_gain(noisy[0])
@@ -229,9 +229,9 @@ def _test_recordings(
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Simulate the test clips: cycle through speakers and noises, draw the rest from the seed."""
     generator = torch.Generator().manual_seed(key(seed, "clips"))
-    rooms_of_test = np.random.default_rng(key(seed, "rooms", "test"))
+    room_generator = np.random.default_rng(key(seed, "rooms", "test"))
     samples = round(config.test_seconds * SAMPLE_RATE)
-    talks = {
+    recordings = {
         speaker: long_enough(
             f"recording of {speaker}", {n: trim_silence(x) for n, x in own.items()}, samples
         )
@@ -239,18 +239,18 @@ def _test_recordings(
     }
     recorded, clips = [], []
     for n in range(config.test_clips):
-        room = _simulate(config, rooms_of_test)
+        room = _simulate(config, room_generator)
         past = room["speech"].shape[-1] - 1
         noises = long_enough("noise recording", test.noise, samples + past)
-        speaker = list(talks)[n % len(talks)]
-        noise_name = list(noises)[n // len(talks) % len(noises)]
-        name = list(talks[speaker])[random_integer(len(talks[speaker]), generator)]
-        talk, start = random_crop(
-            functional.pad(talks[speaker][name], (past, 0)), samples + past, generator
+        speaker = list(recordings)[n % len(recordings)]
+        noise_name = list(noises)[n // len(recordings) % len(noises)]
+        name = list(recordings[speaker])[random_integer(len(recordings[speaker]), generator)]
+        speech, start = random_crop(
+            functional.pad(recordings[speaker][name], (past, 0)), samples + past, generator
         )
         noise, _ = random_crop(noises[noise_name], samples + past, generator)
         snr_db = random_uniform(config.snr_db, generator)
-        recorded.append(record(talk, noise, room, snr_db))
+        recorded.append(record(speech, noise, room, snr_db))
         clips.append(
             {"speaker": speaker, "recording": name, "start_s": start / SAMPLE_RATE}
             | {"noise": noise_name, "snr_db": snr_db}

@@ -195,8 +195,8 @@ def _synthetic(split: Split, seed: int) -> SplitRecordings:
     sentences = synthetic.TRAIN_SENTENCES if train else synthetic.TEST_SENTENCES
     speech = {
         speaker: {
-            f"sentence {n}": resample(talk, synthetic.VOICE_RATE, SAMPLE_RATE)
-            for n, talk in enumerate(synthetic.speak(voice, sentences))
+            f"sentence {n}": resample(audio, synthetic.VOICE_RATE, SAMPLE_RATE)
+            for n, audio in enumerate(synthetic.speak(voice, sentences))
         }
         for speaker, voice in voices.items()
     }

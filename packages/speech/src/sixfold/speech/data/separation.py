@@ -34,7 +34,7 @@ PROMPTS = DATASETS["asterisk_prompts_16k"]
 PAIR = ("en", "ru")
 SYNTHETIC_PAIR = ("anna", "bert")
 HELD_OUT = 5  # number of test recordings of each speaker, the last ones by name
-PLACES_HZ = 8  # grid of the starts of crops, per second
+STARTS_HZ = 8  # grid of the starts of crops, per second
 QUIET_DB = -15.0  # crops this far below the speaker's level are pauses, and left out
 EXAMPLE = ("mixture", "sources", "estimates")  # the signals of a Libri2Mix example
 
@@ -110,12 +110,14 @@ def read(source: Source, split: Split) -> SpeakerRecordings:
             }
             for name, own in spoken.items()
         }
-    folder, talk = fetch(PROMPTS), {}
+    folder, recordings = fetch(PROMPTS), {}
     for speaker in PAIR:
         paths = sorted(f.path for f in PROMPTS.files if f.path.startswith(f"{speaker}/"))
         paths = paths[:-HELD_OUT] if split == "train" else paths[-HELD_OUT:]
-        talk[speaker] = {p: _trim_to_8k(read_audio(folder / p, PROMPT_RATE)[0][0]) for p in paths}
-    return talk
+        recordings[speaker] = {
+            p: _trim_to_8k(read_audio(folder / p, PROMPT_RATE)[0][0]) for p in paths
+        }
+    return recordings
 
 
 def mix(
@@ -157,15 +159,15 @@ class Pairs:
                 f"crops of {config.seconds} s do not fit into a speaker's "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.separation.seconds to at most that"
             )
-        self.places = [_loud_places(talk, self.samples) for talk in self.speech]
+        self.starts = [_loud_starts(x, self.samples) for x in self.speech]
 
     def __len__(self) -> int:
-        return len(self.places[0])
+        return len(self.starts[0])
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Mix one item: ``mixture`` (time,) and ``sources`` (speaker, time), `seconds` long."""
-        second = self.places[1][random_integer(len(self.places[1]), generator)]
-        starts = (self.places[0][index], second)
+        second = self.starts[1][random_integer(len(self.starts[1]), generator)]
+        starts = (self.starts[0][index], second)
         crops = [x[at : at + self.samples] for x, at in zip(self.speech, starts, strict=True)]
         mixture, sources = mix(crops[0], crops[1], random_uniform(self.ratio_db, generator))
         return {"mixture": mixture, "sources": sources}
@@ -210,12 +212,12 @@ def _trim_to_8k(audio: Float[Tensor, " time"]) -> Float[Tensor, " _time"]:
     return resample(trim_silence(audio), PROMPT_RATE, SAMPLE_RATE)
 
 
-def _loud_places(talk: Float[Tensor, " time"], samples: int) -> list[int]:
+def _loud_starts(speech: Float[Tensor, " time"], samples: int) -> list[int]:
     """List the starts of a speaker's crops that are louder than a pause."""
-    energy = torch.cat([torch.zeros(1), talk]).double().square().cumsum(0)
-    starts = torch.arange(0, len(talk) - samples + 1, SAMPLE_RATE // PLACES_HZ)
+    energy = torch.cat([torch.zeros(1), speech]).double().square().cumsum(0)
+    starts = torch.arange(0, len(speech) - samples + 1, SAMPLE_RATE // STARTS_HZ)
     power = (energy[starts + samples] - energy[starts]) / samples
-    return starts[power > 10 ** (QUIET_DB / 10) * energy[-1] / len(talk)].tolist()
+    return starts[power > 10 ** (QUIET_DB / 10) * energy[-1] / len(speech)].tolist()
 
 
 def _test_mixtures(

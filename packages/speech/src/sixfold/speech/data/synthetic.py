@@ -163,9 +163,9 @@ def babble(
     total = torch.zeros(samples)
     for n, voice in enumerate(voices):
         own = [*sentences[n::2], *sentences[:n:2]]  # adjacent voices read different sentences
-        talk = torch.cat(speak(voice, own))
-        talk = talk / talk.square().mean().sqrt()
-        total += talk.repeat(-(-samples // len(talk)))[:samples]
+        speech = torch.cat(speak(voice, own))
+        speech = speech / speech.square().mean().sqrt()
+        total += speech.repeat(-(-samples // len(speech)))[:samples]
     return total / total.abs().max()
 
 

@@ -21,19 +21,18 @@ class Enhancer(nn.Module):
 
     def __init__(self, model: DeFTAN2) -> None:
         super().__init__()
-        self.model, self.n_fft = model, model.config.n_fft
-        self.hop_length = self.n_fft // 2
-        window = torch.hann_window(self.n_fft, dtype=torch.float64)
-        unit = torch.fft.rfft(torch.eye(self.n_fft, dtype=torch.float64)).T * window
-        back = torch.eye(self.hop_length + 1, dtype=torch.complex128)
-        back = torch.fft.irfft(torch.cat([back, 1j * back]), n=self.n_fft) * window
+        self.model, n_fft = model, model.config.n_fft
+        self.n_fft, self.hop_length = n_fft, n_fft // 2
+        window = torch.hann_window(n_fft, dtype=torch.float64)
+        forward = torch.fft.rfft(torch.eye(n_fft, dtype=torch.float64)).T * window
+        units = torch.eye(n_fft // 2 + 1, dtype=torch.complex128)
+        inverse = torch.fft.irfft(torch.cat([units, 1j * units]), n=n_fft) * window
         # Every sample is in two frames; their squared windows have the same sum in every hop.
-        back = back / (
-            window[: self.hop_length].square() + window[self.hop_length :].square()
-        ).repeat(2)
-        analysis = torch.cat([unit.real, unit.imag])[:, None]
+        first, second = window.square().chunk(2)
+        inverse = inverse / (first + second).repeat(2)
+        analysis = torch.cat([forward.real, forward.imag])[:, None]
         self.register_buffer("analysis", analysis.float())
-        self.register_buffer("synthesis", back.float())
+        self.register_buffer("synthesis", inverse.float())
 
     def forward(self, noisy: Float[Tensor, "batch mic time"]) -> Float[Tensor, "batch source time"]:
         time, n_fft, hop_length = noisy.shape[2], self.n_fft, self.hop_length

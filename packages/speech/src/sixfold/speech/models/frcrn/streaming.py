@@ -98,10 +98,9 @@ class Streamer:
     def _start(self) -> None:
         window, bins = self.model.spectrum.window, self.model.config.n_fft // 2 + 1
         self._cache: Cache = {}
-        self._waiting = window.new_zeros(self.channels, 0)  # starts where the output ended
-        self._spectra = window.new_zeros(
-            self.channels, 2, bins, 0
-        )  # of frames that overlap later ones
+        # Input from the end of the output on, and spectra of frames that overlap later ones.
+        self._waiting = window.new_zeros(self.channels, 0)
+        self._spectra = window.new_zeros(self.channels, 2, bins, 0)
 
     def _enhance(self, noisy: Tensor) -> Tensor:
         """Enhance whole frames; only one hop of samples per frame is final."""
