@@ -1,6 +1,6 @@
 """DeFTAN-II against the published formulation written plainly: speed and memory.
 
-The plain network (tests/speech/reference_deftan2.py) unfolds overlapping windows, keeps channels
+The plain network (reference_deftan2.py) unfolds overlapping windows, keeps channels
 first and permutes around every part; it computes the same numbers.
 """
 
@@ -16,11 +16,11 @@ from torch import nn
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import load_strict
 from sixfold.speech import DeFTAN2
-from sixfold.speech.models.deftan2.model import LARGE, convert
+from sixfold.speech.models.deftan2 import LARGE, convert
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
-from reference_deftan2 import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+from reference_deftan2 import ReferenceDeFTAN2  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 COMMAND = "python benchmarks/deftan2.py"
 SECOND = 16_000
@@ -29,7 +29,7 @@ SECOND = 16_000
 def networks(blocks: int) -> dict[str, nn.Module]:
     """Return the plain and the fast network for four microphones, with the same weights."""
     torch.manual_seed(0)
-    plain = Plain(blocks=blocks)
+    plain = ReferenceDeFTAN2(blocks=blocks)
     config, state = convert(plain.state_dict())
     fast = DeFTAN2(config.model_copy(update={"dropout": 0.0}))  # the plain one has none
     load_strict(fast, state, "the plain network")

@@ -1,6 +1,6 @@
 """FRCRN against the published formulation written plainly: speed, memory, real-time factor.
 
-The plain network (tests/speech/reference_frcrn.py) has four real convolutions for one complex, a
+The plain network (reference_frcrn.py) has four real convolutions for one complex, a
 convolution STFT, and transposes around its FSMN cells; it computes the same numbers.
 """
 
@@ -16,20 +16,20 @@ from timing import compare, write_benchmark
 
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.speech import FRCRN, FRCRNConfig
-from sixfold.speech.models.frcrn.streaming import Streamer
+from sixfold.speech.models.frcrn import Streamer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
-from reference_frcrn import Plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+from reference_frcrn import ReferenceFRCRN  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 COMMAND = "python benchmarks/frcrn.py"
 SECOND = 16_000
 
 
-def networks(channels: int) -> tuple[Plain, FRCRN]:
+def networks(channels: int) -> tuple[ReferenceFRCRN, FRCRN]:
     """Return the plain and the fast network, of the same size, with two U-Nets."""
     torch.manual_seed(0)
-    return Plain(channels), FRCRN(FRCRNConfig(channels=channels))
+    return ReferenceFRCRN(channels), FRCRN(FRCRNConfig(channels=channels))
 
 
 def speed(channels: int, batch: int, threads: int, repeats: int) -> list[dict]:

@@ -1,6 +1,6 @@
 """MossFormer2 against the published formulation written plainly: speed and memory.
 
-The plain network (tests/speech/reference_mossformer2.py) transposes around every convolution, has
+The plain network (reference_mossformer2.py) transposes around every convolution, has
 an einsum for each product of the attention on padded, grouped copies, and convolutions over images
 of width one in the memory; it computes the same numbers.
 """
@@ -21,9 +21,9 @@ from sixfold.speech.models.mossformer2.layers import Attention, MemoryBlock, rot
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "speech" / "support"))
 from reference_mossformer2 import (  # noqa: E402  # pyright: ignore[reportMissingImports]
-    Plain,
-    PlainAttention,
-    PlainMemory,
+    ReferenceAttention,
+    ReferenceMemory,
+    ReferenceMossFormer2,
 )
 
 COMMAND = "python benchmarks/mossformer2.py"
@@ -34,7 +34,7 @@ FRAMES = SAMPLES // 8 - 1
 def block(repeats: int, *, dropout: bool) -> dict:
     """Compare forward and backward passes of an attention block and a memory block, D = 512."""
     torch.manual_seed(0)
-    plain = nn.Sequential(PlainAttention(512, 256, 128), PlainMemory(512, 256, 20))
+    plain = nn.Sequential(ReferenceAttention(512, 256, 128), ReferenceMemory(512, 256, 20))
     attention = Attention(512, 256, 128, 4.0, 0.1, False)
     memory = MemoryBlock(512, 256, 20, 0.1, dense=True)
     for module in (plain, attention, memory):
@@ -58,7 +58,7 @@ def network(repeats: int) -> dict:
     """Compare forward passes of the published size on two seconds."""
     torch.manual_seed(0)
     config, mixture = MossFormer2Config(), 0.1 * torch.randn(1, SAMPLES)
-    plain, fast = Plain().eval(), MossFormer2(config).eval()
+    plain, fast = ReferenceMossFormer2().eval(), MossFormer2(config).eval()
 
     def forward(model: nn.Module) -> None:
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 The released code separates windows of 2 s every 1.5 s and joins them as they come. sixfold turns
 each window's speakers upright, as they are in the mixture, and orders them by correlation with the
-window before (`sixfold.speech.models.mossformer2.inference`).
+window before (`sixfold.speech.audio.stitching`).
 
 The separator is, first, what the released MossFormer2 made of 20 Libri2Mix mixtures: each window
 holds that stretch of its outputs in a random order, because a network that tracks no speakers gives
@@ -22,16 +22,10 @@ from timing import write_benchmark
 from torch import Tensor
 
 from sixfold.speech import metrics
+from sixfold.speech.audio.stitching import OVERLAP_S, WINDOW_S, correlation, separate_windows
 from sixfold.speech.data.separation import SAMPLE_RATE, fetch_examples, mix, read
-from sixfold.speech.models.mossformer2.inference import (
-    OVERLAP_S,
-    WINDOW_S,
-    correlation,
-    load,
-    separate_windows,
-    upright,
-)
-from sixfold.speech.pit import pit
+from sixfold.speech.losses import pit
+from sixfold.speech.models.mossformer2.inference import load, with_aligned_polarity
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = ROOT / "pipelines" / "speech" / "weights" / "mossformer2" / "seed-0.safetensors"
@@ -91,7 +85,7 @@ def upright_by_correlation(
     """Join them as ``sixfold run`` does: every window's speakers are turned upright before."""
 
     def turned(window: Tensor) -> Tensor:
-        return upright(lambda _: separator(window))(window[:, 0])
+        return with_aligned_polarity(lambda _: separator(window))(window[:, 0])
 
     return by_correlation(turned, sound, window_s, overlap_s)
 

@@ -55,7 +55,7 @@ PACKAGES = [
         ["core", "kernels", "speech"],
         "import torch; from sixfold.speech import FRCRN\n"
         "assert FRCRN().eval()(torch.zeros(1, 4000)).waveform.shape == (1, 4000)",
-        ["tests/speech/test_blocks.py", "tests/speech/test_streaming.py"],
+        ["tests/speech/audio/test_files.py", "tests/speech/models/test_frcrn_streaming.py"],
     ),
     Package(
         "sixfold-graphs",

@@ -1,9 +1,8 @@
-"""What is done to a stream of blocks is what would be done to the whole."""
+"""Processing a stream of blocks equals processing the whole recording."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.speech.audio.blocks import padded, resampled, trimmed, windows
 from sixfold.speech.audio.files import resample
@@ -16,7 +15,7 @@ from sixfold.speech.audio.files import resample
     before=st.integers(0, 25),
     after=st.integers(0, 25),
 )
-def test_windows_hold_every_piece_once_and_its_surroundings(lengths, size, before, after):
+def test_windows_hold_every_piece_once_with_its_context(lengths, size, before, after):
     stream = torch.arange(float(sum(lengths)))[None]
     blocks = stream.split(lengths, 1) if lengths else []
     position = 0
@@ -30,7 +29,7 @@ def test_windows_hold_every_piece_once_and_its_surroundings(lengths, size, befor
 
 
 @pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 22_050)], ids=str)
-def test_a_stream_is_resampled_as_the_whole(rates):
+def test_resampling_a_stream_equals_resampling_at_once(rates):
     whole = torch.randn(2, 7001, generator=torch.Generator().manual_seed(0))
     got = torch.cat(list(resampled(whole.split(333, 1), *rates, size=1000)), 1)
     torch.testing.assert_close(got, resample(whole, *rates), atol=1e-6, rtol=0)
@@ -42,7 +41,7 @@ def test_a_stream_is_resampled_as_the_whole(rates):
     again=st.integers(1, 9),
     margin=st.integers(0, 12),
 )
-def test_what_was_padded_is_trimmed_off_again(lengths, again, margin):
+def test_trimming_undoes_padding(lengths, again, margin):
     stream = torch.arange(1.0, 1 + sum(lengths))[None]
     whole = torch.cat(list(padded(stream.split(lengths, 1), margin)), 1)
     assert torch.equal(whole, torch.nn.functional.pad(stream, (margin, margin)))

@@ -1,4 +1,4 @@
-"""Sound files survive a round trip; what would spoil a result is refused; levels and rates."""
+"""Sound files round-trip, damaged ones are refused; resampling and levels."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ def tone(seconds: float, hertz: float = 440.0, rate: int = 16000) -> torch.Tenso
 
 @pytest.mark.parametrize(("suffix", "error"), [(".wav", 0), (".flac", 1e-7), (".ogg", 0.1)])
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_a_file_comes_back(tmp_path: Path, suffix: str, error: float, channels: int):
+def test_a_file_round_trips(tmp_path: Path, suffix: str, error: float, channels: int):
     audio = torch.stack([tone(0.5, 200.0 * (n + 1)) for n in range(channels)])
     write_audio(tmp_path / f"x{suffix}", audio, 16000)
     again, rate = read_audio(tmp_path / f"x{suffix}")
@@ -37,7 +37,7 @@ def test_a_file_comes_back(tmp_path: Path, suffix: str, error: float, channels: 
     assert [path.name for path in tmp_path.iterdir()] == [f"x{suffix}"]
 
 
-def test_wav_keeps_what_is_over_full_scale_and_flac_says_that_it_clips(tmp_path: Path):
+def test_wav_keeps_samples_over_full_scale_and_flac_warns_of_clipping(tmp_path: Path):
     loud = 5 * tone(0.1)[None]
     write_audio(tmp_path / "x.wav", loud, 16000)
     assert torch.equal(read_audio(tmp_path / "x.wav")[0], loud)
@@ -64,7 +64,7 @@ def test_blocks_cannot_overlap_wholly(tmp_path: Path):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.1])
-def test_files_that_are_cut_off_are_refused(tmp_path: Path, suffix: str, kept: float):
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str, kept: float):
     path = tmp_path / f"x{suffix}"
     write_audio(path, 0.1 * torch.randn(1, 160000), 16000)
     content = path.read_bytes()
@@ -75,7 +75,7 @@ def test_files_that_are_cut_off_are_refused(tmp_path: Path, suffix: str, kept: f
         list(read_blocks(path, 16000))
 
 
-def test_what_is_no_audio_is_refused(tmp_path: Path):
+def test_files_without_audio_are_refused(tmp_path: Path):
     path = tmp_path / "x.wav"
     with pytest.raises(UserError, match="there is no sound file"):
         read_audio(path)
@@ -93,7 +93,7 @@ def test_what_is_no_audio_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float):
+def test_nan_and_infinity_are_refused(tmp_path: Path, bad: float):
     audio = tone(0.1)[None].clone()
     audio[0, 7] = bad
     with pytest.raises(UserError, match="1 of 1600 samples are NaN or infinite"):
@@ -103,7 +103,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float):
         read_audio(tmp_path / "x.wav")
 
 
-def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path):
+def test_unwritable_output_is_refused_and_leaves_no_file(tmp_path: Path):
     with pytest.raises(UserError, match=r"write \.wav, \.flac or \.ogg"):
         write_audio(tmp_path / "x.mp4", tone(0.1)[None], 16000)
     with pytest.raises(UserError, match="holds no samples"):
@@ -158,7 +158,7 @@ def test_level_follows_the_official_two_steps():
         torch.testing.assert_close(gain[0], first * second)
 
 
-def test_the_level_of_a_stream_is_that_of_the_whole():
+def test_the_level_of_a_stream_equals_that_of_the_recording():
     noise = 0.1 * torch.randn(1, 5000, generator=torch.Generator().manual_seed(0))
     growing = noise * torch.linspace(0, 20, 5000)
     whole = torch.cat([noise, growing, torch.ones(1, 5000), torch.zeros(1, 5000)])
@@ -183,7 +183,7 @@ def test_clipped_samples_are_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize("loud", [True, False])
-def test_clipping_is_said(tmp_path: Path, capsys, loud: bool):
+def test_clipping_is_reported(tmp_path: Path, capsys, loud: bool):
     """A peak that touches full scale is no clipping."""
     audio = torch.linspace(0, 2.5 if loud else 1, 5000)[None].clamp(-1, 1)
     write_audio(tmp_path / "x.flac", audio, 16000)

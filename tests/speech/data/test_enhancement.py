@@ -1,4 +1,4 @@
-"""Splits do not touch, mixtures are what they say, prepared data are the same bytes each time."""
+"""Splits are disjoint, mixtures have their ratio and level, prepared data are reproducible."""
 
 import hashlib
 import math
@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from optional_packages import needs
+from property_tests import given, settings, st
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, File, available
 from sixfold.speech.audio.files import level_gain, write_audio
 from sixfold.speech.data import enhancement as enhancement_data
-from sixfold.speech.data import recordings
-from sixfold.speech.data import synthetic as synth
+from sixfold.speech.data import recordings, synthetic
 from sixfold.speech.data.enhancement import EnhancementData, Mixtures, mix, prepare, read_test
 from sixfold.speech.data.mixing import read_manifest
-from sixfold.speech.data.recordings import DATASETS, Material
+from sixfold.speech.data.recordings import DATASETS, SplitRecordings
 
 RATE = recordings.SAMPLE_RATE
 
@@ -26,13 +25,15 @@ def sound(seconds: float, seed: int) -> torch.Tensor:
     return 0.1 * torch.randn(int(seconds * RATE), generator=torch.Generator().manual_seed(seed))
 
 
-def invented(source: str, split: str, seed: int) -> Material:
+def invented(source: str, split: str, seed: int) -> SplitRecordings:
     first = 0 if split == "train" else 100
     speech = {
         f"{split} {n}": {f"file {k}": sound(3, first + 10 * n + k) for k in range(2)}
         for n in range(2)
     }
-    return Material(speech, {f"{split} noise {n}": sound(5, first + 50 + n) for n in range(2)})
+    return SplitRecordings(
+        speech, {f"{split} noise {n}": sound(5, first + 50 + n) for n in range(2)}
+    )
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
         taken = [
             {
                 (name, file.path)
-                for name, beginning in split[kind].values()
+                for name, prefix in split[kind].values()
                 for file in DATASETS[name].files
-                if file.path.startswith(beginning)
+                if file.path.startswith(prefix)
             }
             for split in (train, test)
         ]
@@ -75,11 +76,11 @@ def test_real_splits_share_no_speaker_no_recording_and_no_noise_site():
     assert not {name[:4] for name in train["noise"]} & {name[:4] for name in test["noise"]}
 
 
-def test_builtin_recordings_share_no_speaker_and_no_noise_with_training():
-    pytest.importorskip("espeakng_loader")
+@needs("espeakng_loader")
+def test_synthetic_test_data_share_no_speaker_and_no_noise_with_training():
     test = recordings.read("builtin", "test", 0)
-    assert set(test.speech) == set(synth.TEST_VOICES)
-    assert not set(test.speech) & set(synth.TRAIN_VOICES)
+    assert set(test.speech) == set(synthetic.TEST_VOICES)
+    assert not set(test.speech) & set(synthetic.TRAIN_VOICES)
     assert not set(test.noise) & set(recordings._train_noise(0))
     for audio in test.noise.values():
         assert len(audio) == 30 * RATE
@@ -120,7 +121,7 @@ def test_real_recordings_are_read_resampled_and_sorted_to_speakers(
     assert len(test.noise["noise/ch08_sm001.wav"]) == math.ceil(RATE / 3)
 
 
-def test_real_without_a_mirror_names_what_is_missing_and_never_asks_the_network(
+def test_real_data_without_a_mirror_name_the_missing_file_without_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path))
@@ -155,7 +156,7 @@ def test_mixtures_have_their_snr_and_the_working_level(snr_db, speech_level, noi
     assert float(level_gain(noisy)) == pytest.approx(1, abs=1e-3)
 
 
-def test_same_settings_give_the_same_bytes(prepared: Path):
+def test_equal_settings_give_equal_bytes(prepared: Path):
     def contents() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in prepared.iterdir()}
 
@@ -168,7 +169,7 @@ def test_same_settings_give_the_same_bytes(prepared: Path):
     assert contents()["test.safetensors"] != before["test.safetensors"]
 
 
-def test_the_manifest_says_what_the_test_clips_are(prepared: Path):
+def test_the_manifest_describes_the_test_clips(prepared: Path):
     manifest, clips = read_manifest(prepared), read_test(prepared)
     assert manifest["source"] == "real"
     assert set(manifest["sets"]) == set(DATASETS)

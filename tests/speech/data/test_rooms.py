@@ -1,4 +1,4 @@
-"""Simulated rooms: where the array stands, when the sound arrives, what the walls add."""
+"""Simulated rooms: positions, arrival of the direct sound, reflections."""
 
 import dataclasses
 import sys
@@ -24,7 +24,7 @@ def distances(one: rooms.Room) -> np.ndarray:
     return np.linalg.norm(one.microphones - one.speech, axis=1)
 
 
-def test_everything_stands_where_the_paper_puts_it():
+def test_positions_are_within_the_papers_ranges():
     generator = np.random.default_rng(0)
     for _ in range(200):
         one = draw(generator, 4)
@@ -61,7 +61,7 @@ def test_the_direct_sound_arrives_after_distance_over_speed(seed):
     np.testing.assert_allclose(strength, strength[0], rtol=0.02)
 
 
-def test_order_zero_is_the_direct_sound_alone_and_walls_add_what_comes_later():
+def test_order_zero_is_the_direct_sound_and_reflections_arrive_later():
     one = room()
     alone, full = simulate(one, order=0), simulate(one, order=5)
     length = alone.speech.shape[1]
@@ -76,7 +76,7 @@ def test_order_zero_is_the_direct_sound_alone_and_walls_add_what_comes_later():
     assert float(added[first + LEAD - 1 : first + LEAD + 3].max()) > 0.1 * float(added.max())
 
 
-def test_a_longer_reverberation_time_leaves_more_energy_behind_the_direct_sound():
+def test_a_longer_reverberation_time_has_more_reverberant_energy():
     energies = [
         (answer.speech - answer.direct).square().sum()
         for answer in (simulate(room(rt60_s=t)) for t in (0.2, 0.35, 0.5))
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_room_and_another_one_another():
     assert one.speech.shape != other.speech.shape or not torch.equal(one.speech, other.speech)
 
 
-def test_settings_of_the_library_come_back():
+def test_settings_of_the_library_are_restored():
     import pyroomacoustics as pra
 
     names = ("num_threads", "rir_hpf_enable", "c")
@@ -116,7 +116,7 @@ def test_bad_arguments_are_named(call, message):
         call()
 
 
-def test_what_is_missing_is_said(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
     with pytest.raises(UserError, match=r"pip install 'sixfold-speech\[rooms\]'"):
         simulate(room())

@@ -1,12 +1,12 @@
-"""DeFTAN-II against the official code's numbers, and what must hold for any array."""
+"""DeFTAN-II against the official code's numbers, and its properties."""
 
 import json
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from reference_deftan2 import ReferenceDeFTAN2
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -14,14 +14,13 @@ from torch.nn import functional
 from sixfold.core import UserError
 from sixfold.core.weights.convert import load_strict, rename, save_pretrained
 from sixfold.speech import DeFTAN2, DeFTAN2Config
-from sixfold.speech.models.deftan2 import layers as deftan2_layers
+from sixfold.speech.models.deftan2 import convert, layers, pcm_loss
+from sixfold.speech.models.deftan2.convert import OFFICIAL
 from sixfold.speech.models.deftan2.layers import SplitDense
-from sixfold.speech.models.deftan2.model import OFFICIAL, convert, pcm_loss
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[3] / "shared" / "golden"))
 CASES = sorted(p.parent for p in (ROOT / "deftan2").glob("*/state_dict.safetensors"))
-PLAIN = runpy.run_path(str(HERE.parent / "support" / "reference_deftan2.py"))
 TINY = DeFTAN2Config(
     microphones=2, n_fft=16, blocks=2, channels=6, heads=2, head_channels=4, hidden=8, window=3
 )
@@ -40,7 +39,7 @@ def tiny(**changes) -> DeFTAN2:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
 def test_golden(case):
-    """Outputs, inner maps, the loss and the norm of every gradient of the official code."""
+    """Compare outputs, inner maps, the loss and every gradient norm with the official code."""
     settings = json.loads((case / "config.json").read_text())
     tensors = load_file(case / "io.safetensors")
     config, state = convert(load_file(case / "state_dict.safetensors"))
@@ -59,7 +58,7 @@ def test_golden(case):
     model = DeFTAN2(config.model_copy(update=update)).eval()
     load_strict(model, state, case.name)
     seen: dict[str, Tensor] = {}
-    model.enter_dense.register_forward_hook(lambda *a: seen.update(up_conv=a[2]))
+    model.in_dense.register_forward_hook(lambda *a: seen.update(up_conv=a[2]))
     model.blocks[0].register_forward_hook(lambda *a: seen.update(block0=a[2]))
     noisy = tensors["input"]
     enhanced = model(noisy)
@@ -112,7 +111,7 @@ def test_the_level_is_restored_and_silence_stays_silence():
 @pytest.mark.parametrize("window", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shifted_views_are_the_unfolded_windows_of_the_published_code(window, stride):
-    """Unfold, order channels (channel, tap), take every ks-th from the k-th on."""
+    """The published code unfolds, orders channels by (channel, tap), and takes every ks-th."""
     torch.manual_seed(0)
     dense = SplitDense(3, window, (1, 3)).double()
     x = torch.randn(2, 3, 12, dtype=torch.float64)
@@ -133,16 +132,16 @@ def test_shifted_views_are_the_unfolded_windows_of_the_published_code(window, st
 
 
 @pytest.mark.parametrize("microphones", [2, 5])
-def test_it_computes_what_the_plain_formulation_does(microphones):
-    """Same weights, same numbers; in pieces as without a gradient, and whole as with one."""
+def test_it_equals_the_reference_implementation(microphones):
+    """With equal weights; in chunks, as without gradients, and at once, as with gradients."""
     torch.manual_seed(0)
     sizes = {"microphones": microphones, "sources": 2, "blocks": 3, "channels": 6, "window": 3}
-    published = PLAIN["Plain"](**sizes, heads=2, head_channels=5, hidden=8, n_fft=16).eval()
+    published = ReferenceDeFTAN2(**sizes, heads=2, head_channels=5, hidden=8, n_fft=16).eval()
     for parameter in published.parameters():
         torch.nn.init.normal_(parameter, 0.1, 0.3)
     config, state = convert(published.state_dict())
     model = DeFTAN2(config.model_copy(update={"n_fft": 16})).eval()
-    load_strict(model, state, "the plain network")
+    load_strict(model, state, "the reference network")
     noisy = torch.randn(2, microphones, 150)
     expected = published(noisy)
     close(model(noisy), expected)
@@ -151,43 +150,43 @@ def test_it_computes_what_the_plain_formulation_does(microphones):
 
 
 @pytest.mark.parametrize("positions", [1, 40, 10**6])
-def test_without_a_gradient_rows_go_in_pieces_of_any_size(positions, monkeypatch):
+def test_without_gradients_chunks_of_any_size_are_equal(positions, monkeypatch):
     model, noisy = tiny(), torch.randn(2, 2, 90)
-    monkeypatch.setitem(deftan2_layers.POSITIONS, "cpu", positions)
+    monkeypatch.setitem(layers.POSITIONS, "cpu", positions)
     with torch.no_grad():
         pieces = model(noisy)
     torch.testing.assert_close(pieces, model(noisy), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-def test_with_next_to_no_dropout_training_computes_what_inference_does(changes):
+def test_at_almost_no_dropout_training_equals_inference(changes):
     model = tiny(**changes, dropout=1e-9)
     noisy = torch.randn(2, model.config.microphones, 90)
     torch.testing.assert_close(model.train()(noisy), model.eval()(noisy), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_of_training_only():
+def test_dropout_is_active_in_training_only():
     model, noisy = tiny(), torch.randn(1, 2, 60)
     assert torch.equal(model(noisy), model(noisy))
     model.train()
     assert not torch.equal(model(noisy), model(noisy))
 
 
-@pytest.mark.parametrize("of", ["parts", "magnitudes"])
-def test_the_loss_is_zero_at_the_target_and_weighs_what_was_removed(of):
+@pytest.mark.parametrize("compare", ["parts", "magnitudes"])
+def test_the_loss_is_zero_at_the_target_and_weighs_the_removed_noise(compare):
     torch.manual_seed(0)
     target, noise = torch.randn(2, 2, 600).unbind(0)
     mixture = target + noise
-    assert pcm_loss(target, target, mixture, 64, of=of) == 0
-    assert pcm_loss(mixture, target, mixture, 64, of=of) > 0.1
-    other = pcm_loss(target + 0.1 * noise, target, mixture, 64, of=of)
-    ten = pcm_loss(target + 1.0 * noise, target, mixture, 64, of=of)
-    if of == "parts":  # linear in the error
+    assert pcm_loss(target, target, mixture, 64, compare=compare) == 0
+    assert pcm_loss(mixture, target, mixture, 64, compare=compare) > 0.1
+    other = pcm_loss(target + 0.1 * noise, target, mixture, 64, compare=compare)
+    ten = pcm_loss(target + 1.0 * noise, target, mixture, 64, compare=compare)
+    if compare == "parts":  # linear in the error
         torch.testing.assert_close(10 * other, ten, rtol=1e-4, atol=0)
     assert other < ten
 
 
-def test_checkpoints_come_back_and_strange_keys_are_named(tmp_path):
+def test_checkpoints_round_trip_and_unknown_keys_are_named(tmp_path):
     model, noisy = tiny(), torch.randn(1, 2, 60)
     save_pretrained(tmp_path / "m.safetensors", model, "deftan2", model.config)
     loaded = DeFTAN2.from_pretrained(tmp_path / "m.safetensors")
@@ -198,7 +197,7 @@ def test_checkpoints_come_back_and_strange_keys_are_named(tmp_path):
             convert({**official, "blocks.0.F_more": torch.zeros(1)})
         del official["up_conv.1.weight"]
         config, state = convert(official)
-        with pytest.raises(UserError, match=r"not filled: enter_norm\.weight"):
+        with pytest.raises(UserError, match=r"not filled: in_norm\.weight"):
             load_strict(DeFTAN2(config), state, "this checkpoint")
 
 

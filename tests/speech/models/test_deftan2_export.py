@@ -1,7 +1,8 @@
-"""DeFTAN-II leaves Python: the same numbers from its graph, at any length."""
+"""Exported graphs of DeFTAN-II give the same numbers at any length."""
 
 import pytest
 import torch
+from optional_packages import needs
 
 from sixfold.core.weights.export import export
 from sixfold.speech import DeFTAN2, DeFTAN2Config
@@ -31,9 +32,10 @@ def test_exporting_leaves_the_model_as_it_is():
     assert model.state_dict().keys() == before.keys()
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"stride": 2, "window": 3, "sources": 2}], ids=str)
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked, changes):
     model = tiny(**changes)
     module, inputs, dynamic = exportable(model)
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""Recordings of an array, from file to file."""
+"""`sixfold run speech/deftan2`: recordings of an array, from file to file."""
 
 import pytest
 import soundfile

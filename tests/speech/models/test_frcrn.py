@@ -1,29 +1,23 @@
-"""FRCRN against the published formulation written plainly, and what it promises."""
+"""FRCRN against a reference reference implementation, its checkpoints, and its properties."""
 
 import itertools
 import math
 import re
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
+from optional_packages import needs
+from reference_frcrn import ReferenceFRCRN, stft_kernels
 from torch import Tensor
 
 from sixfold.core import UserError, load_strict
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.core.weights.export import export
 from sixfold.speech import FRCRN, PAPER, FRCRNConfig
-from sixfold.speech.losses import estimate_losses, frcrn_loss
-from sixfold.speech.models.frcrn.model import (
-    MatrixSpectrum,
-    Spectrum,
-    convert,
-    dft_kernel,
-    exportable,
-)
+from sixfold.speech.models.frcrn import convert, estimate_losses, frcrn_loss
+from sixfold.speech.models.frcrn.export import MatrixSpectrum, exportable
+from sixfold.speech.models.frcrn.stft import Spectrum, dft_kernel
 
-PLAIN = runpy.run_path(str(Path(__file__).parents[1] / "support" / "reference_frcrn.py"))
 TINY = FRCRNConfig(channels=4, depth=4, n_fft=16, win_length=16, hop_length=8, reduction=2)
 UNUSED = ("encoder_memories.0.", "decoder_memories.1.", "encoder_gates.1.", "decoder_gates.0.")
 VARIANTS = {
@@ -40,7 +34,7 @@ VARIANTS = {
 
 
 def tiny(seed: int = 0, **changes) -> FRCRN:
-    """Build a network of a few hundred weights, its batch norms away from their start."""
+    """Build a network of a few hundred weights, with batch norms away from their initial values."""
     torch.manual_seed(seed)
     model = FRCRN(FRCRNConfig(**(TINY.model_dump() | changes)))
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
@@ -51,35 +45,37 @@ def tiny(seed: int = 0, **changes) -> FRCRN:
 
 @pytest.fixture(params=["few channels", "many channels"])
 def paths(request, monkeypatch):
-    """Take the formulations for few and for many channels, whatever their number."""
+    """Force the formulation for few or for many channels, whatever their number."""
     for name in ("GAUSS_CHANNELS", "PRODUCT_SIZE"):
         least = 1 if request.param == "many channels" else 10**6
         monkeypatch.setattr(f"sixfold.kernels.complex_conv.{name}", least)
 
 
-def plain_and_fast(seed: int, channels: int, reduction: int) -> tuple[torch.nn.Module, FRCRN]:
+def reference_and_ours(seed: int, channels: int, reduction: int) -> tuple[torch.nn.Module, FRCRN]:
     """Build both in float64 with the same weights, and windows that are not rounded to float32."""
     torch.manual_seed(seed)
-    plain = PLAIN["Plain"](channels, reduction=reduction).double()
-    for norm in plain.modules():
+    reference = ReferenceFRCRN(channels, reduction=reduction).double()
+    for norm in reference.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             for value in (norm.weight, norm.bias, *norm.buffers()):
                 if value.is_floating_point():
                     torch.nn.init.uniform_(value, 0.5, 1.5)
-    config, state = convert(plain.state_dict())
-    fast = FRCRN(config).double()
-    load_strict(fast, state, "plain")
-    plain.analysis, plain.synthesis, plain.window = PLAIN["stft_kernels"]()
-    fast.spectrum.window = plain.window
-    return plain, fast
+    config, state = convert(reference.state_dict())
+    ours = FRCRN(config).double()
+    load_strict(ours, state, "the reference")
+    reference.analysis, reference.synthesis, reference.window = stft_kernels()
+    ours.spectrum.window = reference.window
+    return reference, ours
 
 
 def speech_like(seed: int, *shape: int) -> Tensor:
     return 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def plain_losses(spectra: tuple[Tensor, ...], noisy: Tensor, clean: Tensor) -> tuple[Tensor, ...]:
-    """Both losses, item by item and with complex numbers."""
+def reference_losses(
+    spectra: tuple[Tensor, ...], noisy: Tensor, clean: Tensor
+) -> tuple[Tensor, ...]:
+    """Compute both losses item by item and with complex numbers."""
     _, waveform, mask = spectra
     window = torch.hann_window(640, periodic=False, dtype=torch.float64)
     y, s = (
@@ -103,38 +99,38 @@ def plain_losses(spectra: tuple[Tensor, ...], noisy: Tensor, clean: Tensor) -> t
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_every_number_and_gradient_is_that_of_the_published_formulation(training, paths):
-    plain, fast = plain_and_fast(seed=1, channels=6, reduction=3)
-    plain.train(training)
-    fast.train(training)
+    reference, ours = reference_and_ours(seed=1, channels=6, reduction=3)
+    reference.train(training)
+    ours.train(training)
     noisy, clean = speech_like(2, 2, 1280), speech_like(3, 2, 1280)
-    expected, estimate = plain(noisy), fast.estimate(noisy)
+    expected, estimate = reference(noisy), ours.estimate(noisy)
     found = (estimate.spectrum.flatten(1, 2), estimate.waveform, estimate.mask.flatten(1, 2))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(
             one, other, rtol=1e-9, atol=1e-9 * float(other.detach().abs().max())
         )
-    wanted = plain_losses(expected, noisy, clean)
-    losses = tuple(estimate_losses(estimate, noisy, clean, fast.config).values())
+    wanted = reference_losses(expected, noisy, clean)
+    losses = tuple(estimate_losses(estimate, noisy, clean, ours.config).values())
     torch.testing.assert_close(losses, wanted, rtol=1e-9, atol=0)
     torch.stack(losses).sum().backward()
     torch.stack(wanted).sum().backward()
-    assert sum(p.grad is None for p in fast.parameters()) == 64  # four modules in each U-Net
-    compare_gradients(plain, fast)
-    buffers = {k: v for k, v in convert(plain.state_dict())[1].items() if "running" in k}
+    assert sum(p.grad is None for p in ours.parameters()) == 64  # four modules in each U-Net
+    compare_gradients(reference, ours)
+    buffers = {k: v for k, v in convert(reference.state_dict())[1].items() if "running" in k}
     assert len(buffers) == 2 * 2 * 14
     for key, value in buffers.items():
-        torch.testing.assert_close(fast.state_dict()[key], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-9, atol=1e-12)
 
 
-def compare_gradients(plain: torch.nn.Module, fast: FRCRN) -> None:
-    """Convert the plain network's gradients as if they were weights."""
-    state = plain.state_dict()
-    for name, parameter in plain.named_parameters():
+def compare_gradients(reference: torch.nn.Module, ours: FRCRN) -> None:
+    """Convert the reference network's gradients as if they were weights."""
+    state = reference.state_dict()
+    for name, parameter in reference.named_parameters():
         state[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     _, gradients = convert(state)
     # Biases in front of a batch norm in training have a gradient of zero, up to rounding.
     scale = max(float(value.abs().max()) for value in gradients.values())
-    for name, parameter in fast.named_parameters():
+    for name, parameter in ours.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(
             found,
@@ -162,27 +158,29 @@ def test_folding_changes_no_number(paths):
 def official() -> dict[str, Tensor]:
     """A state dict with every key of the released one, modules twice and the transform included."""
     torch.manual_seed(0)
-    state = PLAIN["Plain"](4, reduction=2).state_dict()
+    state = ReferenceFRCRN(4, reduction=2).state_dict()
     for key in list(state):
         many = re.sub(r"\.(encoder|decoder|se_layer)(_enc|_dec|)(\d)\.", r".\1s\2.\3.", key)
         many = re.sub(r"\.(fsmn_enc|fsmn_dec)(\d)\.", r".\1.\2.", many)
         state[many] = state[key]
-    analysis, synthesis, window = (kernel.float() for kernel in PLAIN["stft_kernels"]())
+    analysis, synthesis, window = (kernel.float() for kernel in stft_kernels())
     state |= {"stft.weight": analysis, "istft.weight": synthesis}
     return state | {"istft.window": window[None, :, None], "istft.enframe": torch.eye(640)[:, None]}
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
-def test_the_official_checkpoint_loads_whole(official, tmp_path, prefix):
+def test_the_official_checkpoint_loads_completely(official, tmp_path, prefix):
     file = tmp_path / "official.pt"
     torch.save({prefix + key: value for key, value in official.items()}, file)
     model = FRCRN.from_pretrained(file)
     assert model.config == FRCRNConfig(channels=4, reduction=2)
     assert not model.training
-    plain = PLAIN["Plain"](4, reduction=2).eval()
-    plain.load_state_dict({k: official[k] for k in plain.state_dict()})
+    reference = ReferenceFRCRN(4, reduction=2).eval()
+    reference.load_state_dict({k: official[k] for k in reference.state_dict()})
     noisy = speech_like(0, 1, 960).float()
-    torch.testing.assert_close(model.estimate(noisy).waveform, plain(noisy)[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        model.estimate(noisy).waveform, reference(noisy)[1], rtol=0, atol=1e-4
+    )
 
 
 DAMAGES = {  # what happens to the checkpoint: what the error names
@@ -205,7 +203,7 @@ DAMAGES = {  # what happens to the checkpoint: what the error names
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_does_not_fit_is_named(official, tmp_path, damage):
+def test_faults_of_a_checkpoint_are_named(official, tmp_path, damage):
     key, value, message = DAMAGES[damage]
     copies = {k for k, v in official.items() if value is None and v is official.get(key)}
     state = {k: v for k, v in official.items() if k not in copies}
@@ -216,7 +214,7 @@ def test_what_does_not_fit_is_named(official, tmp_path, damage):
         FRCRN.from_pretrained(tmp_path / "damaged.pt")
 
 
-def test_our_own_checkpoint_comes_back_whole(tmp_path):
+def test_our_own_checkpoint_round_trips(tmp_path):
     model = tiny(causal=True, attention="none", hop_length=4)
     save_pretrained(tmp_path / "frcrn.safetensors", model, "frcrn", model.config)
     loaded = FRCRN.from_pretrained(tmp_path / "frcrn.safetensors")
@@ -278,7 +276,7 @@ def test_settings_that_do_not_fit_are_named(values, message):
         (torch.zeros(1, 0), "a signal of zero samples"),
     ],
 )
-def test_what_cannot_be_enhanced_is_refused(noisy, message, unchecked):
+def test_unsuitable_audio_is_refused(noisy, message, unchecked):
     with pytest.raises(UserError, match=message):
         tiny()(noisy)
 
@@ -299,7 +297,7 @@ def test_the_length_is_kept(changes, time):
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_variant_trains_and_what_is_unused_gets_no_gradient(changes):
+def test_every_variant_trains_and_unused_parameters_get_no_gradient(changes):
     model = tiny(**changes).train()
     batch = {"noisy": speech_like(0, 2, 120).float(), "clean": speech_like(1, 2, 120).float()}
     torch.stack(list(frcrn_loss(model, batch).values())).sum().backward()
@@ -317,8 +315,8 @@ def test_a_batch_is_its_items_one_by_one(changes):
     torch.testing.assert_close(model(noisy).waveform, alone, rtol=1e-10, atol=1e-12)
 
 
-def test_one_frame_looks_and_is_looked_at_as_far_as_the_network_says():
-    """The causal kind sees a window and no later sample; the published one sees all of them."""
+def test_the_receptive_field_in_samples_is_causal_only_if_configured():
+    """A causal network depends on no sample after its window, the published one on all samples."""
     noisy = speech_like(0, 1, 160)
     changed = noisy.clone()
     changed[:, 80:] += 0.1
@@ -331,7 +329,7 @@ def test_one_frame_looks_and_is_looked_at_as_far_as_the_network_says():
 
 
 def test_the_estimate_is_the_mask_times_the_spectrum():
-    """So a network that sees the same mask scales with its input."""
+    """So with an equal mask, the output scales with the input."""
     model, noisy = tiny().double(), speech_like(0, 2, 96)
     estimate = model.estimate(noisy)
     mask, spectrum = (
@@ -343,8 +341,8 @@ def test_the_estimate_is_the_mask_times_the_spectrum():
     torch.testing.assert_close(scaled, 3 * estimate.waveform, rtol=1e-12, atol=1e-12)
 
 
-def test_frames_are_filled_up_with_zeros():
-    """`forward` is `estimate` of the signal and zeros to the end of its last frame."""
+def test_the_last_frame_is_padded_with_zeros():
+    """`forward` is `estimate` of the signal, padded with zeros to the end of its last frame."""
     model, noisy = tiny(), speech_like(0, 1, 101).float()
     padded = torch.nn.functional.pad(noisy, (0, 3))  # 104 = 16 + 11 hops of 8
     assert torch.equal(model(noisy).waveform, model.estimate(padded).waveform[:, :101])
@@ -357,7 +355,8 @@ SPECTRA = [{}, {"hop_length": 4}, {"win_length": 8, "hop_length": 4}, {"win_leng
 @pytest.mark.parametrize("changes", SPECTRA, ids=str)
 def test_the_transform_inverts_itself_away_from_the_ends(changes):
     config = FRCRNConfig(**(TINY.model_dump() | changes))
-    signal, spectrum = speech_like(0, 2, 96), Spectrum(config).double()
+    signal = speech_like(0, 2, 96)
+    spectrum = Spectrum(config.n_fft, config.win_length, config.hop_length).double()
     found = spectrum.inverse(spectrum(signal))
     assert found.shape == signal.shape
     start = 1 if config.win_length > config.hop_length else config.win_length  # w(0) = 0
@@ -368,16 +367,17 @@ def test_the_transform_inverts_itself_away_from_the_ends(changes):
 @pytest.mark.parametrize("changes", [*SPECTRA, {"n_fft": 640, "depth": 14}], ids=str)
 def test_the_transform_by_matrices_is_the_same(changes):
     config = FRCRNConfig(**(TINY.model_dump() | changes))
-    signal, fast, matrix = speech_like(0, 2, 960), Spectrum(config), MatrixSpectrum(config)
-    found, expected = matrix(signal.float()), fast(signal.float())
+    sizes = (config.n_fft, config.win_length, config.hop_length)
+    signal, ours, matrix = speech_like(0, 2, 960), Spectrum(*sizes), MatrixSpectrum(*sizes)
+    found, expected = matrix(signal.float()), ours(signal.float())
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
     torch.testing.assert_close(
-        matrix.inverse(expected), fast.inverse(expected), rtol=1e-4, atol=1e-5
+        matrix.inverse(expected), ours.inverse(expected), rtol=1e-4, atol=1e-5
     )
 
 
-def test_the_dft_kernel_is_the_sum_that_its_name_says():
-    kernel = dft_kernel(FRCRNConfig()).double()
+def test_the_dft_kernel_is_the_windowed_dft():
+    kernel = dft_kernel(640, 640).double()
     for row, n in itertools.product((0, 1, 5, 320), (0, 1, 77, 639)):
         window = math.sin(math.pi * n / 640)  # the root of a Hann window
         angle = 2 * math.pi * row * n / 640
@@ -414,7 +414,7 @@ def test_training_under_autocast_gives_every_parameter_a_gradient(paths):
 # Graphs.
 
 
-def test_compiles_whole(unchecked):
+def test_it_compiles_as_one_graph(unchecked):
     torch.compiler.reset()
     model, noisy = tiny(), speech_like(0, 2, 101).float()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -437,8 +437,9 @@ def test_exports_with_any_batch_and_length(unchecked):
         torch.testing.assert_close(found, model(noisy).waveform, rtol=0, atol=1e-5)
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked):
     module, inputs, dynamic = exportable(tiny())
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
     for name in ("torch_export", "onnx"):

@@ -1,22 +1,21 @@
-"""Recordings of any length come out as from one pass; files are whole, or not there at all."""
+"""Piecewise enhancement of recordings of any length equals one pass."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.core import UserError
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.speech import FRCRN, FRCRNConfig
 from sixfold.speech.audio import files as audio
-from sixfold.speech.models.frcrn import inference as enhance
+from sixfold.speech.models.frcrn import inference
 from sixfold.speech.models.frcrn.layers import ComplexBlock, Gate
 
 
 def tiny(seed: int = 0, **changes) -> FRCRN:
-    """Build a network whose windows have 16 samples, so that few samples are many frames."""
+    """Build a network with windows of 16 samples, so that short signals have many frames."""
     small = {"channels": 4, "depth": 4, "n_fft": 16, "win_length": 16, "hop_length": 8}
     torch.manual_seed(seed)
     model = FRCRN(FRCRNConfig.model_validate(small | {"memory": 3, "reduction": 2} | changes))
@@ -42,32 +41,32 @@ def one_pass(model: FRCRN, noisy: torch.Tensor) -> torch.Tensor:
         [{"attention": "none"}, {"attention": "none", "causal": True}, {"causal": True}]
     ),
 )
-def test_pieces_are_the_whole(time, chunk, hop, config):
+def test_pieces_equal_one_pass(time, chunk, hop, config):
     model, noisy = tiny(hop_length=hop, **config), noise(2, time)
-    got = enhance.enhance(model, noisy, chunk_s=chunk / 16_000)
+    got = inference.enhance(model, noisy, chunk_s=chunk / 16_000)
     torch.testing.assert_close(got, one_pass(model, noisy), atol=1e-4, rtol=0)
 
 
-def test_pieces_are_the_whole_with_the_released_windows():
+def test_pieces_equal_one_pass_with_the_released_windows():
     sizes = {"n_fft": 640, "win_length": 640, "hop_length": 320, "depth": 14}
     model, noisy = tiny(attention="none", memory=2, **sizes), noise(1, 30_001)
-    got = enhance.enhance(model, noisy, chunk_s=0.37)
+    got = inference.enhance(model, noisy, chunk_s=0.37)
     torch.testing.assert_close(got, one_pass(model, noisy), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("attention", ["se", "ccbam", "none"])
 @pytest.mark.parametrize("time", [1, 15, 16, 17, 640])
-def test_what_fits_one_piece_is_one_pass(attention, time):
+def test_a_short_recording_takes_one_pass(attention, time):
     model, noisy = tiny(attention=attention), noise(2, time)
-    got = enhance.enhance(model, noisy, chunk_s=0.04)
+    got = inference.enhance(model, noisy, chunk_s=0.04)
     torch.testing.assert_close(got, one_pass(model, noisy), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("unets", [1, 2])
-def test_the_context_is_what_the_gradient_reaches(unets, causal):
+def test_the_context_equals_the_reach_of_the_gradient(unets, causal):
     model = tiny(attention="none", unets=unets, causal=causal).double()
-    back, ahead = enhance.context(model.config)
+    back, ahead = inference.context(model.config)
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.randn(1, 2, 9, 60, dtype=torch.float64, generator=generator)
     spectrum.requires_grad_()
@@ -77,24 +76,24 @@ def test_the_context_is_what_the_gradient_reaches(unets, causal):
 
 
 def test_the_context_of_the_released_network():
-    assert enhance.context(FRCRNConfig()) == (90, 14)
+    assert inference.context(FRCRNConfig()) == (90, 14)
 
 
 @pytest.mark.parametrize("missing", [(1, 0), (0, 1)], ids=["back", "ahead"])
-def test_with_a_frame_less_pieces_are_not_the_whole(monkeypatch, missing):
+def test_one_frame_of_context_less_changes_the_output(monkeypatch, missing):
     model, noisy = tiny(attention="none").double(), noise(1, 700).double()
-    whole = enhance.enhance(model, noisy)
-    exact = enhance.enhance(model, noisy, chunk_s=0.01)
+    whole = inference.enhance(model, noisy)
+    exact = inference.enhance(model, noisy, chunk_s=0.01)
     torch.testing.assert_close(exact, whole, atol=1e-13, rtol=0)
-    back, ahead = enhance.context(model.config)
+    back, ahead = inference.context(model.config)
     less = (back - missing[0], ahead - missing[1])
-    monkeypatch.setattr(enhance, "context", lambda _: less)
-    wrong = enhance.enhance(model, noisy, chunk_s=0.01)
+    monkeypatch.setattr(inference, "context", lambda _: less)
+    wrong = inference.enhance(model, noisy, chunk_s=0.01)
     assert (wrong - whole).abs().max() > 1e-11
 
 
 def sensitive() -> FRCRN:
-    """Build a network whose gates differ much with the input, as they hardly do untrained."""
+    """Build a network whose gates depend strongly on the input, unlike untrained ones."""
     model = tiny(3, attention="se")
     for module in model.modules():
         if isinstance(module, Gate):
@@ -107,13 +106,13 @@ def sensitive() -> FRCRN:
 
 
 def seam_and_beside(fade_s: float, monkeypatch) -> tuple[float, float, float]:
-    """Return how far pieces are from the whole (relative), its steps at the seam and near it."""
+    """Return the relative error of pieces, and its largest step at the seam and near it."""
     tone = 0.1 * torch.cos(2 * math.pi * 300 * torch.arange(64_000) / 16_000)[None]
     tone[:, 40_000:] += noise(1, 24_000)  # heard by the second piece alone
-    monkeypatch.setattr(enhance, "FADE_S", fade_s)
+    monkeypatch.setattr(inference, "FADE_S", fade_s)
     model = sensitive()
-    whole = enhance.enhance(model, tone)
-    difference = enhance.enhance(model, tone, chunk_s=2.0) - whole
+    whole = inference.enhance(model, tone)
+    difference = inference.enhance(model, tone, chunk_s=2.0) - whole
     steps = difference.diff().abs()[0]
     beside = torch.cat([steps[22_000:31_980], steps[32_020:39_900]])
     relative = difference.norm() / whole.norm()
@@ -121,7 +120,7 @@ def seam_and_beside(fade_s: float, monkeypatch) -> tuple[float, float, float]:
 
 
 def test_a_seam_between_gates_of_their_own_is_crossfaded(monkeypatch):
-    relative, seam, beside = seam_and_beside(enhance.FADE_S, monkeypatch)
+    relative, seam, beside = seam_and_beside(inference.FADE_S, monkeypatch)
     assert 0 < relative < 0.01  # 40 dB below the signal
     assert seam < 1.2 * beside
 
@@ -133,7 +132,7 @@ def test_without_the_crossfade_the_seam_would_jump(monkeypatch):
 
 def test_the_output_is_as_loud_as_the_input():
     model, noisy = tiny(), noise(1, 500)
-    quiet, loud = (enhance.enhance(model, noisy * scale) / scale for scale in (0.5, 50))
+    quiet, loud = (inference.enhance(model, noisy * scale) / scale for scale in (0.5, 50))
     torch.testing.assert_close(quiet, loud, atol=1e-4, rtol=1e-3)
 
 
@@ -150,7 +149,7 @@ def ends_and_inside(waveform: torch.Tensor) -> tuple[float, float]:
 def test_there_is_no_click_at_either_end(hop, causal, chunk_s):
     sizes = {"n_fft": 640, "win_length": 640, "hop_length": hop, "depth": 14}
     model, noisy = tiny(causal=causal, **sizes), noise(1, 3217)
-    ends, inside = ends_and_inside(enhance.enhance(model, noisy, chunk_s=chunk_s))
+    ends, inside = ends_and_inside(inference.enhance(model, noisy, chunk_s=chunk_s))
     assert ends < inside
     ends, inside = ends_and_inside(model(noisy).waveform)
     assert ends > 2 * inside  # so the zeros around the recording are what keeps it quiet
@@ -160,13 +159,13 @@ def test_there_is_no_click_at_either_end(hop, causal, chunk_s):
 def test_silence_stays_silent_and_channels_apart(causal):
     model = tiny(causal=causal)
     noisy = torch.cat([torch.zeros(1, 500), noise(1, 500)])
-    got = enhance.enhance(model, noisy, chunk_s=0.01)
+    got = inference.enhance(model, noisy, chunk_s=0.01)
     assert not got[0].any()
-    torch.testing.assert_close(got[1:], enhance.enhance(model, noisy[1:], chunk_s=0.01))
+    torch.testing.assert_close(got[1:], inference.enhance(model, noisy[1:], chunk_s=0.01))
 
 
-def test_audio_of_another_kind_of_number_comes_back_as_it_came():
-    got = enhance.enhance(tiny().folded(), noise(1, 300).double())
+def test_the_dtype_is_kept():
+    got = inference.enhance(tiny().folded(), noise(1, 300).double())
     assert got.dtype == torch.float64
 
 
@@ -186,15 +185,15 @@ def test_audio_of_another_kind_of_number_comes_back_as_it_came():
     ],
     ids=["rate", "1-d", "3-d", "int", "zero", "nan", "inf", "chunk-0", "chunk-nan", "chunk-inf"],
 )
-def test_what_cannot_be_enhanced_is_refused(noisy, arguments, message):
+def test_unsuitable_audio_is_refused(noisy, arguments, message):
     with pytest.raises(UserError, match=message):
-        enhance.enhance(tiny(), noisy, **arguments)
+        inference.enhance(tiny(), noisy, **arguments)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_network_in_training_is_refused(causal):
     with pytest.raises(UserError, match=r"model\.eval"):
-        enhance.enhance(tiny(causal=causal).train(), noise(1, 99))
+        inference.enhance(tiny(causal=causal).train(), noise(1, 99))
 
 
 def test_memory_does_not_grow_with_the_length():
@@ -204,7 +203,7 @@ def test_memory_does_not_grow_with_the_length():
         blocks = (noise(1, 100) for _ in range(4 * pieces))
 
         def consume() -> None:
-            for _ in enhance.enhance_blocks(model, blocks, 400 * pieces, 400 / 16_000):
+            for _ in inference.enhance_blocks(model, blocks, 400 * pieces, 400 / 16_000):
                 pass
 
         return peak_memory(consume)

@@ -1,17 +1,16 @@
-"""A stream is the recording, however it arrives, and no sample waits longer than promised."""
+"""Streaming equals one pass however the input is split, and keeps its latency."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from sixfold.core import UserError
 from sixfold.speech import FRCRN, FRCRNConfig
-from sixfold.speech.models.frcrn.streaming import Streamer
+from sixfold.speech.models.frcrn import Streamer
 
 
 def tiny(seed: int = 0, **changes) -> FRCRN:
-    """Build a network whose windows have 16 samples, so that few samples are many frames."""
+    """Build a network with windows of 16 samples, so that short signals have many frames."""
     small = {"channels": 4, "depth": 4, "n_fft": 16, "win_length": 16, "hop_length": 8}
     values = small | {"memory": 3, "reduction": 2, "causal": True} | changes
     torch.manual_seed(seed)
@@ -33,7 +32,7 @@ def stream(streamer: Streamer, pieces) -> torch.Tensor:
     attention=st.sampled_from(["se", "none"]),
     channels=st.integers(1, 2),
 )
-def test_any_split_gives_what_the_whole_gives(lengths, hop, attention, channels):
+def test_any_split_equals_one_pass(lengths, hop, attention, channels):
     model = tiny(attention=attention, hop_length=hop)
     noisy = noise(channels, sum(lengths))
     got = stream(Streamer(model, channels), noisy.split(lengths, 1) if lengths else [])
@@ -61,7 +60,7 @@ def test_the_released_windows_stream_frame_by_frame():
 
 
 @pytest.mark.parametrize("hop", [4, 8, 16])
-def test_no_sample_waits_longer_than_the_latency(hop):
+def test_no_sample_is_later_than_the_latency(hop):
     streamer, waits, done = Streamer(tiny(hop_length=hop)), [], 0
     for pushed, sample in enumerate(noise(1, 100).split(1, 1), start=1):
         done += streamer.push(sample).shape[1]
@@ -70,7 +69,7 @@ def test_no_sample_waits_longer_than_the_latency(hop):
 
 
 @pytest.mark.parametrize("hop", [4, 8])
-def test_the_latency_is_no_longer_than_what_a_sample_depends_on(hop):
+def test_the_latency_equals_the_look_ahead_of_a_sample(hop):
     model = tiny(hop_length=hop, attention="se")
     noisy = noise(1, 160).requires_grad_()
     ahead = []
@@ -81,13 +80,13 @@ def test_the_latency_is_no_longer_than_what_a_sample_depends_on(hop):
     assert max(ahead) == Streamer(model).latency_samples - 1
 
 
-def test_the_released_window_waits_forty_milliseconds_less_a_sample():
+def test_the_released_latency_is_forty_milliseconds_less_a_sample():
     streamer = Streamer(tiny(n_fft=640, win_length=640, hop_length=320, depth=14))
     assert streamer.latency_samples == 639
     assert streamer.latency_ms == pytest.approx(39.9375)
 
 
-def test_pushing_hops_returns_what_ends_an_overlap_earlier():
+def test_pushed_hops_return_an_overlap_late():
     streamer = Streamer(tiny())
     assert [streamer.push(hop).shape[1] for hop in noise(1, 40).split(8, 1)] == [0, 8, 8, 8, 8]
 
@@ -98,7 +97,7 @@ def test_after_a_flush_a_new_stream_begins():
     assert torch.equal(first, stream(streamer, noisy.split(9, 1)))
 
 
-def test_what_is_remembered_does_not_grow():
+def test_the_state_of_a_stream_does_not_grow():
     streamer = Streamer(tiny())
 
     def remembered() -> int:
@@ -123,7 +122,9 @@ def test_the_future_does_not_reach_a_causal_mask(attention):
 
 
 def test_a_network_that_looks_ahead_is_refused():
-    with pytest.raises(UserError, match=r"not causal.*sixfold\.speech\.enhance.*causal: true"):
+    with pytest.raises(
+        UserError, match=r"not causal.*sixfold\.speech\.models\.frcrn\.enhance.*causal: true"
+    ):
         Streamer(tiny(causal=False))
 
 
@@ -141,12 +142,12 @@ def test_a_network_in_training_is_refused():
         (torch.zeros(1, 30, dtype=torch.int16), "int16"),
         (
             torch.tensor([[0.0, float("nan"), float("inf")]]),
-            "what was pushed: 2 of 3 samples are NaN",
+            "pushed samples: 2 of 3 samples are NaN",
         ),
     ],
     ids=["1-d", "channels", "3-d", "int", "nan"],
 )
-def test_a_refused_push_leaves_the_stream_as_it_was(samples, message):
+def test_a_refused_push_leaves_the_stream_unchanged(samples, message):
     streamer, noisy = Streamer(tiny()), noise(1, 100)
     start = streamer.push(noisy[:, :50])
     with pytest.raises(UserError, match=message):

@@ -1,23 +1,23 @@
-"""MossFormer2 against the published formulation written plainly: numbers, gradients, memory."""
+"""MossFormer2 against the reference implementation: numbers, gradients, memory; and exports."""
 
 import json
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from optional_packages import needs
+from reference_mossformer2 import ReferenceMossFormer2
 from safetensors.torch import load_file
 
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import load_strict, rename
 from sixfold.core.weights.export import export
 from sixfold.speech import MossFormer2, MossFormer2Config, MossFormer2SE, MossFormer2SEConfig
-from sixfold.speech.models.mossformer2 import se_48k as se
-from sixfold.speech.models.mossformer2.model import OFFICIAL, convert, exportable
+from sixfold.speech.models.mossformer2.convert import OFFICIAL, convert
+from sixfold.speech.models.mossformer2.export import exportable, exportable_se_48k
 
 HERE = Path(__file__).resolve().parent
-PLAIN = runpy.run_path(str(HERE.parent / "support" / "reference_mossformer2.py"))
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[3] / "shared" / "golden"))
 CASES = [p.parent for p in sorted((ROOT / "mossformer2").rglob("state_dict.safetensors"))]
 CASES = [p for p in CASES if "system" in json.loads((p / "config.json").read_text())]
@@ -28,29 +28,29 @@ GRAPH = MossFormer2Config.model_validate(
 
 
 def both(inner: int | None, speakers: int):
-    """Build the plain network with weights away from their start, and ours with the same."""
+    """Build the reference network with perturbed weights, and ours with the same weights."""
     torch.manual_seed(0)
-    plain = PLAIN["Plain"](**TINY, speakers=speakers, key=6, inner=inner).eval()
-    for parameter in plain.parameters():
+    reference = ReferenceMossFormer2(**TINY, speakers=speakers, key=6, inner=inner).eval()
+    for parameter in reference.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    config, state = convert(plain.state_dict())
+    config, state = convert(reference.state_dict())
     model = MossFormer2(config.model_copy(update={"group": 5})).eval()
-    load_strict(model, state, "the plain network")
-    return plain, model
+    load_strict(model, state, "the reference network")
+    return reference, model
 
 
 @pytest.mark.parametrize(("inner", "speakers"), [(4, 2), (None, 2), (4, 3)])
 @pytest.mark.parametrize("samples", [9, 86, 88, 91])
-def test_it_computes_what_the_plain_network_does(inner, speakers, samples):
-    plain, model = both(inner, speakers)
+def test_it_equals_the_reference_implementation(inner, speakers, samples):
+    reference, model = both(inner, speakers)
     mixture = torch.randn(2, samples)
-    separated, expected = model(mixture), torch.stack(plain(mixture), 1)
+    separated, expected = model(mixture), torch.stack(reference(mixture), 1)
     torch.testing.assert_close(separated, expected, rtol=0, atol=1e-6)
     weight = torch.randn(separated.shape)
     (separated * weight).sum().backward()
     (expected * weight).sum().backward()
     own = {key: parameter.grad for key, parameter in model.named_parameters()}
-    for key, parameter in plain.named_parameters():
+    for key, parameter in reference.named_parameters():
         (name,) = rename({key: torch.zeros(1)}, OFFICIAL)
         grad = own[name]
         assert grad is not None
@@ -61,13 +61,13 @@ def test_it_computes_what_the_plain_network_does(inner, speakers, samples):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
-def test_the_plain_network_is_the_official_one(case):
+def test_the_reference_implementation_equals_the_official_code(case):
     settings = json.loads((case / "config.json").read_text())
     if settings["causal"]:
-        pytest.skip("the plain network has no causal attention")
+        pytest.skip("the reference network has no causal attention")
     official = load_file(case / "state_dict.safetensors")
     inner = next((v.shape[0] for k, v in official.items() if k.endswith("fsmn.0.norm1.bias")), None)
-    plain = PLAIN["Plain"](
+    reference = ReferenceMossFormer2(
         settings["encoder_embedding_dim"],
         settings["num_blocks"],
         settings["num_spks"],
@@ -76,27 +76,27 @@ def test_the_plain_network_is_the_official_one(case):
         settings["query_key_dim"],
         inner,
     ).eval()
-    plain.load_state_dict(official)
+    reference.load_state_dict(official)
     tensors = load_file(case / "io.safetensors")
     with torch.no_grad():
-        for k, speaker in enumerate(plain(tensors["input"])):
+        for k, speaker in enumerate(reference(tensors["input"])):
             expected = tensors[f"output/spk{k}"]
             error = float((speaker - expected).abs().max())
             assert error <= 2e-4 * float(expected.abs().max())
 
 
-def test_inference_takes_less_memory_than_the_plain_network():
+def test_inference_takes_less_memory_than_the_reference():
     sizes = {"channels": 64, "blocks": 1, "group": 64}
     config = MossFormer2Config.model_validate(sizes | {"key_channels": 16, "memory_channels": 32})
     model, mixture = MossFormer2(config).eval(), torch.randn(1, 8000)
-    plain = PLAIN["Plain"](**sizes, key=16, inner=32).eval()
+    reference = ReferenceMossFormer2(**sizes, key=16, inner=32).eval()
     with torch.no_grad():
-        assert peak_memory(lambda: model(mixture)) < 0.8 * peak_memory(lambda: plain(mixture))
+        assert peak_memory(lambda: model(mixture)) < 0.8 * peak_memory(lambda: reference(mixture))
 
 
 @pytest.mark.slow
 def test_exports_with_any_length(unchecked):
-    """Also with groups that are full to the last frame, and with one more frame."""
+    """Including lengths that fill the last group, and one frame more."""
     model = MossFormer2(GRAPH).eval()
     module, inputs, dynamic = exportable(model)
     with torch.no_grad():
@@ -111,21 +111,23 @@ def test_exports_with_any_length(unchecked):
             torch.testing.assert_close(program(mixture), model(mixture), rtol=0, atol=1e-6)
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"memory_channels": None, "masking": False}], ids=str)
-def test_exports_whole_for_torch_and_onnx(tmp_path, unchecked, changes):
+def test_exports_to_torch_and_onnx(tmp_path, unchecked, changes):
     module, inputs, dynamic = exportable(MossFormer2(GRAPH.model_copy(update=changes)))
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
     for name in ("torch_export", "onnx"):
         assert max(report[name]["max_abs_error"].values()) < 1e-5
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.slow
 def test_the_mask_network_of_48_khz_exports(tmp_path, unchecked):
     stack = {"channels": 8, "blocks": 1, "group": 16, "key_channels": 6, "memory_channels": 4}
     front = {"n_mels": 4, "n_fft": 40, "hop_length": 8}
     model = MossFormer2SE(MossFormer2SEConfig.model_validate(stack | front))
-    module, inputs, dynamic = se.exportable(model)
+    module, inputs, dynamic = exportable_se_48k(model)
     report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
     for name in ("torch_export", "onnx"):
         assert max(report[name]["max_abs_error"].values()) < 1e-5

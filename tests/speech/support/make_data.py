@@ -1,7 +1,7 @@
-"""Write the small golden cases of data/frcrn from the plain network: ``python make_data.py``.
+"""Write the small golden cases of data/frcrn from the reference network: ``python make_data.py``.
 
-They are laid out as the golden cases that test_golden.py reads, so that a clone without those still
-tests numbers that no code under test has made. The losses are written down here a second time.
+The layout is that of the golden cases that test_golden.py reads, so that a clone without those
+still tests against numbers from independent code. The losses are implemented here a second time.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import torch
-from reference_frcrn import Plain
+from reference_frcrn import ReferenceFRCRN
 from safetensors.torch import save
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def main() -> None:
 
 def write_case(folder: Path, mode: str, seed: int) -> None:
     torch.manual_seed(seed)
-    model, (noisy, clean) = Plain(CHANNELS, reduction=REDUCTION), signals()
+    model, (noisy, clean) = ReferenceFRCRN(CHANNELS, reduction=REDUCTION), signals()
     draw_norms(model, noisy)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     settings = {
@@ -46,7 +46,7 @@ def write_case(folder: Path, mode: str, seed: int) -> None:
 
 
 def signals() -> tuple[Tensor, Tensor]:
-    """Return two noisy signals, and what is clean in them: gliding harmonics."""
+    """Make two noisy signals and their clean parts: gliding harmonics."""
     time = torch.arange(SAMPLES) / RATE
     pitch = torch.tensor([[120.0], [210.0]]) * (1 + 0.5 * time)
     harmonics = [torch.sin(2 * torch.pi * n * pitch * time) / n for n in range(1, 20)]
@@ -54,10 +54,10 @@ def signals() -> tuple[Tensor, Tensor]:
     return clean + 0.02 * torch.randn(clean.shape), clean
 
 
-def draw_norms(model: Plain, noisy: Tensor) -> None:
-    """Move batch norms away from their trivial start; running statistics fit the signals.
+def draw_norms(model: ReferenceFRCRN, noisy: Tensor) -> None:
+    """Draw batch norm parameters, and fit the running statistics to the signals.
 
-    Masks get a real part around tanh(0.8): the gradient of SI-SNR amplifies rounding where the
+    Masks get a real part around tanh(0.8), because the gradient of SI-SNR amplifies rounding if the
     estimate does not resemble the signal.
     """
     for unet in (model.unet, model.unet2):
@@ -78,8 +78,8 @@ def draw_norms(model: Plain, noisy: Tensor) -> None:
         variance *= 1 + 0.2 * torch.rand(norm.num_features)
 
 
-def record(model: Plain, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """Run forward and backward; keep what comes by, maps cut to their first frequencies."""
+def record(model: ReferenceFRCRN, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """Run forward and backward, and record outputs, truncated to their first frequencies."""
     io = {"input": noisy, "target": clean}
     watched = {"unet_encoder0": 8, "unet_fsmn_enc1": 8, "unet_fsmn": 1, "unet_decoder0": 2}
     watched |= {"unet_se_enc0": 8, "unet_se_dec2": 4}
@@ -104,7 +104,7 @@ def record(model: Plain, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
 
 
 def stft(signal: Tensor) -> Spectrum:
-    """Return real and imaginary part, with a whole symmetric Hann window, by the sums as such."""
+    """Compute real and imaginary part with a symmetric Hann window, as explicit sums."""
     n = torch.arange(640, dtype=torch.float64)
     window = 0.5 - 0.5 * torch.cos(2 * torch.pi * n / 639)
     angle = 2 * torch.pi * n[:, None] * torch.arange(321) / 640
@@ -113,7 +113,7 @@ def stft(signal: Tensor) -> Spectrum:
 
 
 def mask_loss(mask: Tensor, noisy: Spectrum, clean: Spectrum) -> Tensor:
-    """Compare with clean / noisy, where beyond +-2 stands +-1: squared error times 640, twice."""
+    """Compute 640 times the squared error against clean / noisy; values beyond ±2 become ±1."""
     (yr, yi), (sr, si) = noisy, clean
     power = yr**2 + yi**2 + 1e-8
     loss = torch.tensor(0.0, dtype=torch.float64)
@@ -126,7 +126,7 @@ def mask_loss(mask: Tensor, noisy: Spectrum, clean: Spectrum) -> Tensor:
 
 
 def si_snr(estimate: Tensor, clean: Tensor) -> Tensor:
-    """Return the mean over the batch, in dB."""
+    """Compute the mean SI-SNR over the batch, in dB."""
     values = []
     for e, t in zip(estimate.double(), clean.double(), strict=True):
         e, t = e - e.mean(), t - t.mean()

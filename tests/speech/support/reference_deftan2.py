@@ -1,7 +1,7 @@
-"""DeFTAN-II as it was published, written plainly: the definition that the fast network is held to.
+"""A plain reference implementation of DeFTAN-II, which the tests compare our network with.
 
 Maps are (batch, channel, frame, frequency); the windows of the split dense blocks are unfolded, and
-every part is entered and left through a permutation. Module names are the official checkpoint's, so
+every part permutes its input and output. Module names are the official checkpoint's, so
 that an official state dict loads as it is. Stride 1, as in all published sizes.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Plain(nn.Module):
+class ReferenceDeFTAN2(nn.Module):
     """The network between a transform and its inverse."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""FRCRN as it was published, written plainly: the definition that the fast network is held to.
+"""A plain reference implementation of FRCRN, which the tests compare our network with.
 
 Four real convolutions for one complex, tensors (batch, channel, frequency, frame, 2), the STFT as a
 convolution, FSMN cells between transposes. Module names are the official checkpoint's, so that an
@@ -16,7 +16,7 @@ DECODER_KERNELS = (2, 5, 5, 5, 6, 5, 5)
 
 @functools.cache
 def stft_kernels(n_fft: int = 640) -> tuple[Tensor, Tensor, Tensor]:
-    """Return analysis and synthesis (n_fft + 2, 1, n_fft) and the window (n_fft,), float64."""
+    """Compute analysis and synthesis (n_fft + 2, 1, n_fft) and the window (n_fft,), in float64."""
     window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
     spectrum = np.fft.rfft(np.eye(n_fft))
     basis = np.concatenate([spectrum.real, spectrum.imag], axis=1).T
@@ -25,7 +25,7 @@ def stft_kernels(n_fft: int = 640) -> tuple[Tensor, Tensor, Tensor]:
     return analysis[:, None], synthesis[:, None], window
 
 
-class Plain(nn.Module):
+class ReferenceFRCRN(nn.Module):
     """The two U-Nets between a convolution STFT and its inverse."""
 
     analysis: Tensor
@@ -36,8 +36,8 @@ class Plain(nn.Module):
         super().__init__()
         for name, kernel in zip(("analysis", "synthesis", "window"), stft_kernels(), strict=True):
             self.register_buffer(name, kernel.float(), persistent=False)
-        self.unet = PlainUNet(channels, memory, reduction)
-        self.unet2 = PlainUNet(channels, memory, reduction)
+        self.unet = ReferenceUNet(channels, memory, reduction)
+        self.unet2 = ReferenceUNet(channels, memory, reduction)
 
     def forward(self, noisy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         spec = nn.functional.conv1d(noisy[:, None], self.analysis, stride=320)
@@ -54,7 +54,7 @@ class Plain(nn.Module):
         return est, wav, torch.cat([mask[..., 0], mask[..., 1]], 1)
 
 
-class PlainUNet(nn.Module):
+class ReferenceUNet(nn.Module):
     """Seven encoders, a temporal memory, seven decoders."""
 
     def __init__(self, channels: int, memory: int, reduction: int) -> None:
@@ -189,7 +189,7 @@ class Cell(nn.Module):
 
 
 class FrequencyMemory(nn.Module):
-    """A complex FSMN layer along frequency, every frame a sequence of its own."""
+    """A complex FSMN layer along frequency, with every frame as a separate sequence."""
 
     def __init__(self, width: int, memory: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""MossFormer2 as it was published, written plainly: the definition that ours is held to.
+"""A plain reference implementation of MossFormer2, which the tests compare our network with.
 
-Transposes around every convolution, an einsum for each product of the attention on padded, grouped
-copies, convolutions over images of width one in the memory. Module names are the official
+It transposes around every convolution, has one einsum for each product of the attention on padded,
+grouped copies, and convolves images of width one in the memory. Module names are the official
 checkpoint's, so that an official state dict loads as it is.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Plain(nn.Module):
+class ReferenceMossFormer2(nn.Module):
     """Encoder, mask network and decoder: (batch, time) to a list of (batch, time), the speakers."""
 
     enc: Any
@@ -33,7 +33,7 @@ class Plain(nn.Module):
         self.enc = nn.Module()
         self.enc.conv1d = nn.Conv1d(1, channels, kernel_size, self.hop, bias=False)
         self.dec = nn.ConvTranspose1d(channels, 1, kernel_size, self.hop, bias=False)
-        self.mask_net = PlainMaskNet(channels, blocks, speakers, group, key, inner, memory)
+        self.mask_net = ReferenceMaskNet(channels, blocks, speakers, group, key, inner, memory)
 
     def forward(self, mixture: Tensor) -> list[Tensor]:
         features = torch.relu(self.enc.conv1d(mixture[:, None]))
@@ -45,7 +45,7 @@ class Plain(nn.Module):
         return [functional.pad(output, (0, missing)) for output in outputs]
 
 
-class PlainMaskNet(nn.Module):
+class ReferenceMaskNet(nn.Module):
     """Features (batch, channel, frame) to masks (speaker, batch, channel, frame)."""
 
     mdl: Any
@@ -64,11 +64,15 @@ class PlainMaskNet(nn.Module):
         self.speakers = speakers
         self.norm = nn.GroupNorm(1, channels, eps=1e-8)
         self.conv1d_encoder = nn.Conv1d(channels, channels, 1, bias=False)
-        self.pos_enc = PlainPosition(channels)
+        self.pos_enc = ReferencePosition(channels)
         stack: Any = nn.Module()
-        stack.layers = nn.ModuleList(PlainAttention(channels, group, key) for _ in range(blocks))
+        stack.layers = nn.ModuleList(
+            ReferenceAttention(channels, group, key) for _ in range(blocks)
+        )
         if inner:
-            stack.fsmn = nn.ModuleList(PlainMemory(channels, inner, memory) for _ in range(blocks))
+            stack.fsmn = nn.ModuleList(
+                ReferenceMemory(channels, inner, memory) for _ in range(blocks)
+            )
         self.mdl = nn.Module()
         self.mdl.intra_mdl = nn.Module()
         self.mdl.intra_mdl.mossformerM = stack
@@ -102,8 +106,8 @@ class PlainMaskNet(nn.Module):
         return x.transpose(0, 1)
 
 
-class PlainPosition(nn.Module):
-    """Sines, then cosines, of the frame number, times one learnt number."""
+class ReferencePosition(nn.Module):
+    """Sinusoidal position encoding, times one learned factor."""
 
     inv_freq: Any
 
@@ -119,7 +123,7 @@ class PlainPosition(nn.Module):
 
 
 class ScaleNorm(nn.Module):
-    """Divide by the norm over the root of the width; one learnt factor."""
+    """Divide by the root mean square, times one learned factor."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,8 +162,8 @@ class FFConvM(nn.Module):
         return self.mdl(x)
 
 
-class PlainAttention(nn.Module):
-    """Joint local and global gated attention, each of its products by itself."""
+class ReferenceAttention(nn.Module):
+    """Joint local and global gated attention, with separate products."""
 
     rotary_pos_emb: Any
     qk_offset_scale: Any
@@ -194,7 +198,7 @@ class PlainAttention(nn.Module):
         return residual + self.to_out((att_u * v) * torch.sigmoid(att_v * u))
 
     def attention(self, quad_q, lin_q, quad_k, lin_k, v, u) -> tuple[Tensor, ...]:
-        """Return what is seen of v and of u, both (batch, frame, value)."""
+        """Attend to v and to u, both (batch, frame, value)."""
         batch, frames, group = *v.shape[:2], self.group
         quad_q, lin_q, quad_k, lin_k = map(self.rotate, (quad_q, lin_q, quad_k, lin_k))
         padding = -frames % group
@@ -222,7 +226,7 @@ class PlainAttention(nn.Module):
         return tuple(t.reshape(batch, -1, t.shape[-1])[:, :frames] for t in (seen_v, seen_u))
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Turn adjacent pairs of the first features by the frame's angles."""
+        """Rotate adjacent pairs of the first features by the frame's angles."""
         freqs = self.rotary_pos_emb.freqs
         angle = torch.einsum("i,j->ij", torch.arange(x.shape[1]).type_as(freqs), freqs)
         angle = angle.repeat_interleave(2, dim=-1)
@@ -239,7 +243,7 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
-class PlainMemory(nn.Module):
+class ReferenceMemory(nn.Module):
     """The gated, dilated FSMN between two convolutions of width one."""
 
     gated_fsmn: Any
@@ -270,7 +274,7 @@ class PlainMemory(nn.Module):
 
 
 class DilatedDense(nn.Module):
-    """Two dilated convolutions over time, the second of which also reads what the first read."""
+    """Two dilated convolutions over time, densely connected."""
 
     def __init__(self, channels: int, memory: int) -> None:
         super().__init__()

@@ -17,9 +17,9 @@ from sixfold.speech import DeFTAN2, DeFTAN2Config, TFTransformer, TFTransformerC
 from sixfold.speech.audio.files import level_gain, read_audio
 from sixfold.speech.data import multichannel as data
 from sixfold.speech.data.multichannel import MultichannelData, Recordings, convolve, record
-from sixfold.speech.data.recordings import SPATIALIZED, Material
+from sixfold.speech.data.recordings import SPATIALIZED, SplitRecordings
 from sixfold.speech.metrics import si_sdr
-from sixfold.speech.models.delay_and_sum import advance, delay_and_sum, delays
+from sixfold.speech.models.delay_and_sum import advance, delay_and_sum, estimate_delays
 from sixfold.speech.tasks.multichannel import TASK, loss, network, score_enhancer
 
 pytest.importorskip("pyroomacoustics")
@@ -46,10 +46,10 @@ def sound(seconds: float, seed: int) -> Tensor:
     return 0.1 * torch.randn(int(seconds * data.SAMPLE_RATE), generator=generator)
 
 
-def invented(source: str, split: str, seed: int) -> Material:
+def invented(source: str, split: str, seed: int) -> SplitRecordings:
     first = 0 if split == "train" else 100
     speech = {f"{split} {n}": {"file": sound(1.5, first + n)} for n in range(2)}
-    return Material(speech, {f"{split} noise": sound(3, first + 50)})
+    return SplitRecordings(speech, {f"{split} noise": sound(3, first + 50)})
 
 
 def published() -> dict[str, Tensor]:
@@ -110,13 +110,13 @@ def test_convolution_keeps_what_needs_no_past():
 
 @pytest.mark.parametrize("snr_db", [-5.0, 10.0])
 def test_a_recording_has_the_asked_ratio_at_microphone_0_and_its_direct_sound(snr_db):
-    talk, noise, echo = torch.randn(3, 1000)
+    speech, noise, echo = torch.randn(3, 1000)
     room = {"speech": torch.zeros(2, 101), "noise": torch.zeros(2, 101), "direct": torch.zeros(30)}
     room["speech"][:, 20], room["direct"][20], room["noise"][:, 60] = 1.0, 1.0, echo[0]
-    made = record(talk, noise, room, snr_db)
+    made = record(speech, noise, room, snr_db)
     assert made["noisy"].shape == (2, 900)
-    gain = made["clean"] @ talk[80:980] / talk[80:980].square().sum()
-    torch.testing.assert_close(made["clean"], gain * talk[80:980], rtol=1e-3, atol=1e-4)
+    gain = made["clean"] @ speech[80:980] / speech[80:980].square().sum()
+    torch.testing.assert_close(made["clean"], gain * speech[80:980], rtol=1e-3, atol=1e-4)
     rest = made["noisy"][0] - made["clean"]
     found = 20 * torch.log10(made["clean"].norm() / rest.norm())
     assert float(found) == pytest.approx(snr_db, abs=1e-2)
@@ -129,7 +129,7 @@ def test_a_pure_delay_is_found_and_undone(delay):
     source = torch.nn.functional.conv1d(source, torch.hann_window(9)[None, None])  # no Nyquist
     late = advance(source, torch.tensor([-delay]))
     noisy = torch.cat([source, late]) + 1e-3 * torch.randn(2, source.shape[1])
-    found = delays(noisy, 10)
+    found = estimate_delays(noisy, 10)
     assert float(found[0]) == 0
     assert abs(float(found[1]) - delay) < 0.1
     middle = slice(20, -20)

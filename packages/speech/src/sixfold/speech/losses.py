@@ -1,90 +1,101 @@
-"""Training losses of speech enhancement."""
+"""Training losses of more than one system: SI-SNR, and the permutation-invariant loss."""
+
+import functools
+import itertools
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sixfold.speech.models.frcrn.model import FRCRN, Estimate, FRCRNConfig
+from sixfold.core import UserError
 
-
-def frcrn_loss(model: FRCRN, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Run FRCRN on a batch of ``noisy`` and ``clean`` (batch, time) and name its two losses."""
-    return estimate_losses(model(batch["noisy"]), batch["noisy"], batch["clean"], model.config)
-
-
-def estimate_losses(
-    estimate: Estimate,
-    noisy: Float[Tensor, "batch time"],
-    clean: Float[Tensor, "batch time"],
-    config: FRCRNConfig,
-) -> dict[str, Tensor]:
-    """Return the two losses that FRCRN is trained on, to be added; signals are cut to its output.
-
-    Args:
-        estimate: What the network returned.
-        noisy: Its input.
-        clean: Target, aligned to the input.
-        config: The network's, for its transform.
-    """
-    length = estimate.waveform.shape[1]
-    noisy, clean = noisy[:, :length], clean[:, :length]
-    return {
-        "cmask": complex_mask_loss(estimate.mask, noisy, clean, config),
-        "si_snr": -si_snr(estimate.waveform, clean).mean(),
-    }
+Signals = Float[Tensor, "batch speaker time"]
 
 
 def si_snr(
-    estimate: Float[Tensor, "batch time"], target: Float[Tensor, "batch time"], eps: float = 1e-6
-) -> Float[Tensor, " batch"]:
-    """Measure the scale-invariant signal-to-noise ratio in dB, zero-mean, for training.
+    estimate: Float[Tensor, "*#batch time"],
+    target: Float[Tensor, "*#batch time"],
+    eps: float = 1e-6,
+) -> Float[Tensor, "*_batch"]:
+    """Compute the zero-mean scale-invariant signal-to-noise ratio in dB along the last axis.
 
-    With ``eps`` added to both energies and inside the logarithm, as the released FRCRN does; the
-    metric without it is `sixfold.speech.metrics.si_sdr`.
+    The metric without ``eps`` is `sixfold.speech.metrics.si_sdr`.
+
+    Args:
+        estimate: Output of the system.
+        target: Clean speech, aligned to the estimate.
+        eps: Constant added to both energies and inside the logarithm; the default is the released
+            FRCRN's, permutation-invariant training has `PIT_EPS`.
     """
     estimate = estimate - estimate.mean(-1, keepdim=True)
     target = target - target.mean(-1, keepdim=True)
     scale = (estimate * target).sum(-1, keepdim=True) / (
         target.square().sum(-1, keepdim=True) + eps
     )
-    wanted = scale * target
-    ratio = wanted.square().sum(-1) / ((estimate - wanted).square().sum(-1) + eps)
+    projection = scale * target
+    noise = estimate - projection
+    ratio = projection.square().sum(-1) / (noise.square().sum(-1) + eps)
     return 10 * torch.log10(ratio + eps)
 
 
-def complex_mask_loss(
-    mask: Float[Tensor, "batch 2 frequency frame"],
-    noisy: Float[Tensor, "batch time"],
-    clean: Float[Tensor, "batch time"],
-    config: FRCRNConfig,
-) -> Float[Tensor, ""]:
-    """Compare a mask with the complex ideal ratio mask: squared error times ``n_fft``, both parts.
+PIT_EPS = 1e-8
+"""The `eps` of the released MossFormer2's loss."""
 
-    Two oddities of the released code are kept, because its weights were trained so: the ideal mask
-    comes from a symmetric, whole Hann window, where the network sees the square root of a periodic
-    one; and values beyond +-2 become +-1, not +-2.
+
+def pit_si_snr(
+    estimates: Signals, targets: Signals, threshold_db: float | None = None
+) -> Float[Tensor, ""]:
+    """Compute the mean negative SI-SNR in dB, each mixture in its best order of speakers.
+
+    Args:
+        estimates: Separated signals.
+        targets: Clean signals, in any order.
+        threshold_db: Loss below which a mixture counts as solved and is left out; if all are
+            solved, the loss is zero. -30 in the SepFormer recipe, unset in the released
+            MossFormer2.
+
+    Raises:
+        UserError: the numbers of speakers or samples differ.
     """
-    window = torch.hann_window(
-        config.win_length, periodic=False, dtype=noisy.dtype, device=noisy.device
-    )
-    y, s = (
-        torch.view_as_real(
-            torch.stft(
-                signal,
-                config.n_fft,
-                config.hop_length,
-                config.win_length,
-                window,
-                center=False,
-                return_complex=True,
-            )
-        ).unbind(-1)
-        for signal in (noisy, clean)
-    )
-    power = y[0].square() + y[1].square() + 1e-8
-    ideal = torch.stack(
-        [(s[0] * y[0] + s[1] * y[1]) / power, (s[1] * y[0] - s[0] * y[1]) / power], 1
-    )
-    ideal = torch.where(ideal > 2, 1.0, torch.where(ideal < -2, -1.0, ideal))
-    mask = mask[..., : ideal.shape[-1]]  # a frame filled up with zeros has no ideal
-    return (mask - ideal).square().mean((0, 2, 3)).sum() * config.n_fft
+    losses, _ = pit(estimates, targets)
+    if threshold_db is None:
+        return losses.mean()
+    kept = losses > threshold_db
+    return (losses * kept).sum() / kept.sum().clamp(min=1)
+
+
+def pit(
+    estimates: Signals,
+    targets: Signals,
+    score: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Float[Tensor, " batch"], Int[Tensor, "batch speaker"]]:
+    """Find the best order of speakers of each mixture, by trying all permutations.
+
+    D. Yu et al., "Permutation Invariant Training of Deep Models for Speaker-Independent
+    Multi-talker Speech Separation", ICASSP 2017. arXiv:1607.00325
+
+    Args:
+        estimates: Separated signals.
+        targets: Clean signals.
+        score: Similarity of estimate and target along the last axis, more is better; by default
+            `si_snr` with `PIT_EPS`.
+
+    Returns:
+        The negative mean score, and the index of the estimate of each target.
+
+    Raises:
+        UserError: the numbers of speakers or samples differ.
+    """
+    if estimates.shape != targets.shape:
+        raise UserError(
+            f"estimates {tuple(estimates.shape)} and targets {tuple(targets.shape)} should both be "
+            "(batch, speaker, time), with as many speakers and samples"
+        )
+    score = score or functools.partial(si_snr, eps=PIT_EPS)
+    speakers = targets.shape[1]
+    table = score(estimates[:, None], targets[:, :, None])  # (batch, target, estimate)
+    orders = torch.tensor(list(itertools.permutations(range(speakers))), device=targets.device)
+    means = table[:, torch.arange(speakers, device=targets.device), orders].mean(-1)
+    best, index = means.max(1)
+    return -best, orders[index]

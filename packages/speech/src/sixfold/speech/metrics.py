@@ -1,7 +1,8 @@
-"""Scores of separated and enhanced speech, by their published definitions.
+"""Metrics of separated and enhanced speech, by their published definitions.
 
-All take one item, shaped (time,), as a tensor or an array, and compute in float64 without any
-epsilon. Every function refuses what has no score: other lengths, NaN, silence, a wrong sample rate.
+Every metric takes one item, shaped (time,), as a tensor or an array, and computes in float64
+without an epsilon. Input without a defined score raises a UserError: unequal lengths, NaN, silence,
+an unsupported sample rate.
 
 SI-SDR: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019. SDR: BSS Eval version 3
 (Vincent et al., 2006). PESQ: ITU-T P.862 (nb), P.862.2 (wb). STOI: Taal et al., 2011; ESTOI: Jensen
@@ -18,9 +19,8 @@ from torch import Tensor
 
 from sixfold.core.config import UserError
 
-Signal = (
-    Tensor | np.ndarray
-)  # unshaped here: `validate` explains a wrong shape better than a checker
+# Without shapes, because the errors of `validate` explain more than those of a type checker.
+Signal = Tensor | np.ndarray
 
 
 def averages(
@@ -28,7 +28,7 @@ def averages(
     estimates: Sequence[Tensor],
     references: Sequence[Tensor],
 ) -> dict[str, float | None]:
-    """Average each metric over items; one that is not installed is None, and it is said why."""
+    """Average each metric over items; one that is not installed is None, with a printed reason."""
     found: dict[str, float | None] = {}
     for name, metric in scores.items():
         try:
@@ -43,11 +43,11 @@ def averages(
 
 
 def validate(estimate: Signal, reference: Signal) -> tuple[np.ndarray, np.ndarray]:
-    """Return both signals in float64, or say why they cannot be compared.
+    """Convert both signals to float64, and raise if they cannot be compared.
 
     Raises:
-        UserError: they are not both shaped (time,) with one length, hold NaN or infinity, or one is
-            silent (constant).
+        UserError: the signals are not both shaped (time,) with one length, hold NaN or infinity, or
+            one of them is silent (constant).
     """
     signals = {"estimate": _float64(estimate), "reference": _float64(reference)}
     shapes = [signal.shape for signal in signals.values()]
@@ -57,12 +57,12 @@ def validate(estimate: Signal, reference: Signal) -> tuple[np.ndarray, np.ndarra
             f"and reference {shapes[1]}; cut or pad one, and pass one item and channel at a time"
         )
     for name, signal in signals.items():
-        _refuse_unusable(name, signal)
+        _check_usable(name, signal)
     return signals["estimate"], signals["reference"]
 
 
 def si_sdr(estimate: Signal, reference: Signal, *, zero_mean: bool = True) -> float:
-    """Measure the scale-invariant signal-to-distortion ratio, in decibels.
+    """Compute the scale-invariant signal-to-distortion ratio (SI-SDR), in decibels.
 
     With both means removed, t = (<e,r>/<r,r>) r and the score is 10 log10(|t|²/|e-t|²). Infinite
     for a scaled copy of the reference.
@@ -70,7 +70,7 @@ def si_sdr(estimate: Signal, reference: Signal, *, zero_mean: bool = True) -> fl
     Args:
         estimate: Output of the system.
         reference: Clean speech, aligned to the estimate.
-        zero_mean: Remove the means first; some published scores do not.
+        zero_mean: Whether to remove the means first; some published scores keep them.
     """
     e, r = validate(estimate, reference)
     if zero_mean:
@@ -81,9 +81,10 @@ def si_sdr(estimate: Signal, reference: Signal, *, zero_mean: bool = True) -> fl
 
 
 def sdr(estimate: Signal, reference: Signal) -> float:
-    """Measure BSS Eval 3's signal-to-distortion ratio, in decibels.
+    """Compute BSS Eval 3's signal-to-distortion ratio (SDR), in decibels.
 
-    What a filter of 512 taps can make of the reference counts as target, the rest as distortion.
+    The projection on the reference, filtered by any 512 taps, counts as target, the rest as
+    distortion.
     """
     import fast_bss_eval
 
@@ -96,10 +97,13 @@ def best_permutation(
     references: Sequence[Signal],
     score: Callable[[Signal, Signal], float] = si_sdr,
 ) -> tuple[int, ...]:
-    """Return, for each estimate in order, the index of its reference: the highest mean score wins.
+    """Find the assignment of estimates to references with the highest mean score.
+
+    Returns:
+        For each estimate, the index of its reference.
 
     Raises:
-        UserError: there are not as many estimates as references, or `score` refuses a pair.
+        UserError: the numbers of estimates and references differ, or ``score`` raises for a pair.
     """
     count = len(references)
     if len(estimates) != count or count == 0:
@@ -112,13 +116,13 @@ def best_permutation(
 def pesq(
     estimate: Signal, reference: Signal, sample_rate: int, band: Literal["wb", "nb"] = "wb"
 ) -> float:
-    """Predict the mean opinion score (about 1 to 4.64) by the ITU's reference program.
+    """Compute PESQ, a predicted mean opinion score (about 1 to 4.64), with the ITU's program.
 
     Args:
         estimate: Output of the system.
         reference: Clean speech, aligned to the estimate.
-        sample_rate: 16000, or 8000 for the narrow band.
-        band: "wb" of P.862.2 (50 to 7000 Hz) or "nb" of P.862 (telephone).
+        sample_rate: Sample rate in Hz: 16000, or 8000 for the narrow band.
+        band: Frequency band: "wb" of P.862.2 (50 to 7000 Hz) or "nb" of P.862 (telephone).
     """
     _require_rate("PESQ " + band, sample_rate, (16000,) if band == "wb" else (8000, 16000))
     try:
@@ -138,13 +142,13 @@ def pesq(
 
 
 def stoi(estimate: Signal, reference: Signal, sample_rate: int, *, extended: bool = False) -> float:
-    """Predict intelligibility, about 0 to 1, from short-time correlations of octave-band envelopes.
+    """Compute STOI, the short-time objective intelligibility (about 0 to 1).
 
     Args:
         estimate: Output of the system.
         reference: Clean speech, aligned to the estimate.
-        sample_rate: 8000 Hz or more; both are resampled to the measure's 10 kHz.
-        extended: ESTOI, which also judges modulated maskers.
+        sample_rate: Sample rate in Hz, at least 8000; both signals are resampled to 10 kHz.
+        extended: Whether to compute ESTOI, which also holds for modulated maskers.
     """
     import pystoi
 
@@ -163,15 +167,15 @@ def stoi(estimate: Signal, reference: Signal, sample_rate: int, *, extended: boo
 
 
 def estoi(estimate: Signal, reference: Signal, sample_rate: int) -> float:
-    """Predict intelligibility under modulated maskers: `stoi` in its extended form."""
+    """Compute ESTOI, the extended form of `stoi` for modulated maskers."""
     return stoi(estimate, reference, sample_rate, extended=True)
 
 
 def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
-    """Predict opinion scores, 1 to 5, without a reference: by Microsoft's published networks.
+    """Compute DNSMOS: opinion scores (1 to 5) without a reference, by Microsoft's networks.
 
     Returns:
-        ``sig`` (the speech), ``bak`` (the background), ``ovrl`` (both), of P.835, and ``p808``.
+        ``sig`` (speech), ``bak`` (background) and ``ovrl`` (overall) of P.835, and ``p808``.
 
     Raises:
         UserError: the extra is not installed, the rate is not 16 kHz, or samples exceed ±1.
@@ -186,7 +190,7 @@ def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
     signal = _float64(estimate)
     if signal.ndim != 1:
         raise UserError(f"DNSMOS scores one signal shaped (time,), got {signal.shape}")
-    _refuse_unusable("estimate", signal)
+    _check_usable("estimate", signal)
     if (peak := np.abs(signal).max()) > 1:
         raise UserError(f"DNSMOS takes samples within ±1, got a peak of {peak:.3g}; scale it down")
     scores: Any = networks.run(signal, sr=sample_rate)
@@ -199,7 +203,7 @@ def _float64(signal: Signal) -> np.ndarray:
     return np.asarray(signal, dtype=np.float64)
 
 
-def _refuse_unusable(name: str, signal: np.ndarray) -> None:
+def _check_usable(name: str, signal: np.ndarray) -> None:
     if signal.size == 0:
         raise UserError(f"the {name} has no samples")
     if bad := int(np.count_nonzero(~np.isfinite(signal))):

@@ -1,4 +1,4 @@
-"""Audio: files, blocks of long recordings, sample rates and levels, spectra of arrays."""
+"""Audio: files, sample rates and levels; blocks and windows of long recordings; array spectra."""
 
 from sixfold.speech.audio.files import level_gain, read_audio, resample, write_audio
 

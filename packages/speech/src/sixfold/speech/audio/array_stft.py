@@ -1,7 +1,8 @@
-"""Around a network of complex spectral mapping: array to spectra, estimated spectra to signals.
+"""The STFT around a network for complex spectral mapping: array to spectra, spectra to signals.
 
-As DeFTAN-II does it (arXiv:2308.15777): one level for the whole recording, normalised before and
-restored after; a periodic Hann window whose hop is half of it. Maps are channels-last.
+As in DeFTAN-II (arXiv:2308.15777): one level for the whole recording, normalised before and
+restored after the network; a periodic Hann window whose hop is half of it. Feature maps are
+channels-last.
 """
 
 from collections.abc import Callable
@@ -21,35 +22,35 @@ def map_spectrum(
     network: Callable[[Map], Map],
     window: Float[Tensor, " n_fft"],
 ) -> Float[Tensor, "batch source time"]:
-    """Estimate sources of any length, as long as the recording.
+    """Estimate sources as long as the recording, which may have any length.
 
     Args:
-        noisy: The recording.
-        network: From real and imaginary parts of each microphone in turn, to those of each source.
-        window: Of the transform.
+        noisy: Recording of the array.
+        network: Map from the real and imaginary parts of all microphones to those of all sources.
+        window: Window of the STFT; the hop is half of it.
     """
-    time, size, hop = noisy.shape[2], len(window), len(window) // 2
-    rest = size - (hop + time % size) % size
-    padded = functional.pad(noisy, (hop, rest + hop))
+    time, n_fft, hop_length = noisy.shape[2], len(window), len(window) // 2
+    rest = n_fft - (hop_length + time % n_fft) % n_fft
+    padded = functional.pad(noisy, (hop_length, rest + hop_length))
     level = padded.std((1, 2), keepdim=True).clamp(min=1e-12)  # silence stays silence
     estimate = network(spectrum(padded / level, window))
     values = estimate.unflatten(-1, (-1, 2)).permute(0, 3, 2, 1, 4)
     values = torch.view_as_complex(values.contiguous())
-    signal = torch.istft(values.flatten(0, 1), size, hop, window=window)
+    signal = torch.istft(values.flatten(0, 1), n_fft, hop_length, window=window)
     signal = signal.unflatten(0, values.shape[:2])
-    return signal[..., hop : hop + time] * level
+    return signal[..., hop_length : hop_length + time] * level
 
 
 def spectrum(signal: Float[Tensor, "batch mic time"], window: Float[Tensor, " n_fft"]) -> Map:
-    """Return real and imaginary parts of each microphone in turn."""
-    size = len(window)
-    values = torch.stft(signal.flatten(0, 1), size, size // 2, window=window, return_complex=True)
+    """Compute the STFT: real and imaginary part of one microphone after another."""
+    n_fft = len(window)
+    values = torch.stft(signal.flatten(0, 1), n_fft, n_fft // 2, window=window, return_complex=True)
     parts = torch.view_as_real(values).unflatten(0, signal.shape[:2])  # (B, mic, F, L, 2)
     return parts.permute(0, 3, 2, 1, 4).flatten(3)
 
 
 def check_array(noisy: Tensor, microphones: int, name: str) -> None:
-    """Raise UserError for what a network of so many microphones cannot enhance."""
+    """Raise a UserError if the recording does not fit a network for this number of microphones."""
     if noisy.ndim != 3 or not noisy.is_floating_point():
         raise UserError(
             f"{name} takes float audio shaped (batch, microphone, time), got {noisy.dtype} "

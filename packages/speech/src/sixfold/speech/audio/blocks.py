@@ -1,6 +1,6 @@
-"""Work on a stream of blocks shaped (channels, time): cut, pad and resample it as if it were whole.
+"""Cut, pad and resample a stream of blocks, with the same result as for the whole recording.
 
-Blocks follow one another without overlap, each of any length, and are read once.
+Blocks are shaped (channels, time), consecutive, of any length, and read once.
 """
 
 import math
@@ -15,11 +15,11 @@ from sixfold.speech.audio.files import resample
 def windows(
     blocks: Iterable[Tensor], size: int, before: int, after: int
 ) -> Iterator[tuple[Tensor, int, int]]:
-    """Cut a stream into pieces of ``size`` samples, the last one shorter, with what is around them.
+    """Cut a stream into pieces of ``size`` samples, the last one shorter, with their context.
 
     Yields:
-        A window and where in it the piece starts and stops. Up to ``before`` samples stand before
-        the piece and up to ``after`` behind it: as many as the stream has.
+        A window, and the first and last position of the piece in it. The context is ``before``
+        samples before the piece and ``after`` samples behind it, fewer at the ends of the stream.
     """
     held, start, rest = torch.empty(0, 0), 0, iter(blocks)
     ended = False
@@ -37,7 +37,7 @@ def windows(
 
 
 def padded(blocks: Iterable[Tensor], margin: int) -> Iterator[Tensor]:
-    """Put ``margin`` zeros before a stream and behind it."""
+    """Pad a stream with ``margin`` zeros at both ends."""
     zeros = None
     for block in blocks:
         if zeros is None:
@@ -49,8 +49,8 @@ def padded(blocks: Iterable[Tensor], margin: int) -> Iterator[Tensor]:
 
 
 def trimmed(blocks: Iterable[Tensor], margin: int, samples: int) -> Iterator[Tensor]:
-    """Drop ``margin`` samples at the start of a stream, and all behind the next ``samples``."""
-    first = margin  # of the part that stays, seen from the start of the block
+    """Drop the first ``margin`` samples of a stream, and keep the next ``samples``."""
+    first = margin  # first sample to keep, counted from the start of the block
     for block in blocks:
         yield block[:, max(0, first) : max(0, first + samples)]
         first -= block.shape[1]
@@ -59,9 +59,9 @@ def trimmed(blocks: Iterable[Tensor], margin: int, samples: int) -> Iterator[Ten
 def resampled(
     blocks: Iterable[Tensor], from_rate: int, to_rate: int, size: int
 ) -> Iterator[Tensor]:
-    """Change the sample rate of a stream as `resample` does of the whole, ``size`` at once."""
-    step = from_rate // math.gcd(from_rate, to_rate)  # samples that become a whole number of them
-    reach = 72 * max(1.0, from_rate / to_rate) + step  # its filter has 68 zero crossings a side
+    """Change the sample rate of a stream, ``size`` samples at a time, exactly as `resample`."""
+    step = from_rate // math.gcd(from_rate, to_rate)  # resampled to a whole number of samples
+    reach = 72 * max(1.0, from_rate / to_rate) + step  # the filter has 68 zero crossings per side
     reach, size = (math.ceil(n / step) * step for n in (reach, size))
     if from_rate == to_rate:
         yield from blocks

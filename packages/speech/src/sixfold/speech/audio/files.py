@@ -1,7 +1,7 @@
-"""Read and write sound files, resample, and measure the level that the models work at.
+"""Read and write sound files, resample, and compute the gain to the level of the training data.
 
-Audio is float32 shaped (channels, time), full scale ±1. Reading refuses what would silently spoil a
-result: files that are cut off, hold no samples, or hold NaN.
+Audio is float32 shaped (channels, time), full scale ±1. Reading raises for files that would spoil a
+result unnoticed: truncated or empty files, and NaN.
 """
 
 import functools
@@ -18,15 +18,15 @@ from torch import Tensor
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_file
 
-if TYPE_CHECKING:  # imported in the functions: reading sound is not needed to build a model
+if TYPE_CHECKING:  # imported inside functions, because building a model needs no soundfile
     import soundfile
 
-# Suffix: format and encoding. Float WAV keeps any level exactly; the others stop at full scale.
+# Suffix: format and encoding. Float WAV holds any level exactly; the others clip at full scale.
 _FORMATS = {".wav": ("WAV", "FLOAT"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
-_WRITE_BLOCK = 1 << 16  # one long Vorbis write can crash
-_WAV_BYTES = 4_000_000_000  # a WAV counts its bytes in 32 bits; more go into RF64, also called .wav
-_UNKNOWN_LENGTH = 0x7FFFF000  # programs that write WAV to a pipe put this or more in the header
-_FULL_SCALE, _CLIPPED = 0.9999, 1e-3  # 16 bits end at 0.99997; a peak may well touch it
+_WRITE_BLOCK = 1 << 16  # a single long Vorbis write can crash
+_WAV_BYTES = 4_000_000_000  # a WAV header holds 32 bits; longer files become RF64, also called .wav
+_UNKNOWN_LENGTH = 0x7FFFF000  # the length in headers of WAV written to a pipe, or more
+_FULL_SCALE, _CLIPPED = 0.9999, 1e-3  # full scale of 16 bits is 0.99997; a few peaks may reach it
 _LEVEL = 10 ** (-25 / 20)
 _LEVEL_EPS = 1e-6
 
@@ -35,14 +35,14 @@ def read_audio(path: str | Path, sample_rate: int | None = None) -> tuple[Tensor
     """Read a whole sound file of any format that libsndfile knows.
 
     Args:
-        path: The file.
-        sample_rate: Resample to this many Hz; the file's own by default.
+        path: Path of the file.
+        sample_rate: Sample rate to resample to, in Hz; by default the file's own.
 
     Returns:
         Audio shaped (channels, time) and its sample rate in Hz.
 
     Raises:
-        UserError: the file is missing, is no sound file, is cut off, holds no samples or NaN.
+        UserError: the file is missing, no sound file, truncated, empty, or holds NaN.
     """
     with _open(Path(path)) as file:
         audio = _checked(Path(path), _read(Path(path), file, file.frames), file.frames)
@@ -53,16 +53,15 @@ def read_audio(path: str | Path, sample_rate: int | None = None) -> tuple[Tensor
 
 
 def read_blocks(path: str | Path, block: int, overlap: int = 0) -> Iterator[Tensor]:
-    """Read a long file piece by piece, in constant memory, at its own sample rate.
+    """Read a long file block by block, in constant memory, at its own sample rate.
 
     Args:
-        path: The file.
-        block: Samples per piece; the last one may be shorter, and each holds at least one sample
-            that no earlier one held.
-        overlap: How many samples the pieces share with the one before.
+        path: Path of the file.
+        block: Number of samples per block; the last block may be shorter.
+        overlap: Number of samples that a block shares with the previous one.
 
     Yields:
-        Pieces shaped (channels, time).
+        Blocks shaped (channels, time), each with at least one new sample.
 
     Raises:
         UserError: as `read_audio`, or `overlap` is not below `block`.
@@ -81,12 +80,12 @@ def read_blocks(path: str | Path, block: int, overlap: int = 0) -> Iterator[Tens
 
 
 def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
-    """Write a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file, whole or not at all.
+    """Write a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file atomically.
 
     Samples beyond ±1 are kept in .wav; in the other formats they are clipped, with a warning.
 
     Raises:
-        UserError: the suffix is another, the audio is not shaped (channels, time), is empty or
+        UserError: the suffix is unknown, the audio is not shaped (channels, time), is empty or
             holds NaN, or the file cannot be written.
     """
     path = Path(path)
@@ -101,17 +100,17 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int) -> None:
 def write_blocks(
     path: Path, blocks: Iterable[Tensor], sample_rate: int, channels: int, samples: int
 ) -> int:
-    """Write the first ``samples`` of a stream piece by piece, as `write_audio` does the whole.
+    """Write the first ``samples`` of a stream block by block, in the formats of `write_audio`.
 
     Args:
-        path: The file; it appears when it is whole.
-        blocks: Each shaped (channels, time), on the CPU.
-        sample_rate: In Hz.
-        channels: Of every block.
+        path: Path of the file, which appears once it is complete.
+        blocks: Consecutive blocks shaped (channels, time), on the CPU.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels of every block.
         samples: Length of the file; the stream may be longer.
 
     Returns:
-        How many samples were beyond ±1 and clipped.
+        Number of samples that were clipped because they are beyond ±1.
 
     Raises:
         UserError: as `check_output`, or the disk is full.
@@ -142,10 +141,11 @@ def write_blocks(
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written, before the work whose result it is to hold.
+    """Raise if a file cannot be written, before the work whose result it will hold.
 
     Raises:
-        UserError: its suffix is unknown, it is a folder, or its folder is missing or read-only.
+        UserError: the suffix is unknown, the path is a folder, or its folder is missing or
+            read-only.
     """
     folder, suffix = path.parent, path.suffix
     if suffix.lower() not in _FORMATS:
@@ -161,7 +161,7 @@ def check_output(path: Path) -> None:
 def resample(
     audio: Float[Tensor, "*channels time"], from_rate: int, to_rate: int
 ) -> Float[Tensor, "*channels samples"]:
-    """Change the sample rate by a long windowed sinc (the settings known as "kaiser best").
+    """Change the sample rate with a long windowed sinc (the parameters known as "kaiser best").
 
     Returns:
         ceil(time * to_rate / from_rate) samples, aligned to the input.
@@ -173,7 +173,9 @@ def resample(
     return _resampler(from_rate, to_rate)(audio.float())
 
 
-@functools.lru_cache(maxsize=8)  # the table of a ratio like 22050:16000 takes longer than its use
+@functools.lru_cache(
+    maxsize=8
+)  # building the table of a ratio like 22050:16000 takes longer than using it
 def _resampler(from_rate: int, to_rate: int) -> torch.nn.Module:
     from torchaudio.transforms import Resample
 
@@ -188,19 +190,20 @@ def _resampler(from_rate: int, to_rate: int) -> torch.nn.Module:
 
 
 def level_gain(audio: Float[Tensor, "*channels time"]) -> Float[Tensor, "*channels 1"]:
-    """Return the gain that brings audio to the level that FRCRN was trained at.
+    """Compute the gain that brings audio to the level of FRCRN's training data.
 
-    The official two steps: the root mean square to -25 dB, then that of the samples whose power is
-    above average. Multiply by it before a model, and divide the output by it. Silence stays silent.
+    The two official steps: the root mean square to -25 dB, then the root mean square of the samples
+    of above-average power. Multiply the input of a model by the gain, and divide its output by it.
+    Silence stays silent.
     """
     return stream_gain(lambda: [audio]).to(audio)
 
 
 def stream_gain(blocks: Callable[[], Iterable[Tensor]]) -> Float[Tensor, "*channels 1"]:
-    """Return the `level_gain` of a stream, which is read twice, in float64.
+    """Compute the `level_gain` of a stream, which is read twice, in float64.
 
     Args:
-        blocks: Begins the stream anew; blocks are shaped (*channels, time).
+        blocks: Function that restarts the stream; blocks are shaped (*channels, time).
     """
     count, energy = 0, torch.zeros(())
     for block in blocks():
@@ -215,18 +218,18 @@ def stream_gain(blocks: Callable[[], Iterable[Tensor]]) -> Float[Tensor, "*chann
         loud += (squares * above).sum(-1, keepdim=True)
     first = _LEVEL / (power.sqrt() + _LEVEL_EPS)
     rms = first * (loud / number.clamp_min(1)).sqrt()
-    # Of constant power (silence, a square wave) nothing is above average: the first step is enough.
+    # At constant power (silence, a square wave) no sample is above average: one step is enough.
     return torch.where(number > 0, first * _LEVEL / (rms + _LEVEL_EPS), first)
 
 
 def check_finite(what: str, audio: Tensor) -> None:
-    """Raise UserError if samples are NaN or infinite, which spoils all that is computed of them."""
+    """Raise a UserError if samples are NaN or infinite."""
     if bad := int((~audio.isfinite()).sum()):
         raise UserError(f"{what}: {bad} of {audio.numel()} samples are NaN or infinite")
 
 
 def warn_clipped(path: Path, blocks: Iterable[Tensor]) -> None:
-    """Say on the console if much of a recording is at full scale: what clipping cut off is lost."""
+    """Print a warning if many samples of a recording are at full scale, a sign of clipping."""
     loud = total = 0
     for block in blocks:
         loud += int((block.abs() >= _FULL_SCALE).sum())
@@ -247,7 +250,7 @@ def _open(path: Path) -> "soundfile.SoundFile":
         raise UserError(f"{path} is empty (0 bytes)")
     try:
         file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw wants a sample rate
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw needs a sample rate
         raise UserError(f"{path} is no sound file that can be read: {error}") from None
     fault = "is cut off" if _is_cut_off(path) else "holds no samples" if not file.frames else ""
     if fault:
@@ -257,9 +260,9 @@ def _open(path: Path) -> "soundfile.SoundFile":
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Tell if a WAV lacks bytes that its header promises, or an Ogg file its last page.
+    """Return whether a WAV is shorter than its header says, or an Ogg file lacks its last page.
 
-    libsndfile reads such files without a word, as if they were shorter.
+    libsndfile reads such files without an error, as if they were shorter.
     """
     with path.open("rb") as stream:
         kind = stream.read(12)

@@ -1,1 +1,1 @@
-"""Recordings, synthetic stand-ins, and the mixtures that the tasks train and test on."""
+"""Recordings, synthetic data, and the mixtures that the tasks train and test on."""

@@ -1,11 +1,10 @@
-"""Noisy and clean speech at 16 kHz: where it comes from, how it is split, how it is mixed.
+"""Data of enhancement: noisy and clean speech at 16 kHz, its splits and its mixing.
 
-Training and test share neither a speaker nor a noise recording (real: not even a noise site). What
-`prepare` writes is all that training and evaluation read.
+Training and test share neither a speaker nor a noise recording (real data: nor a noise site).
+Training and evaluation read only what `prepare` writes.
 
-Level: a mixture is scaled to the level of `level_gain`, as it will be at inference, and its clean
-speech by the same gain. The official code levels the two separately and so loses their relation; a
-mask then has to undo a gain that it cannot know.
+Level: a mixture is scaled by its `level_gain`, as at inference, and its clean speech by the same
+gain. The official code scales the two separately, so that a mask has to undo an unknown gain.
 """
 
 from pathlib import Path
@@ -21,28 +20,28 @@ from torch.utils.data import Dataset
 from sixfold.core.config import Config, UserError
 from sixfold.speech.audio.files import level_gain
 from sixfold.speech.data.mixing import (
-    active,
-    cut,
     describe,
-    integer,
     long_enough,
     prepared_file,
+    random_crop,
+    random_integer,
+    random_uniform,
     training_tensors,
-    uniform,
+    trim_silence,
     write_prepared,
 )
-from sixfold.speech.data.recordings import SAMPLE_RATE, Material, Source, credits, read
+from sixfold.speech.data.recordings import SAMPLE_RATE, Source, SplitRecordings, attributions, read
 
 
 class EnhancementData(Config):
     """The ``data.enhancement`` block of pipelines/speech/params.yaml.
 
     Args:
-        seconds: Length of a training crop.
-        snr_db: Range of the training mixtures' signal-to-noise ratios, in decibels.
+        seconds: Length of a training crop in seconds.
+        snr_db: Range of signal-to-noise ratios of training mixtures, in decibels.
         test_clips: Number of test mixtures.
-        test_seconds: Length of a test mixture.
-        test_snr_db: Range of their signal-to-noise ratios, in decibels.
+        test_seconds: Length of a test mixture in seconds.
+        test_snr_db: Range of signal-to-noise ratios of test mixtures, in decibels.
     """
 
     seconds: PositiveFloat = 1.0
@@ -53,17 +52,17 @@ class EnhancementData(Config):
 
 
 def prepare(config: EnhancementData, source: Source, seed: int, folder: Path) -> None:
-    """Write the training material, the test mixtures and manifest.json to `folder`, all or nothing.
+    """Write training recordings, test mixtures and manifest.json to `folder`, atomically.
 
-    Same arguments, same bytes, on one kind of processor and any number of cores. A folder that is
-    there already is replaced.
+    Equal arguments give equal bytes, on one kind of processor and any number of cores. An existing
+    folder is replaced.
 
     Raises:
-        UserError: the real data cannot be had, the built-in voices are not installed, a recording
-            is shorter than a test clip, or the folder cannot be written.
+        UserError: the real data are not available, eSpeak NG is not installed, a recording is
+            shorter than a test clip, or the folder cannot be written.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a sum that is shared out between threads rounds differently
+    torch.set_num_threads(1)  # a sum divided between threads rounds differently
     try:
         train, test = read(source, "train", seed), read(source, "test", seed)
         pairs, clips = _test_mixtures(config, test, seed)
@@ -75,7 +74,7 @@ def prepare(config: EnhancementData, source: Source, seed: int, folder: Path) ->
         "seed": seed,
         "sample_rate": SAMPLE_RATE,
         "source": source,
-        "sets": credits(source),
+        "sets": attributions(source),
         "train": describe(train),
         "test": describe(test) | {"clips": clips},
     }
@@ -83,15 +82,15 @@ def prepare(config: EnhancementData, source: Source, seed: int, folder: Path) ->
 
 
 def read_test(folder: Path) -> dict[str, Float[Tensor, "clip time"]]:
-    """Return the test mixtures, ``noisy`` and ``clean``, in the order of the manifest's clips."""
+    """Read the test mixtures, ``noisy`` and ``clean``, in the order of the manifest's clips."""
     return load_file(prepared_file(folder, "test.safetensors"))
 
 
 class Mixtures(Dataset):
-    """Training mixtures, made when they are asked for.
+    """Training mixtures, made on demand.
 
-    Item n is a fixed stretch of one speaker, shifted by up to half a crop, in noise from anywhere
-    in the training recordings; every random choice comes from the caller's generator.
+    Item n is a fixed crop of one speaker, shifted at random by up to half its length, in a random
+    crop of the training noise; every random choice comes from the caller's generator.
     """
 
     def __init__(self, folder: Path, config: EnhancementData) -> None:
@@ -106,37 +105,37 @@ class Mixtures(Dataset):
                 f"crops of {config.seconds} s do not fit into the shortest recording, of "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.enhancement.seconds to at most that"
             )
-        self.places = [
+        self.starts = [
             (speaker, start)
-            for speaker, talk in enumerate(self.speech)
-            for start in range(0, len(talk) - self.samples + 1, self.samples)
+            for speaker, speech in enumerate(self.speech)
+            for start in range(0, len(speech) - self.samples + 1, self.samples)
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.starts)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Float[Tensor, " time"]]:
-        """Return ``noisy`` and ``clean``, `seconds` long."""
-        speaker, start = self.places[index]
-        talk = self.speech[speaker]
-        shift = integer(self.samples, generator) - self.samples // 2
-        start = min(max(start + shift, 0), len(talk) - self.samples)
-        clean = talk[start : start + self.samples]
-        recording = self.noise[integer(len(self.noise), generator)]
-        noise, _ = cut(recording, self.samples, generator)
-        noisy, clean = mix(clean, noise, uniform(self.snr_db, generator))
+        """Mix one item: ``noisy`` and ``clean``, `seconds` long."""
+        speaker, start = self.starts[index]
+        speech = self.speech[speaker]
+        shift = random_integer(self.samples, generator) - self.samples // 2
+        start = min(max(start + shift, 0), len(speech) - self.samples)
+        clean = speech[start : start + self.samples]
+        recording = self.noise[random_integer(len(self.noise), generator)]
+        noise, _ = random_crop(recording, self.samples, generator)
+        noisy, clean = mix(clean, noise, random_uniform(self.snr_db, generator))
         return {"noisy": noisy, "clean": clean}
 
 
 def mix(
     clean: Float[Tensor, " time"], noise: Float[Tensor, " time"], snr_db: float
 ) -> tuple[Float[Tensor, " time"], Float[Tensor, " time"]]:
-    """Add noise at a signal-to-noise ratio, over the whole clip; bring both to the working level.
+    """Add noise at a signal-to-noise ratio over the whole clip, and scale to the working level.
 
-    Speech that is silent throughout gives a silent mixture.
+    Silent speech gives a silent mixture.
 
     Returns:
-        The mixture and its clean speech, scaled by one gain.
+        The mixture and its clean speech, both scaled by the same gain.
     """
     ratio = clean.norm() / noise.norm().clamp_min(1e-9) * 10 ** (-snr_db / 20)
     noisy = clean + ratio * noise
@@ -145,26 +144,26 @@ def mix(
 
 
 def _test_mixtures(
-    config: EnhancementData, test: Material, seed: int
+    config: EnhancementData, test: SplitRecordings, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Mix the test clips: speakers take turns, noises too, the rest is drawn once from the seed."""
+    """Mix the test clips: cycle through speakers and noises, draw the rest from the seed."""
     samples = round(config.test_seconds * SAMPLE_RATE)
     generator = torch.Generator().manual_seed(seed)
     noises = long_enough("noise recording", test.noise, samples)
-    talks = {
+    recordings = {
         speaker: long_enough(
-            f"recording of {speaker}", {n: active(x) for n, x in own.items()}, samples
+            f"recording of {speaker}", {n: trim_silence(x) for n, x in own.items()}, samples
         )
         for speaker, own in test.speech.items()
     }
     pairs, clips = [], []
     for n in range(config.test_clips):
-        speaker = list(talks)[n % len(talks)]
-        noise_name = list(noises)[n // len(talks) % len(noises)]
-        name = list(talks[speaker])[integer(len(talks[speaker]), generator)]
-        clean, start = cut(talks[speaker][name], samples, generator)
-        noise, noise_start = cut(noises[noise_name], samples, generator)
-        snr_db = uniform(config.test_snr_db, generator)
+        speaker = list(recordings)[n % len(recordings)]
+        noise_name = list(noises)[n // len(recordings) % len(noises)]
+        name = list(recordings[speaker])[random_integer(len(recordings[speaker]), generator)]
+        clean, start = random_crop(recordings[speaker][name], samples, generator)
+        noise, noise_start = random_crop(noises[noise_name], samples, generator)
+        snr_db = random_uniform(config.test_snr_db, generator)
         pairs.append(mix(clean, noise, snr_db))
         clips.append(
             {"speaker": speaker, "recording": name, "start_s": start / SAMPLE_RATE}

@@ -1,4 +1,4 @@
-"""What the experiments' data have in common: prepared folders, recordings cut to their speech."""
+"""What the tasks' data have in common: prepared folders, trimmed recordings, random crops."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,18 @@ from torch import Tensor
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.speech.audio.files import level_gain
-from sixfold.speech.data.recordings import SAMPLE_RATE, Material
+from sixfold.speech.data.recordings import SAMPLE_RATE, SplitRecordings
 
 
 def write_prepared(
     folder: Path, tensors: dict[str, dict[str, Tensor]], manifest: dict[str, Any]
 ) -> None:
-    """Write files of tensors, by name, and manifest.json to a folder, all or nothing.
+    """Write files of tensors, by name, and manifest.json to a folder, atomically.
 
-    A folder that is there already is replaced.
+    An existing folder is replaced.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     with atomic_folder(folder) as partial:
         for name, content in tensors.items():
@@ -33,15 +33,15 @@ def write_prepared(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what `prepare` wrote about its data: source, licences, splits and test clips."""
+    """Read the description of prepared data: source, licences, splits and test clips."""
     return json.loads(prepared_file(folder, "manifest.json").read_text(encoding="utf-8"))
 
 
 def prepared_file(folder: Path, name: str) -> Path:
-    """Return a file of the prepared data.
+    """Return the path of a file of the prepared data.
 
     Raises:
-        UserError: there is none; says how to make it.
+        UserError: the file is missing; the message has the command that makes it.
     """
     path = Path(folder) / name
     if not path.is_file():
@@ -49,47 +49,47 @@ def prepared_file(folder: Path, name: str) -> Path:
     return path
 
 
-def training_tensors(train: Material) -> dict[str, Tensor]:
-    """Join each speaker's recordings, without the silence around them, to one long one."""
+def training_tensors(train: SplitRecordings) -> dict[str, Tensor]:
+    """Concatenate the trimmed recordings of each speaker; keep noise recordings as they are."""
     speech = {
-        f"speech/{speaker}": torch.cat([active(audio) for audio in recordings.values()])
+        f"speech/{speaker}": torch.cat([trim_silence(audio) for audio in recordings.values()])
         for speaker, recordings in train.speech.items()
     }
     return speech | {f"noise/{name}": audio for name, audio in train.noise.items()}
 
 
-def describe(material: Material) -> dict[str, Any]:
-    """Say which recordings a split holds, and how many seconds."""
+def describe(split: SplitRecordings) -> dict[str, Any]:
+    """List the recordings of a split and their lengths in seconds, for the manifest."""
     return {
         "speech": {
             speaker: {
                 "recordings": list(recordings),
                 "seconds": round(sum(map(len, recordings.values())) / SAMPLE_RATE, 2),
             }
-            for speaker, recordings in material.speech.items()
+            for speaker, recordings in split.speech.items()
         },
-        "noise": {name: round(len(x) / SAMPLE_RATE, 2) for name, x in material.noise.items()},
+        "noise": {name: round(len(x) / SAMPLE_RATE, 2) for name, x in split.noise.items()},
     }
 
 
 def long_enough(what: str, recordings: dict[str, Tensor], samples: int) -> dict[str, Tensor]:
-    """Return the recordings that are as long as a test clip.
+    """Keep the recordings that are at least as long as a test clip.
 
     Raises:
-        UserError: none is.
+        UserError: every recording is shorter.
     """
     kept = {name: audio for name, audio in recordings.items() if len(audio) >= samples}
     if not kept:
         longest = max(map(len, recordings.values())) / SAMPLE_RATE
         raise UserError(
             f"no {what} is {samples / SAMPLE_RATE} s long, the longest has {longest:.2f} s; "
-            "set test_seconds, in this experiment's block of data, to at most that"
+            "set test_seconds, in this task's block of data, to at most that"
         )
     return kept
 
 
-def active(audio: Float[Tensor, " time"]) -> Float[Tensor, " samples"]:
-    """Bring a recording to the working level and cut the silence before and after its speech."""
+def trim_silence(audio: Float[Tensor, " time"]) -> Float[Tensor, " samples"]:
+    """Scale a recording to the working level, and cut the silence before and after its speech."""
     audio = audio * level_gain(audio)
     frame = SAMPLE_RATE // 50
     power = audio[: len(audio) // frame * frame].reshape(-1, frame).square().mean(1)
@@ -97,18 +97,18 @@ def active(audio: Float[Tensor, " time"]) -> Float[Tensor, " samples"]:
     return audio[int(loud[0]) * frame : (int(loud[-1]) + 1) * frame].clone()
 
 
-def cut(audio: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """Cut a stretch from anywhere in a recording; also return its first sample."""
-    start = integer(len(audio) - samples + 1, generator)
+def random_crop(audio: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """Cut a random crop from a recording; also return the index of its first sample."""
+    start = random_integer(len(audio) - samples + 1, generator)
     return audio[start : start + samples], start
 
 
-def integer(end: int, generator: torch.Generator) -> int:
-    """Draw from 0 to ``end`` - 1."""
+def random_integer(end: int, generator: torch.Generator) -> int:
+    """Draw an integer from 0 to ``end`` - 1."""
     return int(torch.randint(end, (), generator=generator))
 
 
-def uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
-    """Draw a number between two bounds."""
+def random_uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
+    """Draw a number between two bounds, uniformly."""
     low, high = bounds
     return low + (high - low) * float(torch.rand((), generator=generator))

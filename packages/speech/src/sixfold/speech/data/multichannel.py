@@ -1,8 +1,9 @@
-"""Noisy, reverberant speech at an array of microphones, and its direct sound at the first: 16 kHz.
+"""Data of multichannel enhancement: noisy, reverberant speech at an array, 16 kHz.
 
-Recordings, speakers and noises are those of `sixfold.speech.data.recordings`, rooms those of
-`sixfold.speech.data.rooms`: training and test share neither. With real data comes one published
-item, simulated by DeFTAN-II's authors, and what their trained network made of it.
+The target is the direct sound at microphone 0. Speech and noise are those of
+`sixfold.speech.data.recordings`, rooms those of `sixfold.speech.data.rooms`; training and test
+share none of them. Real data include one published item, simulated by DeFTAN-II's authors, with the
+output of their trained network.
 """
 
 from pathlib import Path
@@ -24,23 +25,23 @@ from sixfold.core.training.sampling import derive_seed
 from sixfold.speech.audio.files import level_gain, read_audio
 from sixfold.speech.data import rooms
 from sixfold.speech.data.mixing import (
-    active,
-    cut,
     describe,
-    integer,
     long_enough,
     prepared_file,
+    random_crop,
+    random_integer,
+    random_uniform,
     training_tensors,
-    uniform,
+    trim_silence,
     write_prepared,
 )
 from sixfold.speech.data.recordings import (
     DATASETS,
     SAMPLE_RATE,
     SPATIALIZED,
-    Material,
     Source,
-    credits,
+    SplitRecordings,
+    attributions,
     read,
 )
 
@@ -49,13 +50,13 @@ class MultichannelData(Config):
     """The ``data.multichannel`` block of pipelines/speech/params.yaml.
 
     Args:
-        microphones: Of the circular array.
-        rooms: That training draws from; the test has one of its own for each clip.
-        rt60_s: Range of their reverberation times.
+        microphones: Number of microphones of the circular array.
+        rooms: Number of rooms in training; the test has a new room for each clip.
+        rt60_s: Range of reverberation times in seconds.
         snr_db: Range of ratios of reverberant speech to noise at microphone 0, in decibels.
-        seconds: Length of a training crop.
+        seconds: Length of a training crop in seconds.
         test_clips: Number of test recordings.
-        test_seconds: Length of a test recording.
+        test_seconds: Length of a test recording in seconds.
     """
 
     microphones: PositiveInt = 4
@@ -68,16 +69,16 @@ class MultichannelData(Config):
 
 
 def prepare(config: MultichannelData, source: Source, seed: int, folder: Path) -> None:
-    """Write rooms, training material, test recordings and manifest.json, all or nothing.
+    """Write rooms, training recordings, test recordings and manifest.json, atomically.
 
-    Same arguments, same bytes, on one kind of processor and any number of cores.
+    Equal arguments give equal bytes, on one kind of processor and any number of cores.
 
     Raises:
-        UserError: the real data cannot be had, the built-in voices or the room simulation are not
-            installed, a recording is shorter than a test clip, or the folder cannot be written.
+        UserError: the real data are not available, eSpeak NG or pyroomacoustics is not installed, a
+            recording is shorter than a test clip, or the folder cannot be written.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a sum that is shared out between threads rounds differently
+    torch.set_num_threads(1)  # a sum divided between threads rounds differently
     try:
         train, test = read(source, "train", seed), read(source, "test", seed)
         recordings, clips = _test_recordings(config, test, seed)
@@ -95,7 +96,7 @@ def prepare(config: MultichannelData, source: Source, seed: int, folder: Path) -
         "seed": seed,
         "sample_rate": SAMPLE_RATE,
         "source": source,
-        "sets": credits(source, [*DATASETS.values(), SPATIALIZED]),
+        "sets": attributions(source, [*DATASETS.values(), SPATIALIZED]),
         "train": describe(train) | {"rooms": config.rooms},
         "test": describe(test) | {"clips": clips},
     }
@@ -103,24 +104,26 @@ def prepare(config: MultichannelData, source: Source, seed: int, folder: Path) -
 
 
 def read_test(folder: Path) -> dict[str, Tensor]:
-    """Return ``noisy`` (clip, microphone, time) and ``clean`` (clip, time), in manifest order."""
+    """Read ``noisy`` (clip, microphone, time) and ``clean`` (clip, time), in manifest order."""
     return load_file(prepared_file(folder, "test.safetensors"))
 
 
 def read_published(folder: Path) -> dict[str, Tensor] | None:
-    """Return the authors' item, or None where the data are not the real ones.
+    """Read the published item, or return None if the prepared data are synthetic.
 
-    ``noisy`` (microphone, time), ``clean`` and ``enhanced``, their network's output, (time,).
+    It has ``noisy`` (microphone, time), ``clean`` (time,) and ``enhanced`` (time,), the output of
+    the authors' network.
     """
     path = Path(folder) / "published.safetensors"
     return load_file(path) if path.is_file() else None
 
 
 class Recordings(Dataset):
-    """Training recordings, made when they are asked for.
+    """Training recordings, made on demand.
 
-    Item n is a fixed stretch of one speaker, shifted by up to half a crop, with the reverberation
-    of what was said before it, in a room, noise and at a level drawn by the caller's generator.
+    Item n is a fixed crop of one speaker, shifted at random by up to half its length, with the
+    reverberation of the preceding speech; room, noise and signal-to-noise ratio are drawn from the
+    caller's generator.
     """
 
     def __init__(self, folder: Path, config: MultichannelData) -> None:
@@ -136,48 +139,52 @@ class Recordings(Dataset):
                 f"crops of {config.seconds} s do not fit into the shortest recording, of "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.multichannel.seconds to at most that"
             )
-        self.speech = [functional.pad(talk, (self.past, 0)) for talk in speech]
-        self.places = [
+        self.speech = [functional.pad(x, (self.past, 0)) for x in speech]
+        self.starts = [
             (speaker, start)
-            for speaker, talk in enumerate(speech)
-            for start in range(0, len(talk) - self.samples + 1, self.samples)
+            for speaker, x in enumerate(speech)
+            for start in range(0, len(x) - self.samples + 1, self.samples)
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.starts)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``noisy`` (microphone, time) and ``clean`` (time,), `seconds` long."""
-        speaker, start = self.places[index]
-        talk, length = self.speech[speaker], self.samples + self.past
-        shift = integer(self.samples, generator) - self.samples // 2
-        start = min(max(start + shift, 0), len(talk) - length)
-        noise, _ = cut(self.noise[integer(len(self.noise), generator)], length, generator)
-        number = integer(len(self.rooms["speech"]), generator)
+        """Simulate one item: ``noisy`` (microphone, time) and ``clean`` (time,), `seconds` long."""
+        speaker, start = self.starts[index]
+        speech, length = self.speech[speaker], self.samples + self.past
+        shift = random_integer(self.samples, generator) - self.samples // 2
+        start = min(max(start + shift, 0), len(speech) - length)
+        noise, _ = random_crop(
+            self.noise[random_integer(len(self.noise), generator)], length, generator
+        )
+        number = random_integer(len(self.rooms["speech"]), generator)
         room = {name: responses[number] for name, responses in self.rooms.items()}
-        return record(talk[start : start + length], noise, room, uniform(self.snr_db, generator))
+        return record(
+            speech[start : start + length], noise, room, random_uniform(self.snr_db, generator)
+        )
 
 
 def record(
-    talk: Float[Tensor, " length"],
+    speech: Float[Tensor, " length"],
     noise: Float[Tensor, " length"],
     room: dict[str, Tensor],
     snr_db: float,
 ) -> dict[str, Tensor]:
-    """Play speech and noise in a room and record them, both at the level of `level_gain`.
+    """Simulate the recording of speech and noise in a room, scaled to the working level.
 
     Args:
-        talk: Dry; begins with as many samples of the past as the responses are long, less one.
-        noise: Likewise.
-        room: Responses ``speech`` and ``noise`` (microphone, time), ``direct`` (shorter,).
-        snr_db: Of reverberant speech to noise, at microphone 0.
+        speech: Dry speech, preceded by as many samples as the impulse responses have, less one.
+        noise: Dry noise, of the same length.
+        room: Impulse responses ``speech`` and ``noise`` (microphone, time), ``direct`` (shorter,).
+        snr_db: Ratio of reverberant speech to noise at microphone 0, in decibels.
 
     Returns:
         ``noisy`` (microphone, samples) and ``clean`` (samples,), the direct sound at microphone 0.
     """
     past = room["speech"].shape[-1] - 1
-    clean = convolve(talk[past + 1 - len(room["direct"]) :], room["direct"])
-    speech, noise = convolve(talk, room["speech"]), convolve(noise, room["noise"])
+    clean = convolve(speech[past + 1 - len(room["direct"]) :], room["direct"])
+    speech, noise = convolve(speech, room["speech"]), convolve(noise, room["noise"])
     ratio = speech[0].norm() / noise[0].norm().clamp_min(1e-9) * 10 ** (-snr_db / 20)
     noisy = speech + ratio * noise
     gain = level_gain(noisy[0])
@@ -187,7 +194,7 @@ def record(
 def convolve(
     dry: Float[Tensor, " length"], responses: Float[Tensor, "*mic time"]
 ) -> Float[Tensor, "*mic samples"]:
-    """Convolve, and keep the samples that need nothing from before ``dry``."""
+    """Convolve, and keep the samples that do not depend on samples before ``dry``."""
     size, past = next_fast_len(len(dry), real=True), responses.shape[-1] - 1
     product = torch.fft.rfft(dry, size) * torch.fft.rfft(responses, size)
     return torch.fft.irfft(product, size)[..., past : len(dry)]
@@ -195,12 +202,12 @@ def convolve(
 
 def _training_rooms(config: MultichannelData, seed: int) -> dict[str, Tensor]:
     generator = np.random.default_rng(derive_seed(seed, "rooms", "train"))
-    every = [_simulate(config, generator) for _ in range(config.rooms)]
-    return {name: _stack([room[name] for room in every]) for name in every[0]}
+    simulated = [_simulate(config, generator) for _ in range(config.rooms)]
+    return {name: _stack([room[name] for room in simulated]) for name in simulated[0]}
 
 
 def _simulate(config: MultichannelData, generator: np.random.Generator) -> dict[str, Tensor]:
-    """Draw a room and return its responses; the direct one without the silence after it."""
+    """Draw a room and simulate its impulse responses; the direct one ends with its last tap."""
     room = rooms.draw(generator, config.microphones, config.rt60_s)
     responses = rooms.simulate(room, SAMPLE_RATE)
     direct = responses.direct[0]
@@ -218,32 +225,32 @@ def _stack(responses: list[Tensor]) -> Tensor:
 
 
 def _test_recordings(
-    config: MultichannelData, test: Material, seed: int
+    config: MultichannelData, test: SplitRecordings, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Record the test clips: speakers take turns, noises too, the rest is drawn once."""
+    """Simulate the test clips: cycle through speakers and noises, draw the rest from the seed."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "clips"))
-    rooms_of_test = np.random.default_rng(derive_seed(seed, "rooms", "test"))
+    room_generator = np.random.default_rng(derive_seed(seed, "rooms", "test"))
     samples = round(config.test_seconds * SAMPLE_RATE)
-    talks = {
+    recordings = {
         speaker: long_enough(
-            f"recording of {speaker}", {n: active(x) for n, x in own.items()}, samples
+            f"recording of {speaker}", {n: trim_silence(x) for n, x in own.items()}, samples
         )
         for speaker, own in test.speech.items()
     }
     recorded, clips = [], []
     for n in range(config.test_clips):
-        room = _simulate(config, rooms_of_test)
+        room = _simulate(config, room_generator)
         past = room["speech"].shape[-1] - 1
         noises = long_enough("noise recording", test.noise, samples + past)
-        speaker = list(talks)[n % len(talks)]
-        noise_name = list(noises)[n // len(talks) % len(noises)]
-        name = list(talks[speaker])[integer(len(talks[speaker]), generator)]
-        talk, start = cut(
-            functional.pad(talks[speaker][name], (past, 0)), samples + past, generator
+        speaker = list(recordings)[n % len(recordings)]
+        noise_name = list(noises)[n // len(recordings) % len(noises)]
+        name = list(recordings[speaker])[random_integer(len(recordings[speaker]), generator)]
+        speech, start = random_crop(
+            functional.pad(recordings[speaker][name], (past, 0)), samples + past, generator
         )
-        noise, _ = cut(noises[noise_name], samples + past, generator)
-        snr_db = uniform(config.snr_db, generator)
-        recorded.append(record(talk, noise, room, snr_db))
+        noise, _ = random_crop(noises[noise_name], samples + past, generator)
+        snr_db = random_uniform(config.snr_db, generator)
+        recorded.append(record(speech, noise, room, snr_db))
         clips.append(
             {"speaker": speaker, "recording": name, "start_s": start / SAMPLE_RATE}
             | {"noise": noise_name, "snr_db": snr_db}

@@ -1,7 +1,7 @@
-"""The recordings behind training and test: published sets, or the built-in voices and noises.
+"""The recordings of training and test: published data sets, or synthetic voices and noises.
 
-`DATASETS` says where each set comes from and under which licence; the checksums of its files are in
-checksums.csv. Speakers and noise recordings are divided between the splits here, once for all.
+`DATASETS` has the origin and the licence of each data set; the checksums of their files are in
+checksums.csv. Speakers and noise recordings are divided between the splits here, for all tasks.
 """
 
 import csv
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sixfold.core.data.fetch import Dataset, File, fetch
 from sixfold.speech.audio.files import read_audio, resample
-from sixfold.speech.data import synthetic as synth
+from sixfold.speech.data import synthetic
 
 SAMPLE_RATE = 16000
 
@@ -27,7 +27,7 @@ _CLEARERVOICE = (
     "https://raw.githubusercontent.com/modelscope/ClearerVoice-Studio/"
     "6b3774dc79c46ae8bed2a4fa5f706f0ac8c75c61/"
 )
-# Where each set's files are downloaded from; a set that is not here exists in mirrors only.
+# Download folders of the data sets; a set that is not listed exists in mirrors only.
 _FOLDERS = {
     "vctk_p234_and_noise_48k": (
         _CLEARERVOICE + "train/data_generation/speech_enhancement/generate_noisy_speech/data/"
@@ -41,7 +41,7 @@ _FOLDERS = {
 
 
 def _files(name: str) -> tuple[File, ...]:
-    """Read the files of a set from checksums.csv, beside this file."""
+    """Read the file list of a data set from checksums.csv, beside this file."""
     table = (files("sixfold.speech.data") / "checksums.csv").read_text(encoding="utf-8")
     folder = _FOLDERS.get(name)
     return tuple(
@@ -81,7 +81,7 @@ DATASETS = {
     )
 }
 
-# Mixtures of two, their sources, and what the released MossFormer2 made of them: test only.
+# Mixtures of two speakers, their sources, and the released MossFormer2's outputs: test only.
 LIBRI2MIX = Dataset(
     name="libri2mix_examples",
     home="https://github.com/alibabasglab/MossFormer2",
@@ -91,7 +91,7 @@ LIBRI2MIX = Dataset(
     files=_files("libri2mix_examples"),
 )
 
-# One item of four microphones, its direct sound, and what the trained DeFTAN-II made of it.
+# One item of four microphones, its direct sound, and the output of the authors' DeFTAN-II.
 SPATIALIZED = Dataset(
     name="spatialized_dns_example_4ch",
     home="https://github.com/donghoney0416/DeFTAN-II",
@@ -101,7 +101,7 @@ SPATIALIZED = Dataset(
     files=_files("spatialized_dns_example_4ch"),
 )
 
-# Speaker or noise recording: the set it is in, and what its paths begin with.
+# Speaker or noise recording: its data set, and the prefix of its paths.
 _REAL = {
     "train": {
         "speech": {
@@ -127,37 +127,37 @@ _REAL = {
         },
     },
 }
-_BUILTIN_NOISE_S = 30
+_SYNTHETIC_NOISE_S = 30
 
 
 @dataclass(frozen=True)
-class Material:
+class SplitRecordings:
     """Recordings of one split at `SAMPLE_RATE`: speech by speaker and file, noise by file."""
 
     speech: dict[str, dict[str, Tensor]]
     noise: dict[str, Tensor]
 
 
-def read(source: Source, split: Split, seed: int) -> Material:
-    """Read or generate the recordings of one split, in a fixed order.
+def read(source: Source, split: Split, seed: int) -> SplitRecordings:
+    """Read or synthesise the recordings of one split, in a fixed order.
 
     Args:
-        source: Which kind.
-        split: Which speakers and noises.
-        seed: Of the generated noise; recordings do not depend on it.
+        source: Real or synthetic ("builtin") data.
+        split: Training or test.
+        seed: Seed of the synthetic noise.
 
     Raises:
-        UserError: a set cannot be had, or the built-in voices are not installed.
+        UserError: a data set is not available, or eSpeak NG is not installed.
     """
-    return _real(split) if source == "real" else _builtin(split, seed)
+    return _real(split) if source == "real" else _synthetic(split, seed)
 
 
-def credits(source: Source, sets: Iterable[Dataset] = DATASETS.values()) -> dict[str, Any]:
-    """Return, for each set that a source uses, home, licence, citation and checksums.
+def attributions(source: Source, sets: Iterable[Dataset] = DATASETS.values()) -> dict[str, Any]:
+    """List origin, licence, citation and checksums of every data set that a source uses.
 
     Args:
-        source: Which kind.
-        sets: Those of the real one.
+        source: Real or synthetic ("builtin") data.
+        sets: Data sets of the real data.
     """
     if source == "builtin":
         licence = "GPL-3.0 (the program, not what it says)"
@@ -175,57 +175,57 @@ def credits(source: Source, sets: Iterable[Dataset] = DATASETS.values()) -> dict
     }
 
 
-def _real(split: Split) -> Material:
+def _real(split: Split) -> SplitRecordings:
     folders = {name: fetch(dataset) for name, dataset in DATASETS.items()}
 
-    def recordings(name: str, beginning: str) -> dict[str, Tensor]:
-        paths = [f.path for f in DATASETS[name].files if f.path.startswith(beginning)]
+    def recordings(name: str, prefix: str) -> dict[str, Tensor]:
+        paths = [f.path for f in DATASETS[name].files if f.path.startswith(prefix)]
         return {path: read_audio(folders[name] / path, SAMPLE_RATE)[0][0] for path in paths}
 
     speech = {speaker: recordings(*place) for speaker, place in _REAL[split]["speech"].items()}
     noise = {}
     for place in _REAL[split]["noise"].values():
         noise |= recordings(*place)
-    return Material(speech, noise)
+    return SplitRecordings(speech, noise)
 
 
-def _builtin(split: Split, seed: int) -> Material:
+def _synthetic(split: Split, seed: int) -> SplitRecordings:
     train = split == "train"
-    voices = synth.TRAIN_VOICES if train else synth.TEST_VOICES
-    sentences = synth.TRAIN_SENTENCES if train else synth.TEST_SENTENCES
+    voices = synthetic.TRAIN_VOICES if train else synthetic.TEST_VOICES
+    sentences = synthetic.TRAIN_SENTENCES if train else synthetic.TEST_SENTENCES
     speech = {
         speaker: {
-            f"sentence {n}": resample(talk, synth.VOICE_RATE, SAMPLE_RATE)
-            for n, talk in enumerate(synth.speak(voice, sentences))
+            f"sentence {n}": resample(audio, synthetic.VOICE_RATE, SAMPLE_RATE)
+            for n, audio in enumerate(synthetic.speak(voice, sentences))
         }
         for speaker, voice in voices.items()
     }
-    return Material(speech, _train_noise(seed) if train else _test_noise(seed))
+    return SplitRecordings(speech, _train_noise(seed) if train else _test_noise(seed))
 
 
 def _train_noise(seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    length = _BUILTIN_NOISE_S * SAMPLE_RATE
-    wind = synth.coloured(2.0, length, generator)
+    length = _SYNTHETIC_NOISE_S * SAMPLE_RATE
+    wind = synthetic.coloured(2.0, length, generator)
     return {
-        "rain": synth.coloured(0.5, length, generator),
-        "wind": synth.gusts(wind, 0.5, SAMPLE_RATE, generator),
-        "machine 50 Hz": synth.hum(50.0, length, SAMPLE_RATE, generator),
-        "crowd of six": _crowd(synth.TRAIN_CROWD, synth.TRAIN_SENTENCES),
+        "rain": synthetic.coloured(0.5, length, generator),
+        "wind": synthetic.gusts(wind, 0.5, SAMPLE_RATE, generator),
+        "machine 50 Hz": synthetic.hum(50.0, length, SAMPLE_RATE, generator),
+        "crowd of six": _babble(synthetic.TRAIN_CROWD, synthetic.TRAIN_SENTENCES),
     }
 
 
 def _test_noise(seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed + 1)
-    length = _BUILTIN_NOISE_S * SAMPLE_RATE
-    street = synth.coloured(1.3, length, generator)
+    length = _SYNTHETIC_NOISE_S * SAMPLE_RATE
+    street = synthetic.coloured(1.3, length, generator)
     return {
-        "street": synth.gusts(street, 2.0, SAMPLE_RATE, generator),
-        "machine 87 Hz": synth.hum(87.0, length, SAMPLE_RATE, generator),
-        "crowd of five": _crowd(synth.TEST_CROWD, synth.TEST_SENTENCES),
+        "street": synthetic.gusts(street, 2.0, SAMPLE_RATE, generator),
+        "machine 87 Hz": synthetic.hum(87.0, length, SAMPLE_RATE, generator),
+        "crowd of five": _babble(synthetic.TEST_CROWD, synthetic.TEST_SENTENCES),
     }
 
 
-def _crowd(voices: list[synth.Voice], sentences: tuple[str, ...]) -> Tensor:
-    babble = synth.crowd(voices, sentences, _BUILTIN_NOISE_S * synth.VOICE_RATE)
-    return resample(babble, synth.VOICE_RATE, SAMPLE_RATE)
+def _babble(voices: list[synthetic.Voice], sentences: tuple[str, ...]) -> Tensor:
+    samples = synthetic.babble(voices, sentences, _SYNTHETIC_NOISE_S * synthetic.VOICE_RATE)
+    return resample(samples, synthetic.VOICE_RATE, SAMPLE_RATE)

@@ -1,8 +1,8 @@
 """Rooms with a talker, a noise and a circular array: impulse responses by the image method.
 
-The geometry is the one that DeFTAN-II was trained in (arXiv:2308.15777 and its released script).
-That script adds ray tracing and reverberation times up to 1.2 s; here image sources alone, of order
-17 at most, take a hundredth of a second a room. The target is the direct path: order 0.
+The geometry is that of DeFTAN-II's training data (arXiv:2308.15777 and its released script). That
+script adds ray tracing and reverberation times up to 1.2 s; image sources alone, of order 17 at
+most, take 10 ms per room. The target is the direct path (order 0).
 
 Allen and Berkley, "Image method for efficiently simulating small-room acoustics", JASA 1979;
 Scheibler, Bezzam and Dokmanić, "Pyroomacoustics", ICASSP 2018.
@@ -24,21 +24,21 @@ from sixfold.core.config import UserError
 SPEED_OF_SOUND = 343.0  # m/s
 LEAD = 40  # samples before time zero in every response: half of pyroomacoustics' sinc
 RADIUS_M = 0.1
-ORDER = 17  # reflections of an image source, at most
-_WALL_M = 0.5  # sources keep away from walls
-_DISTANCE_M = (0.75, 2.0)  # from the array's centre to the talker
+ORDER = 17  # highest order of reflections
+_WALL_M = 0.5  # smallest distance from sources to walls
+_DISTANCE_M = (0.75, 2.0)  # range from the array's centre to the talker
 
 
 @dataclass(frozen=True)
 class Room:
-    """A shoebox room; places in metres from a corner.
+    """A shoebox room; positions in metres from a corner.
 
     Args:
-        size: Width, length, height.
-        rt60_s: Reverberation time that the walls are chosen for, by Sabine's formula.
-        microphones: One row a microphone.
-        speech: The talker.
-        noise: A point source.
+        size: Width, length and height in metres.
+        rt60_s: Reverberation time in seconds, from which Sabine's formula gives the absorption.
+        microphones: Positions of the microphones.
+        speech: Position of the talker.
+        noise: Position of the noise, a point source.
     """
 
     size: Float[np.ndarray, "3"]
@@ -50,12 +50,12 @@ class Room:
 
 @dataclass(frozen=True)
 class Responses:
-    """Impulse responses of a room; the sound leaves at sample `LEAD`.
+    """Impulse responses of a room; the sound is emitted at sample `LEAD`.
 
     Args:
-        speech: From the talker.
-        direct: From the talker without any reflection.
-        noise: From the noise.
+        speech: Responses from the talker.
+        direct: Responses from the talker without reflections.
+        noise: Responses from the noise.
     """
 
     speech: Float[Tensor, "mic time"]
@@ -68,15 +68,15 @@ def draw(
     microphones: int = 4,
     rt60_s: tuple[float, float] = (0.2, 0.5),
 ) -> Room:
-    """Draw a room, an array near its middle, a talker 0.75 to 2 m from it, a noise anywhere.
+    """Draw a room, an array near its middle, a talker 0.75 to 2 m from the array, a noise anywhere.
 
     Args:
-        generator: Of every choice.
-        microphones: Equally spaced on a level circle of 0.1 m radius, turned at random.
-        rt60_s: Range of reverberation times.
+        generator: Random generator of every choice.
+        microphones: Number of microphones, equally spaced on a horizontal circle of 0.1 m radius.
+        rt60_s: Range of reverberation times in seconds.
 
     Raises:
-        UserError: there are no microphones, or the range is none of rising positive times.
+        UserError: there are no microphones, or the range is not of increasing positive times.
     """
     if microphones < 1:
         raise UserError(f"an array has at least one microphone, got {microphones}")
@@ -102,26 +102,26 @@ def draw(
 def _near(
     centre: Float[np.ndarray, "3"], size: Float[np.ndarray, "3"], generator: np.random.Generator
 ) -> Float[np.ndarray, "3"]:
-    """Draw distance and direction, again until the place is away from the walls."""
+    """Draw distance and direction until the position is far enough from the walls."""
     while True:
         direction = generator.standard_normal(3)
         distance = generator.uniform(*_DISTANCE_M)
-        place = centre + distance * direction / np.linalg.norm(direction)
-        if np.all(place >= _WALL_M) and np.all(place <= size - _WALL_M):
-            return place
+        position = centre + distance * direction / np.linalg.norm(direction)
+        if np.all(position >= _WALL_M) and np.all(position <= size - _WALL_M):
+            return position
 
 
 def simulate(room: Room, sample_rate: int = 16_000, order: int = ORDER) -> Responses:
-    """Compute the responses of a room, on one thread, so that they are the same on any machine.
+    """Simulate the impulse responses of a room, on one thread, so that they are reproducible.
 
     Args:
-        room: The geometry.
-        sample_rate: In Hz.
-        order: Most reflections of an image source; fewer where Sabine's formula needs fewer.
+        room: Geometry and reverberation time.
+        sample_rate: Sample rate in Hz.
+        order: Highest order of reflections; lower where Sabine's formula needs fewer.
 
     Raises:
-        UserError: pyroomacoustics is not installed, no walls give such a reverberation time, or
-            rate or order is negative.
+        UserError: pyroomacoustics is not installed, no absorption gives the reverberation time, or
+            rate or order is out of range.
     """
     if sample_rate < 1 or order < 0:
         raise UserError(f"a positive rate and order 0 or more, got {sample_rate} Hz, order {order}")
@@ -134,7 +134,7 @@ def simulate(room: Room, sample_rate: int = 16_000, order: int = ORDER) -> Respo
             f"{room.rt60_s} s; take a longer time or a smaller room"
         ) from None
     walls = pra.Material(absorption)
-    with _exactly(pra):
+    with _reproducible(pra):
         reverberant = pra.ShoeBox(
             room.size, fs=sample_rate, materials=walls, max_order=min(needed, order)
         )
@@ -161,8 +161,8 @@ def _pyroomacoustics() -> Any:
 
 
 @contextmanager
-def _exactly(pra: Any) -> Iterator[None]:
-    """Sum on one thread, and leave out the high-pass, which cuts short responses off."""
+def _reproducible(pra: Any) -> Iterator[None]:
+    """Sum on one thread, and disable the high-pass filter, which truncates short responses."""
     wanted = {"num_threads": 1, "rir_hpf_enable": False, "c": SPEED_OF_SOUND}
     before = {name: pra.constants.get(name) for name in wanted}
     try:
@@ -175,6 +175,6 @@ def _exactly(pra: Any) -> Iterator[None]:
 
 
 def _stack(responses: Any, length: int) -> Float[Tensor, "mic time"]:
-    """Fill up with zeros to one length."""
+    """Stack responses, padded with zeros to one length."""
     rows = [np.pad(response, (0, length - len(response))) for response in responses]
     return torch.from_numpy(np.stack(rows)).float()

@@ -1,9 +1,8 @@
-"""Two voices at once at 8 kHz: which, how they are split, how they are mixed.
+"""Data of separation: mixtures of two speakers at 8 kHz, their splits and their mixing.
 
-One fixed pair of speakers, a woman and a man, in training and in test: what separates them says
-nothing about other voices. Training and test share no recording (built-in voices: no sentence). The
-Libri2Mix examples, whose speakers nothing was trained on, are kept beside them, with what the
-released MossFormer2 made of them.
+Training and test have one fixed pair of speakers, a woman and a man, so a result says nothing about
+other voices. Training and test share no recording (synthetic data: no sentence). The Libri2Mix
+examples, with unseen speakers and the released MossFormer2's outputs, are a second test set.
 """
 
 from pathlib import Path
@@ -18,31 +17,38 @@ from torch import Tensor
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.fetch import Dataset, fetch
 from sixfold.speech.audio.files import read_audio, resample
-from sixfold.speech.data import synthetic as synth
-from sixfold.speech.data.mixing import active, cut, integer, prepared_file, uniform, write_prepared
-from sixfold.speech.data.recordings import DATASETS, LIBRI2MIX, Source, Split, credits
+from sixfold.speech.data import synthetic
+from sixfold.speech.data.mixing import (
+    prepared_file,
+    random_crop,
+    random_integer,
+    random_uniform,
+    trim_silence,
+    write_prepared,
+)
+from sixfold.speech.data.recordings import DATASETS, LIBRI2MIX, Source, Split, attributions
 from sixfold.speech.data.recordings import SAMPLE_RATE as PROMPT_RATE
 
 SAMPLE_RATE = 8000
 PROMPTS = DATASETS["asterisk_prompts_16k"]
 PAIR = ("en", "ru")
-BUILTIN_PAIR = ("anna", "bert")
-HELD_OUT = 5  # recordings of each speaker, the last by name, that are for test
-PLACES_HZ = 8  # crops begin on a grid of so many places a second
-QUIET_DB = -15.0  # crops this far below their speaker's level are pauses, and left out
-EXAMPLE = ("mixture", "sources", "estimates")  # of a Libri2Mix example
+SYNTHETIC_PAIR = ("anna", "bert")
+HELD_OUT = 5  # number of test recordings of each speaker, the last ones by name
+STARTS_HZ = 8  # grid of the starts of crops, per second
+QUIET_DB = -15.0  # crops this far below the speaker's level are pauses, and left out
+EXAMPLE = ("mixture", "sources", "estimates")  # the signals of a Libri2Mix example
 
-Talk = dict[str, dict[str, Tensor]]  # speaker, recording: samples at 8 kHz
+SpeakerRecordings = dict[str, dict[str, Tensor]]  # speaker, recording: samples at 8 kHz
 
 
 class SeparationData(Config):
     """The ``data.separation`` block of params.yaml.
 
     Args:
-        seconds: Length of a training crop.
-        ratio_db: Range of the first speaker's level over the second's, in decibels.
+        seconds: Length of a training crop in seconds.
+        ratio_db: Range of the level of the first speaker over the second, in decibels.
         test_clips: Number of test mixtures.
-        test_seconds: Length of a test mixture.
+        test_seconds: Length of a test mixture in seconds.
     """
 
     seconds: PositiveFloat = 1.0
@@ -52,21 +58,21 @@ class SeparationData(Config):
 
 
 def datasets() -> list[Dataset]:
-    """Return the sets that real data need."""
+    """List the data sets of the real data."""
     return [PROMPTS, LIBRI2MIX]
 
 
 def prepare(config: SeparationData, source: Source, seed: int, folder: Path) -> None:
     """Write training speech, test mixtures, the Libri2Mix examples and manifest.json to `folder`.
 
-    All or nothing; the same arguments give the same bytes. The built-in source has no examples.
+    Atomic; equal arguments give equal bytes. Synthetic data have no Libri2Mix examples.
 
     Raises:
-        UserError: the real data cannot be had, the built-in voices are not installed, a recording
-            is too short, or the folder cannot be written.
+        UserError: the real data are not available, eSpeak NG is not installed, a recording is too
+            short, or the folder cannot be written.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a sum that is shared out between threads rounds differently
+    torch.set_num_threads(1)  # a sum divided between threads rounds differently
     try:
         train, test = read(source, "train"), read(source, "test")
         mixtures, clips = _test_mixtures(config, test, seed)
@@ -82,40 +88,45 @@ def prepare(config: SeparationData, source: Source, seed: int, folder: Path) -> 
         "sample_rate": SAMPLE_RATE,
         "seed": seed,
         "source": source,
-        "sets": credits(source, datasets()),
+        "sets": attributions(source, datasets()),
         "train": _describe(train),
         "test": _describe(test) | {"clips": clips},
     }
     write_prepared(folder, tensors, manifest)
 
 
-def read(source: Source, split: Split) -> Talk:
-    """Read or generate one split's recordings of both speakers, without the silence around them."""
+def read(source: Source, split: Split) -> SpeakerRecordings:
+    """Read or synthesise the trimmed recordings of both speakers in one split."""
     if source == "builtin":
-        sentences = synth.TRAIN_SENTENCES if split == "train" else synth.TEST_SENTENCES
-        spoken = {name: synth.speak(synth.TRAIN_VOICES[name], sentences) for name in BUILTIN_PAIR}
+        sentences = synthetic.TRAIN_SENTENCES if split == "train" else synthetic.TEST_SENTENCES
+        spoken = {
+            name: synthetic.speak(synthetic.TRAIN_VOICES[name], sentences)
+            for name in SYNTHETIC_PAIR
+        }
         return {
             name: {
-                f"sentence {n}": _active(resample(x, synth.VOICE_RATE, PROMPT_RATE))
+                f"sentence {n}": _trim_to_8k(resample(x, synthetic.VOICE_RATE, PROMPT_RATE))
                 for n, x in enumerate(own)
             }
             for name, own in spoken.items()
         }
-    folder, talk = fetch(PROMPTS), {}
+    folder, recordings = fetch(PROMPTS), {}
     for speaker in PAIR:
         paths = sorted(f.path for f in PROMPTS.files if f.path.startswith(f"{speaker}/"))
         paths = paths[:-HELD_OUT] if split == "train" else paths[-HELD_OUT:]
-        talk[speaker] = {p: _active(read_audio(folder / p, PROMPT_RATE)[0][0]) for p in paths}
-    return talk
+        recordings[speaker] = {
+            p: _trim_to_8k(read_audio(folder / p, PROMPT_RATE)[0][0]) for p in paths
+        }
+    return recordings
 
 
 def mix(
     first: Float[Tensor, " time"], second: Float[Tensor, " _time"], ratio_db: float
 ) -> tuple[Float[Tensor, " time"], Float[Tensor, "speaker time"]]:
-    """Add the second speaker to the first, so many decibels below it over the whole clip.
+    """Add the second speaker to the first, ``ratio_db`` below the first over the whole clip.
 
     Returns:
-        The mixture, and the speakers that sum to it.
+        The mixture, and the scaled speakers that sum to it.
 
     Raises:
         UserError: the clips are not equally long.
@@ -131,10 +142,10 @@ def mix(
 
 
 class Pairs:
-    """Training mixtures, made when they are asked for.
+    """Training mixtures, made on demand.
 
-    Item n is the first speaker's n-th crop with any of the second's; which, and at what ratio of
-    levels, comes from the caller's generator.
+    Item n is the n-th crop of the first speaker with a random crop of the second, at a random ratio
+    of levels, both drawn from the caller's generator.
     """
 
     def __init__(self, folder: Path, config: SeparationData) -> None:
@@ -148,27 +159,27 @@ class Pairs:
                 f"crops of {config.seconds} s do not fit into a speaker's "
                 f"{shortest / SAMPLE_RATE:.2f} s; set data.separation.seconds to at most that"
             )
-        self.places = [_loud_places(talk, self.samples) for talk in self.speech]
+        self.starts = [_loud_starts(x, self.samples) for x in self.speech]
 
     def __len__(self) -> int:
-        return len(self.places[0])
+        return len(self.starts[0])
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return ``mixture`` (time,) and its ``sources`` (speaker, time), `seconds` long."""
-        second = self.places[1][integer(len(self.places[1]), generator)]
-        starts = (self.places[0][index], second)
+        """Mix one item: ``mixture`` (time,) and ``sources`` (speaker, time), `seconds` long."""
+        second = self.starts[1][random_integer(len(self.starts[1]), generator)]
+        starts = (self.starts[0][index], second)
         crops = [x[at : at + self.samples] for x, at in zip(self.speech, starts, strict=True)]
-        mixture, sources = mix(crops[0], crops[1], uniform(self.ratio_db, generator))
+        mixture, sources = mix(crops[0], crops[1], random_uniform(self.ratio_db, generator))
         return {"mixture": mixture, "sources": sources}
 
 
 def read_test(folder: Path) -> dict[str, Tensor]:
-    """Return the test mixtures: ``mixture`` (clip, time) and ``sources`` (clip, speaker, time)."""
+    """Read the test mixtures: ``mixture`` (clip, time) and ``sources`` (clip, speaker, time)."""
     return load_file(prepared_file(folder, "test.safetensors"))
 
 
 def read_examples(folder: Path) -> list[dict[str, Tensor]]:
-    """Return `fetch_examples` as prepared; none where the built-in source was."""
+    """Read the prepared Libri2Mix examples, see `fetch_examples`; synthetic data have none."""
     prepared_file(folder, "manifest.json")
     path = folder / "libri2mix.safetensors"
     tensors = load_file(path) if path.is_file() else {}
@@ -177,13 +188,13 @@ def read_examples(folder: Path) -> list[dict[str, Tensor]]:
 
 
 def fetch_examples() -> list[dict[str, Tensor]]:
-    """Return the Libri2Mix examples from cache, mirror or their home.
+    """Fetch and read the Libri2Mix examples.
 
-    Each has ``mixture`` (time,), ``sources`` and ``estimates`` (speaker, time): the estimates are
-    the released MossFormer2's, its speakers in no particular order.
+    Each has a ``mixture`` (time,), ``sources`` and ``estimates`` (speaker, time); the estimates are
+    the released MossFormer2's, in no particular order of speakers.
 
     Raises:
-        UserError: they cannot be had.
+        UserError: the examples are not available.
     """
     folder = fetch(LIBRI2MIX)
     sounds = {f.path.removesuffix(".wav"): read_audio(folder / f.path)[0] for f in LIBRI2MIX.files}
@@ -197,22 +208,22 @@ def fetch_examples() -> list[dict[str, Tensor]]:
     ]
 
 
-def _active(audio: Float[Tensor, " time"]) -> Float[Tensor, " _time"]:
-    return resample(active(audio), PROMPT_RATE, SAMPLE_RATE)
+def _trim_to_8k(audio: Float[Tensor, " time"]) -> Float[Tensor, " _time"]:
+    return resample(trim_silence(audio), PROMPT_RATE, SAMPLE_RATE)
 
 
-def _loud_places(talk: Float[Tensor, " time"], samples: int) -> list[int]:
-    """Return the starts of a speaker's crops that hold more than a pause."""
-    energy = torch.cat([torch.zeros(1), talk]).double().square().cumsum(0)
-    starts = torch.arange(0, len(talk) - samples + 1, SAMPLE_RATE // PLACES_HZ)
+def _loud_starts(speech: Float[Tensor, " time"], samples: int) -> list[int]:
+    """List the starts of a speaker's crops that are louder than a pause."""
+    energy = torch.cat([torch.zeros(1), speech]).double().square().cumsum(0)
+    starts = torch.arange(0, len(speech) - samples + 1, SAMPLE_RATE // STARTS_HZ)
     power = (energy[starts + samples] - energy[starts]) / samples
-    return starts[power > 10 ** (QUIET_DB / 10) * energy[-1] / len(talk)].tolist()
+    return starts[power > 10 ** (QUIET_DB / 10) * energy[-1] / len(speech)].tolist()
 
 
 def _test_mixtures(
-    config: SeparationData, test: Talk, seed: int
+    config: SeparationData, test: SpeakerRecordings, seed: int
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Mix the test clips: recordings take turns, the rest is drawn once from the seed."""
+    """Mix the test clips: cycle through recordings, draw the rest from the seed."""
     samples = round(config.test_seconds * SAMPLE_RATE)
     generator = torch.Generator().manual_seed(seed)
     long = {
@@ -228,29 +239,29 @@ def _test_mixtures(
             )
     pairs, clips = [], []
     for n in range(config.test_clips):
-        turns = (n, n // len(long[next(iter(long))]))  # every recording meets every other
-        clip: dict[str, Any] = {"ratio_db": uniform(config.ratio_db, generator)}
-        stretches = []
+        turns = (n, n // len(long[next(iter(long))]))  # every recording is paired with every other
+        clip: dict[str, Any] = {"ratio_db": random_uniform(config.ratio_db, generator)}
+        crops = []
         for (speaker, own), turn in zip(long.items(), turns, strict=True):
             name = list(own)[turn % len(own)]
-            stretch, start = cut(own[name], samples, generator)
-            stretches.append(stretch)
+            crop, start = random_crop(own[name], samples, generator)
+            crops.append(crop)
             clip[speaker] = {"recording": name, "start_s": start / SAMPLE_RATE}
-        first, second = stretches
+        first, second = crops
         pairs.append(mix(first, second, clip["ratio_db"]))
         clips.append(clip)
     mixtures, sources = (torch.stack(sounds) for sounds in zip(*pairs, strict=True))
     return {"mixture": mixtures, "sources": sources}, clips
 
 
-def _describe(talk: Talk) -> dict[str, Any]:
-    """Say which recordings a split holds, and how many seconds."""
+def _describe(recordings: SpeakerRecordings) -> dict[str, Any]:
+    """List the recordings of a split and their lengths in seconds, for the manifest."""
     return {
         "speech": {
             speaker: {
                 "recordings": list(own),
                 "seconds": round(sum(map(len, own.values())) / SAMPLE_RATE, 2),
             }
-            for speaker, own in talk.items()
+            for speaker, own in recordings.items()
         }
     }

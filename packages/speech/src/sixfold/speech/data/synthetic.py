@@ -1,8 +1,9 @@
-"""The built-in source: speech by eSpeak NG and generated noise, for where no recordings are.
+"""Synthetic data: speech by eSpeak NG and generated noise, for use without recordings.
 
-It stands in for real data so that everything runs anywhere; what is measured on it says nothing
-about real speech. The voices come with the package espeakng-loader (GPL-3.0, an optional extra) and
-are called through its C interface. Same versions, same samples, whatever was spoken before.
+Synthetic data stand in for real data so that everything runs anywhere; results on them say nothing
+about real speech. The voices are those of the package espeakng-loader (GPL-3.0, an optional extra),
+called through its C interface. A version of it always gives the same samples, in any order of
+calls.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sixfold.core.config import UserError
 
-VOICE_RATE = 22050  # Hz, of all of eSpeak's formant voices
+VOICE_RATE = 22050  # sample rate in Hz of all formant voices of eSpeak
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, not to a loudspeaker
 _UTF8 = 1  # espeakCHARS_UTF8
 _RATE_PARAMETER, _PITCH_PARAMETER = 1, 3  # espeakRATE, espeakPITCH
@@ -30,14 +31,14 @@ _Callback = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Voice:
-    """An eSpeak voice: language and variant, pitch (0 to 99; 50 is its own), words a minute."""
+    """An eSpeak voice: language and variant, pitch (0 to 99, default 50), words per minute."""
 
     name: str
     pitch: int
     speed: int
 
 
-# No variant is in two of the tables: test speakers and both crowds are strangers to training.
+# No variant is in two of the tables: training, test and both crowds share no voice.
 TRAIN_VOICES = {
     "anna": Voice("en-us+f2", 50, 165),
     "bert": Voice("en-us+m3", 45, 170),
@@ -103,20 +104,20 @@ TEST_SENTENCES = (
 
 
 def speak(voice: Voice, sentences: Sequence[str]) -> list[Float[Tensor, " time"]]:
-    """Let one voice read each sentence, at `VOICE_RATE`, full scale ±1.
+    """Synthesise each sentence with one voice, at `VOICE_RATE`, full scale ±1.
 
     Raises:
-        UserError: the extra is not installed, or its library does not know the voice.
+        UserError: the extra is not installed, or its library does not have the voice.
     """
     try:
         import espeakng_loader
     except ImportError:
         raise UserError(
-            "the built-in voices need espeakng-loader: pip install 'sixfold-speech[synth]', or set "
+            "synthetic speech needs espeakng-loader: pip install 'sixfold-speech[synth]', or set "
             "SIXFOLD_MIRROR to a folder that holds the real recordings"
         ) from None
-    # The library keeps state from sentence to sentence in static variables that nothing resets; a
-    # private copy of it starts afresh, so a voice sounds the same whatever was spoken before.
+    # The library keeps state in static variables that cannot be reset; a fresh copy of it makes the
+    # samples of a voice independent of earlier calls.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         library = ctypes.CDLL(str(shutil.copy(espeakng_loader.get_library_path(), folder)))
         return _speak(library, espeakng_loader.get_data_path(), voice, sentences)
@@ -132,14 +133,14 @@ def _speak(
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0  # go on
 
-    callback = _Callback(receive)  # a name of its own, so that it outlives the calls
+    callback = _Callback(receive)  # a name keeps the callback alive during the calls
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), 0)
     if rate != VOICE_RATE:
         raise UserError(
             f"eSpeak NG does not start from {data_path} (answer {rate}, expected {VOICE_RATE}); "
             "install espeakng-loader again"
         )
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it takes the time of day otherwise
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the default is the time of day
     library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
         raise UserError(f"this eSpeak NG has no voice {voice.name}; install espeakng-loader 0.2.4")
@@ -155,23 +156,25 @@ def _speak(
     return spoken
 
 
-def crowd(
+def babble(
     voices: Sequence[Voice], sentences: Sequence[str], samples: int
 ) -> Float[Tensor, " time"]:
-    """Let several voices talk at once, each without pause: babble, at `VOICE_RATE`."""
+    """Synthesise babble noise, several voices that speak without pause, at `VOICE_RATE`."""
     total = torch.zeros(samples)
     for n, voice in enumerate(voices):
-        own = [*sentences[n::2], *sentences[:n:2]]  # nobody reads in step with a neighbour
-        talk = torch.cat(speak(voice, own))
-        talk = talk / talk.square().mean().sqrt()
-        total += talk.repeat(-(-samples // len(talk)))[:samples]
+        own = [*sentences[n::2], *sentences[:n:2]]  # adjacent voices read different sentences
+        speech = torch.cat(speak(voice, own))
+        speech = speech / speech.square().mean().sqrt()
+        total += speech.repeat(-(-samples // len(speech)))[:samples]
     return total / total.abs().max()
 
 
 def coloured(slope: float, samples: int, generator: torch.Generator) -> Float[Tensor, " time"]:
     """Generate noise whose power falls as frequency to the power `slope`: 1 is pink, 2 is brown."""
     white = torch.fft.rfft(torch.randn(samples, generator=generator))
-    frequency = torch.arange(len(white)).clamp_min(samples // 800)  # level below 20 Hz at 16 kHz
+    frequency = torch.arange(len(white)).clamp_min(
+        samples // 800
+    )  # flat below 20 Hz at a rate of 16 kHz
     noise = torch.fft.irfft(white * frequency ** (-slope / 2), n=samples)
     return noise / noise.abs().max()
 
@@ -179,7 +182,7 @@ def coloured(slope: float, samples: int, generator: torch.Generator) -> Float[Te
 def gusts(
     noise: Float[Tensor, " time"], rate_hz: float, sample_rate: int, generator: torch.Generator
 ) -> Float[Tensor, " time"]:
-    """Let the level of a noise wander by about 20 dB, some `rate_hz` times a second."""
+    """Modulate the level of a noise by about 20 dB, some `rate_hz` times per second."""
     knots = torch.randn(1, 1, max(2, int(len(noise) / sample_rate * rate_hz)), generator=generator)
     level_db = torch.nn.functional.interpolate(
         5 * knots, size=len(noise), mode="linear", align_corners=True
@@ -191,7 +194,7 @@ def gusts(
 def hum(
     fundamental_hz: float, samples: int, sample_rate: int, generator: torch.Generator
 ) -> Float[Tensor, " time"]:
-    """Generate a machine: harmonics of random strength and phase that throb, over a soft hiss."""
+    """Generate machine noise: modulated harmonics of random strength and phase, and a soft hiss."""
     time = torch.arange(samples) / sample_rate
     count = int(3500 / fundamental_hz)
     strength = torch.rand(count, generator=generator) / torch.arange(1, count + 1).sqrt()

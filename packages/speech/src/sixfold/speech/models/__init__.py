@@ -1,1 +1,1 @@
-"""The systems and their baselines: one file or one folder a system."""
+"""The systems and their baselines: one file or one folder per system."""

@@ -1,12 +1,12 @@
-"""Conv-TasNet: dilated convolutions that mask a learned filter bank. The baseline of separation.
+"""Conv-TasNet: dilated convolutions that mask a learned filter bank; a baseline of separation.
 
 Y. Luo and N. Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
 Separation", IEEE/ACM TASLP 27(8), 2019. arXiv:1809.07454
 
-The network is torchaudio's, of the paper's non-causal kind with global normalisation; here are its
-settings, by the letters of the paper's table I, and the interface of `sixfold.speech.MossFormer2`.
-The paper rounds to 5.1 M parameters. torchaudio leaves out the last block's residual convolution,
-65,664 of them, whose output nothing reads.
+The network is torchaudio's: the paper's non-causal variant with global normalisation. This file
+adds its sizes, with the letters of the paper's table I, and the interface of
+`sixfold.speech.MossFormer2`. The paper rounds to 5.1 M parameters; torchaudio omits 65,664 of them,
+the residual convolution of the last block, whose output is unused.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from sixfold.core import Config, System, UserError, from_pretrained, rename
 
 
 class ConvTasNetConfig(Config):
-    """The paper's best size, at 8 kHz."""
+    """Sizes of the paper's best network, at 8 kHz."""
 
     speakers: PositiveInt = 2
     features: PositiveInt = 512  # N
-    kernel_size: PositiveInt = 16  # L, samples of a frame; half of it is the hop
+    kernel_size: PositiveInt = 16  # L, samples in a frame; the hop is half of it
     channels: PositiveInt = 128  # B and Sc
     hidden: PositiveInt = 512  # H
     taps: PositiveInt = 3  # P
-    layers: PositiveInt = 8  # X, of a stack: each looks twice as far as the one before
+    layers: PositiveInt = 8  # X, layers in a stack, each with twice the dilation of the last
     stacks: PositiveInt = 3  # R
     mask: Literal["sigmoid", "relu"] = "sigmoid"
     sample_rate: PositiveInt = 8000
@@ -44,11 +44,11 @@ class ConvTasNetConfig(Config):
 class ConvTasNet(nn.Module):
     """Separate the speakers of a mixture (batch, time) into (batch, speaker, time).
 
-    The speakers come in no particular order. The outputs are as long as the mixture.
+    The speakers are in no particular order. The outputs are as long as the mixture.
     """
 
     def __init__(self, config: ConvTasNetConfig | None = None) -> None:
-        from torchaudio import models  # here: it costs time that other systems need not spend
+        from torchaudio import models  # slow to import, and no other system needs it
 
         super().__init__()
         self.config = config = config or ConvTasNetConfig()
@@ -66,10 +66,10 @@ class ConvTasNet(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "ConvTasNet":
-        """Load torchaudio's or a sixfold checkpoint, told apart by their keys, in eval mode.
+        """Load a torchaudio or a sixfold checkpoint, in eval mode.
 
         Raises:
-            UserError: the file is missing, damaged, or another system's or size's.
+            UserError: the file is missing or damaged, or holds another system or size.
         """
         return cast(ConvTasNet, from_pretrained(path, SYSTEM))
 
@@ -91,13 +91,13 @@ OFFICIAL = {  # torchaudio key -> ours
 
 
 def convert(official: Mapping[str, Tensor]) -> tuple[ConvTasNetConfig, dict[str, Tensor]]:
-    """Turn torchaudio's state dict (CONVTASNET_BASE_LIBRI2MIX) into settings and our state dict.
+    """Convert torchaudio's state dict (CONVTASNET_BASE_LIBRI2MIX) to a configuration and ours.
 
-    What weights do not say is as in ``torchaudio.models.conv_tasnet_base``: stacks of eight layers,
-    ReLU masks, 8 kHz.
+    What the weights do not hold is as in ``torchaudio.models.conv_tasnet_base``: stacks of eight
+    layers, ReLU masks, 8 kHz.
 
     Raises:
-        UserError: a key is missing or unknown, or the blocks make no stacks of eight.
+        UserError: a key is missing or unknown, or the blocks do not form stacks of eight.
     """
     what = "this Conv-TasNet checkpoint"
     state = rename(official, OFFICIAL, what=what)

@@ -1,10 +1,10 @@
-"""A plain transformer along frequency and along time: what DeFTAN-II is compared with.
+"""A plain transformer along frequency and along time: the baseline of DeFTAN-II.
 
-A baseline of ours, no published network: the front and the back end and the order of the blocks are
-those of DeFTAN-II (arXiv:2308.15777), the parts between are those of A. Vaswani et al., "Attention
-Is All You Need", NeurIPS 2017. arXiv:1706.03762. No subgroups, no windows, no convolutions in the
-blocks; attention is softmax's, its cost quadratic. The default does as many multiply-adds on a
-second of audio as DeFTAN-II's base size.
+Our own network, not a published one: input, output and the order of the blocks are DeFTAN-II's
+(arXiv:2308.15777), the layers between are those of A. Vaswani et al., "Attention Is All You Need",
+NeurIPS 2017. arXiv:1706.03762. No subgroups, windows or convolutions in the blocks; softmax
+attention of quadratic cost. The default size needs as many multiply-adds per second of audio as
+DeFTAN-II's base size.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Map = Float[Tensor, "batch row step channel"]
 
 
 class TFTransformerConfig(Config):
-    """The multiply-adds of DeFTAN-II, base, for four microphones; times at 16 kHz."""
+    """Sizes with the multiply-adds of DeFTAN-II base for four microphones; times at 16 kHz."""
 
     microphones: PositiveInt = 4
     sources: PositiveInt = 1
@@ -32,7 +32,7 @@ class TFTransformerConfig(Config):
     blocks: PositiveInt = 6
     channels: PositiveInt = 160
     heads: PositiveInt = 4
-    hidden: PositiveInt = 552  # of the MLP
+    hidden: PositiveInt = 552  # width of the MLP
     dropout: float = Field(default=0.1, ge=0, lt=1)
     sample_rate: PositiveInt = 16_000
 
@@ -46,20 +46,20 @@ class TFTransformerConfig(Config):
 
 
 class TFTransformer(nn.Module):
-    """Enhance a recording (batch, microphone, time) to the direct sound (batch, source, time).
+    """Map an array recording (batch, microphone, time) to direct sound (batch, source, time).
 
-    Microphone 0 is the reference. The level is normalised inside and restored.
+    Microphone 0 is the reference. The level is normalised and restored.
     """
 
     def __init__(self, config: TFTransformerConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or TFTransformerConfig()
-        self.enter = nn.Conv2d(2 * config.microphones, config.channels, 3, padding=1)
+        self.in_proj = nn.Conv2d(2 * config.microphones, config.channels, 3, padding=1)
         self.frequency, self.time = (
             nn.ModuleList(Layer(config) for _ in range(config.blocks)) for _ in range(2)
         )
         self.norm = nn.LayerNorm(config.channels)
-        self.leave = nn.Conv2d(config.channels, 2 * config.sources, 3, padding=1)
+        self.out_proj = nn.Conv2d(config.channels, 2 * config.sources, 3, padding=1)
         self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
 
     @classmethod
@@ -67,28 +67,28 @@ class TFTransformer(nn.Module):
         """Load a sixfold checkpoint, in eval mode.
 
         Raises:
-            UserError: the file is missing, damaged, or another system's or size's.
+            UserError: the file is missing or damaged, or holds another system or size.
         """
         return cast(TFTransformer, from_pretrained(path, SYSTEM))
 
     def forward(self, noisy: Tensor) -> Float[Tensor, "batch source time"]:
         check_array(noisy, self.config.microphones, "TFTransformer")
-        return map_spectrum(noisy, self.map, cast(Tensor, self.hann))
+        return map_spectrum(noisy, self.map_spectra, cast(Tensor, self.hann))
 
-    def map(
+    def map_spectra(
         self, x: Float[Tensor, "batch frame frequency features"]
     ) -> Float[Tensor, "batch frame frequency parts"]:
-        """Map spectra: parts of each microphone to parts of each source."""
-        x = self.enter(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        frames, bins = (positions(n, x.shape[3]).to(x) for n in x.shape[1:3])
+        """Map real and imaginary parts of all microphones to those of all sources."""
+        x = self.in_proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        frames, bins = (position_encoding(n, x.shape[3]).to(x) for n in x.shape[1:3])
         x = x + bins + frames[:, None]
         for along_frequency, along_time in zip(self.frequency, self.time, strict=True):
             x = along_time(along_frequency(x).transpose(1, 2)).transpose(1, 2)
-        return self.leave(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.out_proj(self.norm(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class Layer(nn.Module):
-    """Self-attention among the steps of each row, then an MLP, both after a norm."""
+    """Self-attention along the steps of each row, then an MLP, both with a norm before."""
 
     def __init__(self, config: TFTransformerConfig) -> None:
         super().__init__()
@@ -101,29 +101,29 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Map) -> Map:
-        seen = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = seen.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B R, head, S, d)
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4)  # each (B R, head, S, d)
         attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        x = x + self.dropped(self.out(attended.unflatten(0, x.shape[:2])))
-        return x + self.dropped(self.mlp(self.mlp_norm(x)))
+        x = x + self.apply_dropout(self.out(attended.unflatten(0, x.shape[:2])))
+        return x + self.apply_dropout(self.mlp(self.mlp_norm(x)))
 
-    def dropped(self, x: Tensor) -> Tensor:
-        """Drop out in training."""
+    def apply_dropout(self, x: Tensor) -> Tensor:
+        """Apply dropout, in training only."""
         return functional.dropout(x, self.dropout, self.training)
 
 
-def positions(steps: int, channels: int) -> Float[Tensor, "step channel"]:
-    """Return the paper's sinusoids: all sines, then all cosines."""
+def position_encoding(steps: int, channels: int) -> Float[Tensor, "step channel"]:
+    """Compute the paper's sinusoidal position encoding: all sines, then all cosines."""
     rate = 10_000 ** (-torch.arange(0, channels, 2) / channels)
     angle = torch.arange(steps)[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 def convert(official: Mapping[str, Tensor]) -> tuple[TFTransformerConfig, dict[str, Tensor]]:
-    """Refuse: nobody published weights of this baseline.
+    """Raise a UserError: there are no official weights of this baseline.
 
     Raises:
-        UserError: always.
+        UserError: in every case.
     """
     raise UserError(
         f"this checkpoint (with {next(iter(official))}) is of another system: tf_transformer is a "

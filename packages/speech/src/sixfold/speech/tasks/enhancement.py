@@ -23,9 +23,9 @@ from sixfold.speech.audio import write_audio
 from sixfold.speech.data.enhancement import EnhancementData, Mixtures, prepare, read_test
 from sixfold.speech.data.recordings import DATASETS, SAMPLE_RATE
 from sixfold.speech.losses import si_snr
-from sixfold.speech.models.frcrn.inference import enhance
-from sixfold.speech.models.frcrn.model import SYSTEM as FRCRN
-from sixfold.speech.models.mossformer2.se_48k import SYSTEM as SE_48K
+from sixfold.speech.models.frcrn import SYSTEM as FRCRN
+from sixfold.speech.models.frcrn import enhance
+from sixfold.speech.models.mossformer2 import SE_48K
 from sixfold.speech.tasks.listening import listening
 from sixfold.speech.tasks.measurements import giga_macs
 

@@ -37,8 +37,8 @@ from sixfold.speech.data.multichannel import (
 )
 from sixfold.speech.data.recordings import DATASETS, SPATIALIZED
 from sixfold.speech.losses import si_snr
-from sixfold.speech.models.deftan2.model import SYSTEM as DEFTAN2
-from sixfold.speech.models.deftan2.model import pcm_loss
+from sixfold.speech.models.deftan2 import SYSTEM as DEFTAN2
+from sixfold.speech.models.deftan2.loss import pcm_loss
 from sixfold.speech.models.delay_and_sum import delay_and_sum
 from sixfold.speech.tasks.listening import listening
 from sixfold.speech.tasks.measurements import giga_macs

@@ -28,6 +28,7 @@ from sixfold.core.pipeline.job import Job, supervised
 from sixfold.core.pipeline.task import Source, Task
 from sixfold.speech import metrics
 from sixfold.speech.audio import write_audio
+from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
 from sixfold.speech.data.recordings import DATASETS, LIBRI2MIX
 from sixfold.speech.data.separation import (
     SAMPLE_RATE,
@@ -37,11 +38,10 @@ from sixfold.speech.data.separation import (
     read_examples,
     read_test,
 )
+from sixfold.speech.losses import pit_si_snr
 from sixfold.speech.models.conv_tasnet import SYSTEM as CONV_TASNET
-from sixfold.speech.models.mossformer2.inference import WINDOW_S, separate_windows
-from sixfold.speech.models.mossformer2.model import MOSSFORMER
-from sixfold.speech.models.mossformer2.model import SYSTEM as MOSSFORMER2
-from sixfold.speech.pit import pit_si_snr
+from sixfold.speech.models.mossformer2 import MOSSFORMER
+from sixfold.speech.models.mossformer2 import SYSTEM as MOSSFORMER2
 from sixfold.speech.tasks.listening import listening
 from sixfold.speech.tasks.measurements import giga_macs
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sixfold.core import UserError
 from sixfold.speech.audio.files import check_output, read_audio, resample, warn_clipped, write_audio
+from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
 from sixfold.speech.models.deftan2.model import DeFTAN2
-from sixfold.speech.models.mossformer2.inference import WINDOW_S, separate_windows
 
 
 def run(
@@ -17,17 +17,17 @@ def run(
     device: str = "cpu",
     window_s: float = WINDOW_S,
 ) -> None:
-    """Remove noise and reverberation from a recording of an array.
+    """Remove noise and reverberation from the recording of a microphone array.
 
-    Any length and sample rate; the output has the rate and length of the input, and a channel for
-    each source. Microphone 0, the file's first channel, is the reference.
+    Any length and sample rate; the output has the rate and length of the input, and one channel per
+    source. Microphone 0, the first channel of the file, is the reference.
 
     Args:
-        input: As many channels as the checkpoint's array has microphones, in its order.
-        output: Where to write: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        input: Recording with one channel per microphone, in the order of the checkpoint's array.
+        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
         weights: Official or sixfold checkpoint.
-        device: cpu, cuda, cuda:1 ...
-        window_s: Seconds that the network sees at once; windows are crossfaded.
+        device: Torch device: cpu, cuda, cuda:1 ...
+        window_s: Seconds of audio per pass; windows are crossfaded.
     """
     input, output = Path(input), Path(output)
     audio, rate = read_audio(input)

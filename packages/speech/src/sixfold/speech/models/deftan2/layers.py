@@ -1,7 +1,8 @@
-"""The layers of DeFTAN-II, on channels-last maps.
+"""The layers of DeFTAN-II, on channels-last feature maps.
 
-A map is (B, R, S, C): batch, rows, steps of a sequence, channels. Attention and its companions work
-along the steps of every row by itself; for the other axis the map is transposed.
+A map is (B, R, S, C): batch, rows, steps of a sequence, channels. All layers but the first and the
+last dense block work along the steps of each row separately; for the other axis, the map is
+transposed.
 """
 
 from typing import cast
@@ -12,26 +13,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Map = Float[Tensor, "batch row _step _channel"]
-POSITIONS = {"cpu": 4096, "cuda": 65536}  # of a map that inference works on at a time
+POSITIONS = {"cpu": 4096, "cuda": 65536}  # number of positions per chunk of inference
 
 
 def convolve(
     x: Map, layer: nn.Conv2d, padding: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> Map:
-    """Convolve over rows and steps; the memory stays as it is.
+    """Convolve over rows and steps, in channels-last memory.
 
-    For a gradient, rows that no tap connects are items of a batch: torch's weight gradient is
-    faster so, its forward pass the other way.
+    If gradients are needed, rows that no tap connects become items of a batch: torch's weight
+    gradient is faster for that layout, its forward pass for the other.
     """
-    apart = layer.kernel_size[0] == 1 and torch.is_grad_enabled()
-    image = (x.flatten(0, 1)[:, None] if apart else x).permute(0, 3, 1, 2)
+    separate = layer.kernel_size[0] == 1 and torch.is_grad_enabled()
+    image = (x.flatten(0, 1)[:, None] if separate else x).permute(0, 3, 1, 2)
     y = functional.conv2d(image, layer.weight, layer.bias, 1, padding, dilation)
     y = y.permute(0, 2, 3, 1)
-    return y.reshape(*x.shape[:2], *y.shape[2:]) if apart else y
+    return y.reshape(*x.shape[:2], *y.shape[2:]) if separate else y
 
 
 class GroupNorm(nn.Module):
-    """A group norm of one group, over the channels and all or the last of the other axes."""
+    """A group norm of one group, over all axes but the batch, or (``axes=2``) of each row."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,12 +47,12 @@ class GroupNorm(nn.Module):
 
 
 class SplitDense(nn.Module):
-    """A dense block over subgroups: each convolution reads the result before and one more group.
+    """A dense block over subgroups: each convolution reads the last output and one more group.
 
     Args:
-        channels: Of a group, and of the output.
-        groups: How many there are.
-        kernel: Rows and steps.
+        channels: Number of channels of a group, and of the output.
+        groups: Number of groups.
+        kernel: Kernel size along rows and steps.
     """
 
     def __init__(self, channels: int, groups: int, kernel: tuple[int, int]) -> None:
@@ -67,33 +68,33 @@ class SplitDense(nn.Module):
     def forward(self, parts: list[Tensor], axes: int) -> Map:
         y, layers = parts[0], zip(self.convolutions, self.norms, self.prelus, strict=True)
         for k, (convolution, norm, slope) in enumerate(layers):
-            seen = y if k == 0 else torch.cat([y, parts[k]], -1)
-            y = norm(convolve(seen, cast(nn.Conv2d, convolution), self.padding), axes)
+            inputs = y if k == 0 else torch.cat([y, parts[k]], -1)
+            y = norm(convolve(inputs, cast(nn.Conv2d, convolution), self.padding), axes)
             y = prelu(y, cast(Tensor, slope.weight))
         return y
 
     def split(self, x: Map) -> list[Tensor]:
-        """Return the subgroups of a map: every groups-th channel."""
+        """Split a map into subgroups: group k holds channels k, k + groups, ..."""
         return list(x.unflatten(-1, (-1, self.groups)).unbind(-1))
 
 
 def prelu(x: Tensor, slope: Float[Tensor, " c"]) -> Tensor:
-    """Apply PReLU with a slope for each channel, which come last."""
+    """Apply PReLU with a slope for each channel, on the last axis."""
     return functional.prelu(x.movedim(-1, 1), slope).movedim(1, -1)
 
 
 class Axis(nn.Module):
-    """One half of a block: window the steps, attend, feed forward, and spread back.
+    """Half a block: windows of steps, attention, feed-forward network, transposed convolution.
 
     Args:
-        channels: C.
-        window: Steps of a window.
-        stride: Steps between windows.
-        heads: Of the attention.
-        head_channels: Of each head.
-        hidden: Of the feed-forward network, both halves together.
-        dropout: In training.
-        dilation: Of the feed-forward network's convolution.
+        channels: Number of channels C.
+        window: Number of steps in a window.
+        stride: Number of steps between windows.
+        heads: Number of attention heads.
+        head_channels: Number of channels per head.
+        hidden: Width of the feed-forward network, both halves together.
+        dropout: Dropout rate.
+        dilation: Dilation of the feed-forward network's convolution.
     """
 
     def __init__(
@@ -114,18 +115,18 @@ class Axis(nn.Module):
         self.attention_norm, self.feedforward_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attention = LinearAttention(channels, heads, head_channels, dropout)
         self.feedforward = FeedForward(channels, hidden, dropout, dilation)
-        self.leave = nn.ConvTranspose2d(channels, channels, (1, window), (1, stride))
+        self.out_proj = nn.ConvTranspose2d(channels, channels, (1, window), (1, stride))
 
     def forward(self, x: Map) -> Map:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.rows(x)
-        # rows know nothing of each other: a few at a time stay in the cache, and need less memory
+            return self.process_rows(x)
+        # rows are independent: a few at a time stay in the cache and need less memory
         positions = POSITIONS.get(x.device.type, POSITIONS["cuda"])
         few = max(1, positions // (x.shape[0] * x.shape[2]))
-        return torch.cat([self.rows(piece) for piece in x.split(few, 1)], 1)
+        return torch.cat([self.process_rows(piece) for piece in x.split(few, 1)], 1)
 
-    def rows(self, x: Map) -> Map:
-        """Process some rows."""
+    def process_rows(self, x: Map) -> Map:
+        """Apply the layers to some rows."""
         x = x.contiguous()
         normed = self.norm(x)
         last = x.shape[2] - self.window + 1
@@ -133,14 +134,15 @@ class Axis(nn.Module):
         z = self.dense(parts, 2)
         z = z + self.attention(self.attention_norm(z))
         z = z + self.feedforward(self.feedforward_norm(z))
-        return x + self.leave(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.out_proj(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class LinearAttention(nn.Module):
-    """Attention of cost linear in the steps ("CEA"): keys gather values once for all queries.
+    """Convolutional efficient attention ("CEA"), whose cost is linear in the number of steps.
 
-    Values and output are linear in the input: the keys gather the input itself, and what they
-    gathered, as many rows as features and not as steps, is multiplied by both matrices at once.
+    softmax(q) (softmax(k)^T v), where v and the output are linear in the input: the keys weigh the
+    input itself, and the result, with a row per feature and not per step, is multiplied by the
+    product of the value and output matrices.
     """
 
     def __init__(self, channels: int, heads: int, head_channels: int, dropout: float) -> None:
@@ -157,25 +159,30 @@ class LinearAttention(nn.Module):
         k = self.k(mixed).softmax(1)  # over the steps
         q = self.q(mixed).unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
         if isinstance(self.out, nn.Linear):
-            leave, y = self.out.weight, self.out.bias
+            out_weight, y = self.out.weight, self.out.bias
         else:
-            leave, y = torch.eye(x.shape[3]).to(x), x.new_zeros(())
-        weights = (self.v.weight.chunk(self.heads), leave.chunk(self.heads, 1))
+            out_weight, y = torch.eye(x.shape[3]).to(x), x.new_zeros(())
+        weights = (self.v.weight.chunk(self.heads), out_weight.chunk(self.heads, 1))
         parts = (q.chunk(self.heads, 2), k.chunk(self.heads, 2))
-        for q, k, value, leave in zip(*parts, *weights, strict=True):  # a head; views, no copies
-            y = torch.baddbmm(y, q, self.context(k.mT @ rows, value, leave))
+        for q, k, value, out in zip(*parts, *weights, strict=True):  # per head; views, no copies
+            y = torch.baddbmm(y, q, self.context(k.mT @ rows, value, out))
         return y.view(x.shape)
 
-    def context(self, gathered: Tensor, value: Tensor, leave: Tensor) -> Tensor:
-        """Multiply what a head's keys gathered (row, d, C) by its matrices (d, C) and (C, d)."""
+    def context(
+        self,
+        weighted: Float[Tensor, "row key channel"],
+        value: Float[Tensor, "key channel"],
+        out: Float[Tensor, "channel key"],
+    ) -> Float[Tensor, "row key channel"]:
+        """Multiply a head's key-weighted input by the head's value and output matrices."""
         if not (self.training and self.dropout):
-            return gathered @ (self.scale * value.mT @ leave.mT)
-        context = gathered @ (self.scale * value.mT)
-        return functional.dropout(context, self.dropout) @ leave.mT
+            return weighted @ (self.scale * value.mT @ out.mT)
+        context = weighted @ (self.scale * value.mT)
+        return functional.dropout(context, self.dropout) @ out.mT
 
 
 class FeedForward(nn.Module):
-    """Two projections ("DPFN"): one plain, one followed by a dilated convolution."""
+    """Feed-forward network ("DPFN") of two projections, one followed by a dilated convolution."""
 
     def __init__(self, channels: int, hidden: int, dropout: float, dilation: int) -> None:
         super().__init__()
@@ -188,15 +195,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Map) -> Map:
         plain, filtered = (
-            self.dropped(functional.gelu(layer(x))) for layer in (self.plain, self.filtered)
+            self.apply_dropout(functional.gelu(layer(x))) for layer in (self.plain, self.filtered)
         )
         reach = (0, 2 * self.dilation)
         filtered = convolve(filtered, self.filter, reach, (1, self.dilation))
         filtered = prelu(self.norm(filtered, 2), self.prelu.weight)
-        left, right = self.out.weight.chunk(2, 1)  # no joint copy of the two
+        left, right = self.out.weight.chunk(2, 1)  # without a concatenated copy
         y = functional.linear(plain, left, self.out.bias) + functional.linear(filtered, right)
-        return self.dropped(y)
+        return self.apply_dropout(y)
 
-    def dropped(self, x: Tensor) -> Tensor:
-        """Drop out in training."""
+    def apply_dropout(self, x: Tensor) -> Tensor:
+        """Apply dropout, in training only."""
         return functional.dropout(x, self.dropout, self.training)

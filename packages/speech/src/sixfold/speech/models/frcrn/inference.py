@@ -1,13 +1,13 @@
 """Enhance recordings of any length in bounded memory: tensors, and files from the command line.
 
-A long recording is cut into pieces, each enhanced with the frames around it that its own depend on
-(`context`). Where the network has no gates that pool over the utterance this gives what one pass
-over the whole would give, and so does a causal network, which goes on where it stopped. The
-released network has such gates: theirs pool over a piece and its context, so pieces differ a
-little in gain from one pass; neighbours are crossfaded over a second to leave no seam.
+A long recording is cut into pieces, each enhanced together with the surrounding frames that its
+own frames depend on (`context`). Without gates that pool over the utterance, the result equals one
+pass over the whole recording; so does that of a causal network, which carries its state from piece
+to piece. The gates of the released network pool over a piece and its context, so pieces differ a
+little in gain from one pass; adjacent pieces are crossfaded over one second.
 
-A window less a hop of zeros stands before and behind every recording and is cut off again. Where
-fewer windows overlap, the overlap-add divides by next to nothing, which is heard as clicks.
+Every recording is padded at both ends with a window less a hop of zeros, which are removed again:
+where fewer windows overlap, the overlap-add divides by almost nothing, which is heard as clicks.
 """
 
 import math
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_WEIGHTS = Path("pipelines/speech/weights/frcrn/seed-0.safetensors")
 FADE_S = 1.0
 
-_BLOCK = 1 << 18  # samples of a channel that are read at once
+_BLOCK = 1 << 18  # samples per channel that are read at a time
 
 
 def run(
@@ -54,17 +54,17 @@ def run(
 ) -> None:
     """Remove noise from a recording of speech.
 
-    Any length, any number of channels (each by itself), any usual sample rate; the output has the
-    rate, channels and length of the input. The network works at 16 kHz: nothing above 8 kHz is
-    left of a file with a higher rate.
+    Any length, any number of channels (each enhanced separately), any usual sample rate; the output
+    has the rate, channels and length of the input. The network works at 16 kHz, so a file with a
+    higher rate loses everything above 8 kHz.
 
     Args:
-        input: Noisy recording: wav, flac, ogg or what else libsndfile reads.
-        output: Where to write: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
-        weights: Official FRCRN_SE_16K or sixfold checkpoint; by default what the pipeline of this
-            repository trained.
-        device: cpu, cuda, cuda:1 ...
-        chunk_s: Seconds that the network sees at once; the released size takes 2 GB for 30 of them.
+        input: Noisy recording, in any format that libsndfile reads (wav, flac, ogg ...).
+        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        weights: Official FRCRN_SE_16K or sixfold checkpoint; by default the one that this
+            repository's pipeline trained.
+        device: Torch device: cpu, cuda, cuda:1 ...
+        chunk_s: Seconds of audio per pass; the released size takes 2 GB for 30 s.
     """
     input, output = Path(input), Path(output)
     rate, channels, samples = _describe(input)
@@ -74,7 +74,7 @@ def run(
     model = _load(weights, device)
     own_rate = model.config.sample_rate
     _check_rate(input, rate, own_rate)
-    _piece_samples(samples, chunk_s, model.config)  # refuses a chunk_s before the work starts
+    _piece_samples(samples, chunk_s, model.config)  # raises before the work starts
     print(f"{input}: {samples / rate:.1f} s, {channels} channel(s) at {rate} Hz")
     warn_clipped(input, read_blocks(input, _BLOCK))
     if rate != own_rate:
@@ -103,19 +103,19 @@ def run(
 def enhance(
     model: FRCRN, audio: Tensor, sample_rate: int = 16_000, chunk_s: float = 30.0
 ) -> Float[Tensor, "channels time"]:
-    """Enhance a recording of any length and level: as long, as loud, on the same device.
+    """Enhance a recording of any length and level; length, level and device stay the same.
 
-    The level is brought to that of the training data and back. See the module's docstring for what
-    cutting into pieces does; one not longer than ``chunk_s`` is done in one pass.
+    The level is brought to that of the training data and back. A recording of at most ``chunk_s``
+    is enhanced in one pass; the module's docstring says how longer ones are cut.
 
     Args:
-        model: On any device, in eval mode; ``model.folded()`` is faster.
-        audio: Shaped (channels, time); every channel is enhanced by itself.
-        sample_rate: Of the audio, in Hz.
-        chunk_s: Seconds of the longest piece.
+        model: Network in eval mode, on any device; ``model.folded()`` is faster.
+        audio: Recording shaped (channels, time); channels are enhanced separately.
+        sample_rate: Sample rate of the audio in Hz.
+        chunk_s: Longest piece in seconds.
 
     Raises:
-        UserError: the shape or the sample rate is another, samples are NaN or infinite.
+        UserError: shape or sample rate do not match, or samples are NaN or infinite.
     """
     if sample_rate != model.config.sample_rate:
         raise UserError(
@@ -132,16 +132,16 @@ def enhance(
 def enhance_blocks(
     model: FRCRN, blocks: Iterable[Tensor], samples: int, chunk_s: float
 ) -> Iterator[Tensor]:
-    """Enhance a stream of blocks that is at the model's level, in memory that ``chunk_s`` bounds.
+    """Enhance blocks of one recording at the model's level, in memory bounded by ``chunk_s``.
 
     Args:
-        model: In eval mode.
-        blocks: Each shaped (channels, time).
-        samples: Length of the stream.
-        chunk_s: Seconds of the longest piece.
+        model: Network in eval mode.
+        blocks: Consecutive blocks shaped (channels, time).
+        samples: Length of the recording.
+        chunk_s: Longest piece in seconds.
 
     Yields:
-        Blocks of other lengths than those of the input; together they are as long.
+        Enhanced blocks, as long as the input in total but cut elsewhere.
     """
     if model.training:
         raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
@@ -152,10 +152,10 @@ def enhance_blocks(
 
 
 def context(config: FRCRNConfig) -> tuple[int, int]:
-    """Return how many frames back and ahead a frame of the mask depends on: 90 and 14.
+    """Compute how many frames back and ahead a frame of the mask depends on: 90 and 14.
 
-    Not counting what gates pool. An encoder looks back one frame and a decoder ahead one, or back
-    one where the network is causal; each of two memories in a row looks back all its taps but one.
+    Pooling in the gates does not count. An encoder looks back one frame and a decoder ahead one (if
+    causal, back one); each of two memories in a row looks back by its number of taps less one.
     """
     half = config.depth // 2
     memories = 2 * (config.memory - 1)
@@ -165,7 +165,7 @@ def context(config: FRCRNConfig) -> tuple[int, int]:
 
 @torch.no_grad()
 def _windowed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Tensor]:
-    """Enhance pieces with their context; crossfade each into the next if gates pool over each."""
+    """Enhance pieces with their context; crossfade them if the network has pooling gates."""
     hop, overlap = model.config.hop_length, model.config.win_length - model.config.hop_length
     back, ahead = (frames * hop + overlap for frames in context(model.config))
     fade = round(FADE_S * model.config.sample_rate) if model.config.attention != "none" else 0
@@ -192,9 +192,9 @@ def _streamed(model: FRCRN, blocks: Iterable[Tensor], piece: int) -> Iterator[Te
 
 
 def _piece_samples(samples: int, chunk_s: float, config: FRCRNConfig) -> int:
-    """Divide a recording and the zeros around it into equal pieces.
+    """Compute the length of equal pieces of a recording and the zeros around it.
 
-    A short one at the end would have gates that pool over little. What is not longer than
+    Equal, because the gates would pool over little in a short last piece. A recording of at most
     ``chunk_s`` is one piece.
     """
     if not 0 < chunk_s < math.inf:
@@ -206,17 +206,17 @@ def _piece_samples(samples: int, chunk_s: float, config: FRCRNConfig) -> int:
 
 
 def _describe(path: Path) -> tuple[int, int, int]:
-    """Return sample rate, channels and length of a file, or refuse it."""
+    """Return sample rate, number of channels and length of a file; raise if it is unreadable."""
     import soundfile
 
-    next(read_blocks(path, 1))  # says what is wrong with it, if anything is
+    next(read_blocks(path, 1))  # raises a UserError that names the fault
     info = soundfile.info(path)
     return info.samplerate, info.channels, info.frames
 
 
 def _check_rate(path: Path, rate: int, own_rate: int) -> None:
     step = math.gcd(rate, own_rate)
-    if (rate // step) * (own_rate // step) > 5e7:  # numbers in the table of the filter
+    if (rate // step) * (own_rate // step) > 5e7:  # entries of the filter's table
         raise UserError(
             f"{path}: {rate} Hz is {rate // step}/{own_rate // step} of {own_rate} Hz, too odd a "
             f"ratio to resample; convert it first, e.g. ffmpeg -i {path.name} -ar {own_rate} x.wav"
@@ -238,7 +238,7 @@ def _load(weights: Path | None, device: str) -> FRCRN:
 
 
 def _with_progress(blocks: Iterable[Tensor], total: int) -> Iterator[Tensor]:
-    """Pass blocks on; after two seconds tell how far it is: a bar, or lines in a pipe or a log."""
+    """Pass blocks on and show progress after two seconds: a bar on a terminal, else lines."""
     from rich.console import Console
 
     console = Console()
@@ -250,7 +250,7 @@ def _with_bar(blocks: Iterable[Tensor], total: int, console: "Console") -> Itera
 
     progress = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console)
     task = progress.add_task("enhancing", total=total)
-    timer = threading.Timer(2.0, progress.start)  # a first piece may take longer than that
+    timer = threading.Timer(2.0, progress.start)  # the first piece may take longer than that
     timer.start()
     try:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""The complex layers of FRCRN, on planar channels-last maps.
+"""The complex layers of FRCRN, on planar channels-last feature maps.
 
 Shapes: B batch, C complex channels, F frequency bins, L frames. A planar map is (B, 2 C, F, L)
 with the real parts first, in memory (B, F, L, 2 C): convolutions read it as it is, and the FSMN
@@ -25,23 +25,23 @@ from sixfold.kernels import (
 )
 
 Cache = dict[Hashable, Tensor]
-"""What a causal network remembers from one call to the next, by module."""
+"""State that a causal network carries from one call to the next, by module."""
 
 
 class ComplexBlock(nn.Module):
     """A complex convolution of stride (2, 1) or its transpose, batch norm, LeakyReLU.
 
-    "Complex" batch norm is one for the real and one for the imaginary parts: together one over
-    planar channels. In time the kernel has two taps: an encoder reads a frame and the one before
-    and gives one frame more than it was given; a decoder reads a frame and the one after and gives
-    one less. The causal kind reads a frame and the one before, in both, and keeps their number.
+    The "complex" batch norm normalises real and imaginary parts separately: one batch norm over
+    planar channels. The kernel has two taps in time: an encoder reads a frame and the previous one
+    and returns one frame more than its input; a decoder reads a frame and the next one and returns
+    one less. If causal, both read a frame and the previous one, and keep the number of frames.
 
     Args:
-        channels: Complex channels of each input; the inputs are concatenated.
-        out: Complex channels of the output.
-        kernel: Taps along frequency.
-        causal: See above.
-        transposed: Decode rather than encode.
+        channels: Number of complex channels of each input; the inputs are concatenated.
+        out: Number of complex channels of the output.
+        kernel: Kernel size along frequency.
+        causal: Whether a frame may depend on no later one.
+        transposed: Whether to decode (transposed convolution) rather than encode.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class ComplexBlock(nn.Module):
         return functional.leaky_relu(self.norm(x))
 
     def kernels(self) -> tuple[Tensor, ...]:
-        """Return the real kernels that do what the complex one means."""
+        """Build the real kernels that are equivalent to the complex one."""
         if self.transposed:
             return transposed_kernels(self.weight_re, self.weight_im, self.channels)
         return (complex_kernel(self.weight_re, self.weight_im, self.channels),)
 
     def bias(self) -> Tensor:
-        """Return the planar bias."""
+        """Build the planar bias."""
         return complex_bias(self.bias_re, self.bias_im)
 
 
 class FoldedBlock(nn.Module):
-    """A `ComplexBlock` for inference: its kernels merged once, batch norm folded into them."""
+    """A `ComplexBlock` for inference, with its batch norm folded into real kernels."""
 
     def __init__(self, block: ComplexBlock) -> None:
         super().__init__()
@@ -111,14 +111,14 @@ def _padding(block) -> tuple[int, int]:
 
 
 class ComplexFSMN(nn.Module):
-    """Two FSMN cells used crosswise: (R(re) - I(im), R(im) + I(re))."""
+    """A complex FSMN of two real cells R and I: (R(re) - I(im), R(im) + I(re))."""
 
     def __init__(self, width: int, memory: int) -> None:
         super().__init__()
         self.re, self.im = FSMN(width, memory), FSMN(width, memory)
 
-    def forward(self, x: Float[Tensor, "batch c2 freq frame"]) -> Tensor:
-        """Recur along frequency, from low to high, every frame by itself."""
+    def forward(self, x: Float[Tensor, "batch c2 frequency frame"]) -> Tensor:
+        """Recur along frequency, from low to high, in every frame separately."""
         rows = x.permute(0, 2, 3, 1)
         return self.crosswise(self.re(rows), self.im(rows)).permute(0, 3, 1, 2)
 
@@ -129,14 +129,14 @@ class ComplexFSMN(nn.Module):
         return self.crosswise(real, imag).permute(0, 3, 2, 1)
 
     def crosswise(self, real: Tensor, imag: Tensor) -> Tensor:
-        """Combine what each cell made of both parts, planar on the last axis."""
+        """Combine the outputs of both cells, planar on the last axis, to a complex product."""
         return real + _times_i(imag)
 
 
 class FSMN(nn.Module):
-    """One memory cell: y = x + p + (causal filter of p), p = project(relu(linear(x))).
+    """A memory cell: y = x + p + (causal filter of p), with p = project(relu(linear(x))).
 
-    It acts on real and imaginary parts alike, so planar channels are two sequences of ``width``.
+    Real and imaginary parts share the weights, so planar channels are two sequences of ``width``.
     """
 
     def __init__(self, width: int, memory: int) -> None:
@@ -144,7 +144,7 @@ class FSMN(nn.Module):
         self.linear = nn.Linear(width, width)
         self.project = nn.Linear(width, width, bias=False)
         self.taps = nn.Parameter(torch.empty(width, 1, memory))
-        bound = memory**-0.5  # as nn.Conv1d begins
+        bound = memory**-0.5  # the initialisation of nn.Conv1d
         nn.init.uniform_(self.taps, -bound, bound)
 
     def forward(
@@ -159,9 +159,9 @@ class FSMN(nn.Module):
 
 
 class Gate(nn.Module):
-    """Squeeze and excite: scale each part of each channel by what the means of all say.
+    """Squeeze-and-excitation: scale each channel by a gate computed from all channels' means.
 
-    The means are over frequency and time; the causal kind's over frequency and the time so far.
+    The means are over frequency and time; if causal, over frequency and the frames so far.
     """
 
     def __init__(self, channels: int, reduction: int, *, causal: bool) -> None:
@@ -175,8 +175,8 @@ class Gate(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "batch c2 freq frame"], cache: Cache | None = None
-    ) -> Float[Tensor, "batch c2 freq frame"]:
+        self, x: Float[Tensor, "batch c2 frequency frame"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch c2 frequency frame"]:
         means = self.means_so_far(x.mean(2), cache) if self.causal else x.mean((2, 3))[..., None]
         parts = means.unflatten(1, (2, -1)).transpose(2, 3)  # (B, 2, L or 1, C)
         real, imag = self.re(parts), self.im(parts)
@@ -184,7 +184,7 @@ class Gate(nn.Module):
         return x * gate.transpose(2, 3).flatten(1, 2)[:, :, None]
 
     def means_so_far(self, now: Float[Tensor, "batch c2 frame"], cache: Cache | None) -> Tensor:
-        """Average each frame's mean with those of all frames before it."""
+        """Average the means of each frame and all earlier frames."""
         total, count = torch.zeros_like(now[..., :1]), now.new_zeros(())
         if cache is not None:
             total = cache.get((self, "total"), total)
@@ -198,12 +198,12 @@ class Gate(nn.Module):
 
 
 class CCBAM(nn.Module):
-    """Complex convolutional block attention, the paper's gate of the skips.
+    """Complex convolutional block attention, the paper's gate on the skip connections.
 
     Channel attention from the mean and the maximum over frequency and time through a shared
     complex perceptron, then spatial attention from the mean and the maximum over channels through
-    a complex 7 x 7 convolution; a sigmoid of each part scales that part. Recalled from the paper
-    and from CBAM (arXiv:1807.06521): no code or weights of it are published.
+    a complex 7 x 7 convolution; real and imaginary part are each scaled by the sigmoid of the same
+    part. After the paper and CBAM (arXiv:1807.06521): no code or weights of CCBAM are published.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -216,7 +216,7 @@ class CCBAM(nn.Module):
         self.spatial_re, self.spatial_im = (nn.Conv2d(2, 1, 7, padding=3) for _ in range(2))
 
     def forward(
-        self, x: Float[Tensor, "batch c2 freq frame"], cache: Cache | None = None
+        self, x: Float[Tensor, "batch c2 frequency frame"], cache: Cache | None = None
     ) -> Tensor:
         gate = self.perceptron(x.mean((2, 3))) + self.perceptron(x.amax((2, 3)))
         x = x * torch.sigmoid(gate)[:, :, None, None]
@@ -228,13 +228,13 @@ class CCBAM(nn.Module):
         return torch.cat([re * gate_re, im * gate_im], 1)
 
     def perceptron(self, planar: Float[Tensor, "batch c2"]) -> Float[Tensor, "batch c2"]:
-        """Apply the two perceptrons crosswise."""
+        """Apply the two real perceptrons as one complex perceptron."""
         parts = planar.unflatten(1, (2, -1))
         return self.re(parts).flatten(1) + _times_i(self.im(parts).flatten(1))
 
 
 class ComplexScale(nn.Module):
-    """The last layer: a complex 1 x 1 convolution of one channel."""
+    """The output layer: a complex 1 x 1 convolution of one channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class ComplexScale(nn.Module):
         self.weight_re, self.bias_re = real.parameters()
         self.weight_im, self.bias_im = imag.parameters()
 
-    def forward(self, x: Float[Tensor, "batch 2 freq frame"]) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch 2 frequency frame"]) -> Tensor:
         real, imag = (self.weight_re, self.bias_re), (self.weight_im, self.bias_im)
         return complex_conv2d([x], real, imag)
 
@@ -250,9 +250,9 @@ class ComplexScale(nn.Module):
 def with_past(
     x: Tensor, count: int, cache: Cache | None, owner: Hashable, axis: int = -1
 ) -> Tensor:
-    """Put what came before in front of x: ``count`` steps of the cache, zeros at the start.
+    """Prepend the ``count`` steps before x: from the cache, or zeros at the start of a signal.
 
-    With a cache, the last steps are kept in it under ``owner`` for the next call.
+    With a cache, the last ``count`` steps are stored in it under ``owner`` for the next call.
     """
     before = None if cache is None else cache.get(owner)
     if before is None:

@@ -1,10 +1,4 @@
-"""Separate recordings of any length, without speakers that swap: tensors, and files.
-
-A long recording is separated in windows. A network gives its speakers in no particular order, and
-from window to window it may give them in another; the released code joins windows as they come, so
-that voices swap at the seams. Here the outputs of a window are ordered by their correlation with
-those of the window before, in the stretch that both have, and crossfaded there.
-"""
+"""Separate recordings of any length: tensors, and files from the command line."""
 
 import time
 from collections.abc import Callable
@@ -24,10 +18,8 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
-from sixfold.speech.models.mossformer2.model import MOSSFORMER, MossFormer, MossFormer2
-from sixfold.speech.pit import pit
-
-WINDOW_S, OVERLAP_S = 8.0, 2.0
+from sixfold.speech.audio.stitching import WINDOW_S, correlation, separate_windows
+from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
 
 def run(
@@ -45,14 +37,14 @@ def run(
     Any length and sample rate; the outputs have the rate and length of the input.
 
     Args:
-        input: One channel of overlapping voices: wav, flac, ogg or what else libsndfile reads.
-        folder: Where to write; made if it is missing.
+        input: Recording of one channel, in any format that libsndfile reads (wav, flac, ogg ...).
+        folder: Folder for the outputs, created if it is missing.
         weights: Official (MossFormer2_SS) or sixfold checkpoint.
-        sample_rate: That the network works at, in Hz; by default what the checkpoint says, 8000
-            for an official one. The released MossFormer2_SS_16K takes 16000.
-        device: cpu, cuda, cuda:1 ...
-        precision: bf16 multiplies matrices in bfloat16, less exactly; a CPU needs AMX for it.
-        window_s: Seconds that the network sees at once.
+        sample_rate: Sample rate of the network in Hz; by default the checkpoint's, 8000 for an
+            official one. The released MossFormer2_SS_16K needs 16000.
+        device: Torch device: cpu, cuda, cuda:1 ...
+        precision: Number format of matrix products; bf16 is less exact, and needs AMX on a CPU.
+        window_s: Seconds of audio per pass.
     """
     input, folder = Path(input), Path(folder)
     if precision == "bf16":
@@ -72,7 +64,7 @@ def run(
         print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
     started = time.perf_counter()
     at_own_rate = resample(mixture, rate, own_rate)[0].to(device)
-    speakers = separate_windows(upright(model), at_own_rate, own_rate, window_s).cpu()
+    speakers = separate_windows(with_aligned_polarity(model), at_own_rate, own_rate, window_s).cpu()
     speakers = resample(speakers, own_rate, rate)[:, : mixture.shape[1]]
     for number, speaker in enumerate(speakers, 1):
         write_audio(folder / f"speaker-{number}.wav", speaker[None], rate)
@@ -80,12 +72,13 @@ def run(
 
 
 def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
-    """Load a checkpoint of MossFormer2 or MossFormer, whichever it is.
+    """Load a checkpoint of MossFormer2 or MossFormer, in eval mode.
 
     Raises:
-        UserError: it is neither, or damaged.
+        UserError: the checkpoint is damaged, or another system's.
     """
     from sixfold.core.weights.convert import read_pretrained
+    from sixfold.speech.models.mossformer2 import MOSSFORMER  # that module imports this one
 
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
@@ -95,98 +88,44 @@ def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
 def separate(
     model: MossFormer2, mixture: Tensor, sample_rate: int, window_s: float = WINDOW_S
 ) -> Float[Tensor, "speaker time"]:
-    """Separate a recording (time,) of any length; one not longer than ``window_s`` in one pass.
+    """Separate a recording (time,) of any length; up to ``window_s`` take one pass.
 
     Raises:
-        UserError: the shape or the sample rate is another, samples are NaN or infinite.
+        UserError: shape or sample rate do not match, or samples are NaN or infinite.
     """
     if sample_rate != model.config.sample_rate:
         raise UserError(
             f"this network works at {model.config.sample_rate} Hz, the audio is at {sample_rate} "
-            f"Hz; use sixfold.speech.audio.files.resample(audio, {sample_rate}, "
+            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, "
             f"{model.config.sample_rate})"
         )
     if mixture.ndim != 1:
         raise UserError(f"a mixture is shaped (time,), got {tuple(mixture.shape)}")
     check_finite("mixture", mixture)
-    return separate_windows(upright(model), mixture, sample_rate, window_s)
+    return separate_windows(with_aligned_polarity(model), mixture, sample_rate, window_s)
 
 
-def upright(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Turn over the outputs of a separator that are upside down, by their share in the mixture.
+def with_aligned_polarity(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Wrap a separator so that outputs of negative correlation with the mixture change sign.
 
-    SI-SNR, which it was trained on, has no sign. The second output of the released MossFormer2 is
-    upside down: a speaker who changes outputs between windows turns over, and joining would take
-    them for another (benchmarks/stitching.py).
+    SI-SNR, the training loss, ignores the sign. The second output of the released MossFormer2 is
+    inverted: a speaker who changes outputs between windows changes sign, and joining would take the
+    two for different speakers (benchmarks/stitching.py).
 
     Args:
-        model: Maps (1, time) to (1, speaker, time), the speakers in any order.
+        model: Separator that maps (1, time) to (1, speaker, time), in any order of speakers.
     """
 
-    def turned(mixture: Tensor) -> Tensor:
+    def aligned(mixture: Tensor) -> Tensor:
         speakers = model(mixture)
-        down = correlation(speakers, mixture[:, None]) < 0
-        return torch.where(down[..., None], -speakers, speakers)
+        inverted = correlation(speakers, mixture[:, None]) < 0
+        return torch.where(inverted[..., None], -speakers, speakers)
 
-    return turned
-
-
-@torch.no_grad()
-def separate_windows(
-    model: Callable[[Tensor], Tensor],
-    mixture: Tensor,
-    sample_rate: int,
-    window_s: float,
-    overlap_s: float = OVERLAP_S,
-) -> Float[Tensor, "speaker time"]:
-    """Separate window by window and join them, every speaker with itself.
-
-    Args:
-        model: Maps (1, ..., time) to (1, speaker, time), the speakers in any order.
-        mixture: (..., time).
-        sample_rate: In Hz.
-        window_s: Seconds of a window, more than twice the overlap.
-        overlap_s: Seconds over which a window is faded into the next.
-    """
-    overlap = round(overlap_s * sample_rate)
-    size, samples = round(window_s * sample_rate), mixture.shape[-1]
-    if size <= 2 * overlap:
-        raise UserError(
-            f"window_s is the seconds of a window, above {2 * overlap_s}; got {window_s}"
-        )
-    count = max(1, -(-(samples - overlap) // (size - overlap)))
-    # Equal windows: a short last one would separate badly.
-    step = max(1, -(-(samples - overlap) // count))
-    joined = None
-    for first in range(0, count * step, step):
-        window = model(mixture[None, ..., first : first + step + overlap])[0]
-        joined = window if joined is None else join(joined, window, min(overlap, len(window[0])))
-    assert joined is not None
-    return joined
-
-
-def join(
-    before: Float[Tensor, "speaker _time"], window: Float[Tensor, "speaker _more"], overlap: int
-) -> Float[Tensor, "speaker _whole"]:
-    """Append a window that begins ``overlap`` samples before the end, its speakers reordered."""
-    tail, head = before[:, -overlap:], window[:, :overlap]
-    _, order = pit(head[None], tail[None], correlation)
-    window = window[order[0]]
-    rise = (torch.arange(overlap).to(tail) + 1) / (overlap + 1)
-    blend = rise * window[:, :overlap] + (1 - rise) * tail
-    return torch.cat([before[:, :-overlap], blend, window[:, overlap:]], 1)
-
-
-def correlation(
-    a: Float[Tensor, "*#batch time"], b: Float[Tensor, "*#batch time"]
-) -> Float[Tensor, "*_batch"]:
-    """Correlate, zero-mean, so that louder stretches count for more: no division by energies."""
-    a, b = (x - x.mean(-1, keepdim=True) for x in (a, b))
-    return (a * b).sum(-1)
+    return aligned
 
 
 def in_bf16(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the model with its matrix products in bfloat16, what comes out in float32."""
+    """Wrap a model so that its matrix products run in bfloat16 and its outputs are float32."""
 
     def call(mixture: Tensor) -> Tensor:
         with torch.autocast(mixture.device.type, torch.bfloat16):

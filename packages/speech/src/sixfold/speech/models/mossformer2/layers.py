@@ -1,8 +1,7 @@
 """The layers of MossFormer and MossFormer2, on channels-last sequences (batch, frame, channel).
 
-Shapes: B batch, L frames, D channels of the stack, P of a memory block. Nothing is transposed from
-the first layer to the last: the 1 x 1 convolutions are matrix products, and the depthwise ones read
-sequences as they are.
+Sizes: D channels of the network, P channels of a memory block. No layer transposes: the 1 x 1
+convolutions are matrix products, and the depthwise ones take channels-last sequences.
 """
 
 import torch
@@ -12,8 +11,8 @@ from torch.nn import functional
 
 from sixfold.kernels import dwconv1d, gau_attention
 
-TAPS = 17  # of the convolution that follows every linear layer
-ROTARY = 32  # features that carry the rotary embedding, at most
+TAPS = 17  # kernel size of the convolution that follows every linear layer
+ROTARY = 32  # most features that the rotary embedding rotates
 
 Sequence = Float[Tensor, "batch frame _channel"]
 
@@ -21,7 +20,7 @@ Sequence = Float[Tensor, "batch frame _channel"]
 class ConvLinear(nn.Module):
     """A linear layer, SiLU, and a depthwise convolution over time with a shortcut ("FFConvM").
 
-    What is normalised before it is the caller's: layers that read the same sequence run as one.
+    The norm before it is left to the caller, so that layers with a common input run as one.
     """
 
     def __init__(self, inputs: int, out: int) -> None:
@@ -35,17 +34,17 @@ class ConvLinear(nn.Module):
 
 def conv_linear(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor) -> Tensor:
     """Apply a `ConvLinear` with these parameters."""
-    return filtered(functional.linear(x, weight, bias), taps)
+    return silu_convolution(functional.linear(x, weight, bias), taps)
 
 
-def filtered(hidden: Sequence, taps: Float[Tensor, "c 1 taps"]) -> Sequence:
-    """Activate, convolve, add the shortcut: what follows the product."""
+def silu_convolution(hidden: Sequence, taps: Float[Tensor, "c 1 taps"]) -> Sequence:
+    """Apply the part of a `ConvLinear` after the product: SiLU, convolution, shortcut."""
     reach = TAPS // 2
     return dwconv1d(hidden, taps, padding=(reach, reach), residual=True, pre_act="silu")
 
 
 def scale_norm(x: Sequence) -> Sequence:
-    """Divide by the root mean square over channels, at least 1e-5."""
+    """Divide by the root mean square over channels, clamped to at least 1e-5."""
     return x * _gain(x)
 
 
@@ -57,12 +56,12 @@ def _gain(x: Sequence) -> Float[Tensor, "batch frame 1"]:
 def global_norm(
     x: Sequence, weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], eps: float
 ) -> Sequence:
-    """Normalise over time and channels of each item: a group norm of one group."""
+    """Normalise each item over time and channels: a group norm of one group."""
     return functional.layer_norm(x, x.shape[1:], eps=eps) * weight + bias
 
 
 class GlobalNorm(nn.Module):
-    """`global_norm` with its parameters; eps 1e-8."""
+    """`global_norm` with learned weight and bias, and eps 1e-8."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,13 +77,13 @@ class Attention(nn.Module):
     """A gated attention unit: quadratic attention inside groups, linear across them.
 
     Args:
-        channels: D.
-        group: Frames of a group.
+        channels: Number of channels D.
+        group: Number of frames in a group.
         key: Width of queries and keys.
-        expansion: Width of [v, u] over D.
-        dropout: After each `ConvLinear` and on the quadratic attention.
-        causal: Attend to no later frame. As in the released code, the convolutions look ahead all
-            the same.
+        expansion: Width of [v, u] relative to D.
+        dropout: Dropout rate after each `ConvLinear` and on the quadratic attention.
+        causal: Whether attention excludes later frames. The convolutions look ahead in any case,
+            as in the released code.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Attention(nn.Module):
         self.beta = nn.Parameter(torch.zeros(4, key))
 
     def forward(self, x: Sequence, rotary: Float[Tensor, "frame pair 2"]) -> Sequence:
-        # v, u and the keys read the same sequence: one product, one convolution.
+        # v, u and the keys have a common input: one product, one convolution.
         scales = (self.hidden_scale, self.key_scale)
         layers = (self.hidden, self.key)
         weight = torch.cat([w.linear.weight * g for w, g in zip(layers, scales, strict=True)])
@@ -110,33 +109,33 @@ class Attention(nn.Module):
         taps = torch.cat([layer.taps for layer in layers])
         joined = conv_linear(scale_norm(token_shift(x)), weight, bias, taps)
         width = self.out.linear.in_features
-        v, u, keys = self.dropped(joined).split([width, width, self.gamma.shape[1]], -1)
+        v, u, keys = self.apply_dropout(joined).split([width, width, self.gamma.shape[1]], -1)
         copies = torch.addcmul(self.beta[:, None, None], keys, self.gamma[:, None, None])
         quad_q, lin_q, quad_k, lin_k = rotate(copies, rotary).unbind(0)
         options = {"group": self.group, "causal": self.causal}
         dropout = self.dropout if self.training else 0.0
         gated = gau_attention(quad_q, quad_k, lin_q, lin_k, v, u, **options, dropout=dropout)
-        return x + self.dropped(self.leave(gated))
+        return x + self.apply_dropout(self.project_out(gated))
 
-    def leave(self, gated: Sequence) -> Sequence:
-        """Apply the last layer; what it normalises is divided behind the product, half as wide."""
+    def project_out(self, gated: Sequence) -> Sequence:
+        """Apply norm and output layer; the norm is a factor behind the product, half as wide."""
         linear = self.out.linear
         hidden = functional.linear(gated, linear.weight * self.out_scale)
-        return filtered(torch.addcmul(linear.bias, hidden, _gain(gated)), self.out.taps)
+        return silu_convolution(torch.addcmul(linear.bias, hidden, _gain(gated)), self.out.taps)
 
-    def dropped(self, x: Tensor) -> Tensor:
-        """Drop out in training."""
+    def apply_dropout(self, x: Tensor) -> Tensor:
+        """Apply dropout, in training only."""
         return functional.dropout(x, self.dropout, self.training)
 
 
 def token_shift(x: Sequence) -> Sequence:
-    """Show the first half of the channels one frame later."""
+    """Delay the first half of the channels by one frame."""
     first, second = x.chunk(2, -1)
     return torch.cat([functional.pad(first, (0, 0, 1, -1)), second], -1)
 
 
 def rotary_table(frames: int, key: int, like: Tensor) -> Float[Tensor, "frame pair 2"]:
-    """Return cosine and sine of every frame and pair of features."""
+    """Compute the rotary embedding: cosine and sine for every frame and pair of features."""
     pairs = min(ROTARY, key) // 2
     position = torch.arange(frames, device=like.device, dtype=torch.float32)
     exponent = torch.arange(pairs, device=like.device, dtype=torch.float32) / pairs
@@ -147,9 +146,9 @@ def rotary_table(frames: int, key: int, like: Tensor) -> Float[Tensor, "frame pa
 def rotate(
     x: Float[Tensor, "*batch frame key"], table: Float[Tensor, "frame pair 2"]
 ) -> Float[Tensor, "*batch frame key"]:
-    """Turn the first features, in adjacent pairs, by the frame's angles; the others stay."""
-    turned, rest = x.split([2 * table.shape[1], x.shape[-1] - 2 * table.shape[1]], -1)
-    even, odd = turned.unflatten(-1, (-1, 2)).unbind(-1)
+    """Rotate adjacent pairs of the first features by the frame's angles; keep the others."""
+    rotated, rest = x.split([2 * table.shape[1], x.shape[-1] - 2 * table.shape[1]], -1)
+    even, odd = rotated.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = table.unbind(-1)
     pairs = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
     return torch.cat([pairs.flatten(-2), rest], -1)
@@ -159,11 +158,12 @@ class MemoryBlock(nn.Module):
     """The recurrent block of MossFormer2: a gated FSMN between two linear layers.
 
     Args:
-        channels: D.
-        inner: P.
-        memory: Steps that the memory sees on either side, less one.
-        dropout: After each `ConvLinear`.
-        dense: Two dilated convolutions, densely connected; False: one with a shortcut.
+        channels: Number of channels D.
+        inner: Number of channels P inside the block.
+        memory: Number of steps of the memory on either side, the current one included.
+        dropout: Dropout rate after each `ConvLinear`.
+        dense: Whether the memory is a `DenseMemory` (two dilated convolutions, densely connected)
+            or a `Memory` (one convolution with a shortcut).
     """
 
     def __init__(
@@ -171,16 +171,16 @@ class MemoryBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.enter, self.enter_prelu = nn.Linear(channels, inner), nn.PReLU()
-        self.enter_norm = nn.LayerNorm(inner)
+        self.in_proj, self.in_prelu = nn.Linear(channels, inner), nn.PReLU()
+        self.in_norm = nn.LayerNorm(inner)
         self.signal_norm, self.gate_norm = nn.LayerNorm(inner), nn.LayerNorm(inner)
         self.signal, self.gate = ConvLinear(inner, inner), ConvLinear(inner, inner)
         self.memory = (DenseMemory if dense else Memory)(inner, memory)
-        self.leave_norm, self.leave = nn.LayerNorm(inner), nn.Linear(inner, channels)
+        self.out_norm, self.out_proj = nn.LayerNorm(inner), nn.Linear(inner, channels)
 
     def forward(self, x: Sequence) -> Sequence:
-        inner = self.enter_norm(self.enter_prelu(self.enter(x)))
-        # Signal and gate differ in the norm's affine part alone, which the product takes over.
+        inner = self.in_norm(self.in_prelu(self.in_proj(x)))
+        # The norms of signal and gate differ in their affine part alone, which joins the product.
         norms, layers = (self.signal_norm, self.gate_norm), (self.signal, self.gate)
         pairs = list(zip(norms, layers, strict=True))
         weight = torch.cat([layer.linear.weight * norm.weight for norm, layer in pairs])
@@ -189,11 +189,11 @@ class MemoryBlock(nn.Module):
         normed = functional.layer_norm(inner, inner.shape[-1:])
         joined = conv_linear(normed, weight, bias, taps)
         signal, gate = functional.dropout(joined, self.dropout, self.training).chunk(2, -1)
-        return x + self.leave(self.leave_norm(inner + gate * self.memory(signal)))
+        return x + self.out_proj(self.out_norm(inner + gate * self.memory(signal)))
 
 
 class Memory(nn.Module):
-    """An FSMN that looks both ways: x + p + filter of p, p = project(relu(linear(x)))."""
+    """A non-causal FSMN: x + p + (filter of p), with p = project(relu(linear(x)))."""
 
     def __init__(self, channels: int, memory: int) -> None:
         super().__init__()
@@ -209,9 +209,9 @@ class Memory(nn.Module):
 class DenseMemory(nn.Module):
     """The dilated FSMN of MossFormer2: two filters, the second reads the first's output and p.
 
-    Its output channel j reads the channels 2j and 2j + 1 of [output of the first, p]: the first
-    half of them never sees p. That is what a grouped convolution makes of the concatenation in
-    the published code, and what the published weights need.
+    Output channel j of the second filter reads the channels 2j and 2j + 1 of [first output, p], so
+    the first half of its output channels does not depend on p. The published code's grouped
+    convolution on the concatenation does this, and the published weights need it.
     """
 
     def __init__(self, channels: int, memory: int) -> None:
@@ -225,14 +225,14 @@ class DenseMemory(nn.Module):
         )
 
     def forward(self, x: Sequence) -> Sequence:
-        seen = y = self.project(torch.relu(self.linear(x)))
+        inputs = y = self.project(torch.relu(self.linear(x)))
         for i, taps in enumerate(self.taps):
             dilation = 2**i
             reach = dilation * (taps.shape[-1] // 2)
-            y = dwconv1d(seen, taps, padding=(reach, reach), dilation=dilation)
+            y = dwconv1d(inputs, taps, padding=(reach, reach), dilation=dilation)
             y = instance_norm(y, self.norm_weight[i], self.norm_bias[i])
             y = functional.prelu(y.mT, self.prelu[i]).mT
-            seen = torch.cat([y, seen], -1) if i == 0 else y
+            inputs = torch.cat([y, inputs], -1) if i == 0 else y
         return x + y
 
 
@@ -240,7 +240,7 @@ def instance_norm(
     x: Sequence, weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], eps: float = 1e-5
 ) -> Sequence:
     """Normalise each channel of each item over time."""
-    centred = x - x.mean(1, keepdim=True)  # torch's own variance is slow over the first axes
+    centred = x - x.mean(1, keepdim=True)  # torch.var is slow over the first axes
     scale = weight * torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
     return torch.addcmul(bias, centred, scale)
 

@@ -16,24 +16,24 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
-from sixfold.speech.models.mossformer2.inference import separate_windows
+from sixfold.speech.audio.stitching import separate_windows
 from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
 
-# As released; but there windows are cut in the middle of what they share, here they are crossfaded.
+# As released; but there windows are cut in the middle of their overlap, here they are crossfaded.
 ONE_PASS_S, WINDOW_S, OVERLAP_S = 20.0, 4.0, 1.0
 
 
 def run(input: Path, output: Path, *, weights: Path, device: str = "cpu") -> None:
-    """Remove noise from a recording of speech, up to 24 kHz.
+    """Remove noise from a full-band recording of speech (up to 24 kHz).
 
-    Any length, any number of channels (each by itself), any usual sample rate; the output has the
-    rate, channels and length of the input. More than 20 s are enhanced in windows of 4 s.
+    Any length, any number of channels (each enhanced separately), any usual sample rate; the output
+    has the rate, channels and length of the input. More than 20 s are enhanced in windows of 4 s.
 
     Args:
-        input: Noisy recording: wav, flac, ogg or what else libsndfile reads.
-        output: Where to write: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        input: Noisy recording, in any format that libsndfile reads (wav, flac, ogg ...).
+        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
         weights: Official MossFormer2_SE_48K or sixfold checkpoint.
-        device: cpu, cuda, cuda:1 ...
+        device: Torch device: cpu, cuda, cuda:1 ...
     """
     input, output = Path(input), Path(output)
     audio, rate = read_audio(input)
@@ -55,17 +55,17 @@ def run(input: Path, output: Path, *, weights: Path, device: str = "cpu") -> Non
 def enhance(
     model: MossFormer2SE, audio: Tensor, sample_rate: int = 48_000
 ) -> Float[Tensor, "channels time"]:
-    """Enhance a recording (channels, time), full scale ±1: as long, on the same device.
+    """Enhance a recording (channels, time), full scale ±1; length and device stay the same.
 
-    Up to 20 s are one pass.
+    Up to 20 s take one pass.
 
     Raises:
-        UserError: the shape or the sample rate is another, samples are NaN or infinite.
+        UserError: shape or sample rate do not match, or samples are NaN or infinite.
     """
     if sample_rate != model.config.sample_rate:
         raise UserError(
             f"this network works at {model.config.sample_rate} Hz, the audio is at {sample_rate} "
-            f"Hz; use sixfold.speech.audio.files.resample(audio, {sample_rate}, "
+            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, "
             f"{model.config.sample_rate})"
         )
     model.check(audio)

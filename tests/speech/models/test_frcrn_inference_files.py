@@ -1,4 +1,4 @@
-"""The command: files of any rate, length and format; nothing half-written, nothing overwritten."""
+"""`sixfold run speech/frcrn`: files of any rate, length and format, written atomically."""
 
 import io
 import threading
@@ -15,11 +15,11 @@ from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.speech import FRCRN, FRCRNConfig
 from sixfold.speech.audio import files as audio
-from sixfold.speech.models.frcrn import inference as enhance
+from sixfold.speech.models.frcrn import inference
 
 
 def tiny(seed: int = 0, **changes) -> FRCRN:
-    """Build a network whose windows have 16 samples."""
+    """Build a network with windows of 16 samples."""
     small = {"channels": 4, "depth": 4, "n_fft": 16, "win_length": 16, "hop_length": 8}
     torch.manual_seed(seed)
     model = FRCRN(FRCRNConfig.model_validate(small | {"memory": 3, "reduction": 2} | changes))
@@ -46,7 +46,7 @@ def recording(path, samples=3001, channels=1, rate=16_000):
 def test_a_file_keeps_its_rate_channels_and_length(tmp_path, weights, suffix, rate, samples):
     noisy = recording(tmp_path / f"noisy{suffix}", samples, 2, rate)
     clean = tmp_path / f"clean{suffix}"
-    enhance.run(noisy, clean, weights=weights, chunk_s=0.1)
+    inference.run(noisy, clean, weights=weights, chunk_s=0.1)
     before, after = soundfile.info(noisy), soundfile.info(clean)
     assert (after.frames, after.channels) == (before.frames, before.channels) == (samples, 2)
     assert (after.samplerate, after.format) == (before.samplerate, before.format)
@@ -55,17 +55,19 @@ def test_a_file_keeps_its_rate_channels_and_length(tmp_path, weights, suffix, ra
 @pytest.mark.parametrize("chunk_s", [0.05, 30.0])
 def test_a_file_is_enhanced_as_a_tensor_is(tmp_path, weights, chunk_s):
     noisy = recording(tmp_path / "noisy.wav", 5000, channels=2)
-    enhance.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=chunk_s)
-    expected = enhance.enhance(FRCRN.from_pretrained(weights), audio.read_audio(noisy)[0])
+    inference.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=chunk_s)
+    expected = inference.enhance(FRCRN.from_pretrained(weights), audio.read_audio(noisy)[0])
     got, _ = audio.read_audio(tmp_path / "clean.wav")
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 def test_a_file_at_another_rate_is_resampled_and_back(tmp_path, weights, capsys):
     noisy = recording(tmp_path / "noisy.wav", 5000, rate=48_000)
-    enhance.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=0.03)
+    inference.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=0.03)
     low, _ = audio.read_audio(noisy, 16_000)
-    expected = audio.resample(enhance.enhance(FRCRN.from_pretrained(weights), low), 16_000, 48_000)
+    expected = audio.resample(
+        inference.enhance(FRCRN.from_pretrained(weights), low), 16_000, 48_000
+    )
     got, _ = audio.read_audio(tmp_path / "clean.wav")
     torch.testing.assert_close(got, expected[:, :5000], atol=1e-5, rtol=0)
     said = capsys.readouterr().out
@@ -75,7 +77,7 @@ def test_a_file_at_another_rate_is_resampled_and_back(tmp_path, weights, capsys)
 
 def test_silence_is_no_error(tmp_path, weights):
     soundfile.write(tmp_path / "noisy.wav", torch.zeros(900).numpy(), 16_000)
-    enhance.run(tmp_path / "noisy.wav", tmp_path / "clean.wav", weights=weights)
+    inference.run(tmp_path / "noisy.wav", tmp_path / "clean.wav", weights=weights)
     got, _ = audio.read_audio(tmp_path / "clean.wav")
     assert got.shape == (1, 900)
     assert not got.any()
@@ -85,25 +87,27 @@ def test_a_causal_network_enhances_files_too(tmp_path):
     model = tiny(causal=True)
     save_pretrained(tmp_path / "causal.safetensors", model, "frcrn", model.config)
     noisy, clean = recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav"
-    enhance.run(noisy, clean, weights=tmp_path / "causal.safetensors", chunk_s=0.02)
-    expected = enhance.enhance(model, audio.read_audio(noisy)[0])
+    inference.run(noisy, clean, weights=tmp_path / "causal.safetensors", chunk_s=0.02)
+    expected = inference.enhance(model, audio.read_audio(noisy)[0])
     torch.testing.assert_close(audio.read_audio(clean)[0], expected, atol=1e-5, rtol=0)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(enhance, "_BLOCK", 400)
+    monkeypatch.setattr(inference, "_BLOCK", 400)
 
     def held(samples: int) -> int:
         noisy = recording(tmp_path / f"{samples}.wav", samples)
         return peak_memory(
-            lambda: enhance.run(noisy, tmp_path / "out.wav", weights=weights, chunk_s=400 / 16_000)
+            lambda: inference.run(
+                noisy, tmp_path / "out.wav", weights=weights, chunk_s=400 / 16_000
+            )
         )
 
     assert held(2400) < 1.05 * held(1200)
 
 
 def broken_files(folder):
-    """Write one file of each kind that cannot be enhanced; return them with what is said."""
+    """Write one file of each kind that cannot be enhanced; return them with their errors."""
     whole = recording(folder / "whole.wav", 20_000).read_bytes()
     flac = recording(folder / "whole.flac", 20_000).read_bytes()
     files = {
@@ -130,7 +134,7 @@ def test_a_broken_input_is_refused_and_nothing_is_overwritten(tmp_path, weights)
     for name, message in broken_files(tmp_path).items():
         before = sorted(tmp_path.iterdir())
         with pytest.raises(UserError, match=message):
-            enhance.run(tmp_path / name, clean, weights=weights)
+            inference.run(tmp_path / name, clean, weights=weights)
         assert clean.read_bytes() == b"of yesterday"
         assert sorted(tmp_path.iterdir()) == before
 
@@ -153,36 +157,36 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, weights, ou
     (tmp_path / "link.wav").symlink_to(noisy)
     content = noisy.read_bytes()
     with pytest.raises(UserError, match=message):
-        enhance.run(noisy, tmp_path / output, weights=tmp_path / "not read yet")
+        inference.run(noisy, tmp_path / output, weights=tmp_path / "not read yet")
     assert noisy.read_bytes() == content
 
 
 def test_a_folder_without_permission_is_refused(tmp_path, weights, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UserError, match="is not writable"):
-        enhance.run(recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav", weights=weights)
+        inference.run(recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav", weights=weights)
 
 
 def test_an_odd_rate_is_refused(tmp_path, weights):
     noisy = recording(tmp_path / "noisy.wav", rate=15_991)
     with pytest.raises(UserError, match=r"15991/16000 of 16000 Hz.*ffmpeg"):
-        enhance.run(noisy, tmp_path / "clean.wav", weights=weights)
+        inference.run(noisy, tmp_path / "clean.wav", weights=weights)
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path, weights):
     noisy = recording(tmp_path / "noisy.wav")
     with pytest.raises(UserError, match="device 'abacus' cannot be used"):
-        enhance.run(noisy, tmp_path / "clean.wav", weights=weights, device="abacus")
+        inference.run(noisy, tmp_path / "clean.wav", weights=weights, device="abacus")
 
 
-def test_pieces_of_no_length_are_refused(tmp_path, weights):
+def test_a_negative_chunk_length_is_refused(tmp_path, weights):
     noisy = recording(tmp_path / "noisy.wav")
     with pytest.raises(UserError, match="chunk_s"):
-        enhance.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=-1.0)
+        inference.run(noisy, tmp_path / "clean.wav", weights=weights, chunk_s=-1.0)
 
 
 def wrong_weights(folder, weights):
-    """Write checkpoints that do not fit; return them with what is said."""
+    """Write checkpoints that do not fit; return them with their errors."""
     model = tiny(attention="none")
     save_pretrained(folder / "other.safetensors", model, "deftan2", model.config)
     size = FRCRNConfig.model_validate(model.config.model_dump() | {"channels": 6})
@@ -211,7 +215,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_overwritten(tmp_path
     for name, message in wrong_weights(tmp_path, weights).items():
         before = sorted(tmp_path.iterdir())
         with pytest.raises(UserError, match=message):
-            enhance.run(noisy, clean, weights=tmp_path / name)
+            inference.run(noisy, clean, weights=tmp_path / name)
         assert clean.read_bytes() == b"of yesterday"
         assert sorted(tmp_path.iterdir()) == before
 
@@ -220,16 +224,16 @@ def test_without_weights_those_of_the_pipeline_are_taken(tmp_path, weights, monk
     monkeypatch.chdir(tmp_path)
     noisy = recording(tmp_path / "noisy.wav")
     with pytest.raises(UserError, match=r"--weights official\.pt.*dvc repro pipelines/speech"):
-        enhance.run(noisy, tmp_path / "clean.wav")
-    trained = tmp_path / enhance.DEFAULT_WEIGHTS
+        inference.run(noisy, tmp_path / "clean.wav")
+    trained = tmp_path / inference.DEFAULT_WEIGHTS
     trained.parent.mkdir(parents=True)
     weights.rename(trained)
-    enhance.run(noisy, tmp_path / "clean.wav")
+    inference.run(noisy, tmp_path / "clean.wav")
     assert (tmp_path / "clean.wav").is_file()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
-def test_what_stops_halfway_leaves_nothing(tmp_path, weights, monkeypatch, error):
+def test_an_interrupted_run_leaves_no_file(tmp_path, weights, monkeypatch, error):
     noisy, clean = recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav"
     clean.write_bytes(b"of yesterday")
     before, forward, calls = sorted(tmp_path.iterdir()), FRCRN.forward, []
@@ -242,17 +246,17 @@ def test_what_stops_halfway_leaves_nothing(tmp_path, weights, monkeypatch, error
 
     monkeypatch.setattr(FRCRN, "forward", failing)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
-        enhance.run(noisy, clean, weights=weights, chunk_s=0.02)
+        inference.run(noisy, clean, weights=weights, chunk_s=0.02)
     assert calls == [1, 1, 1]  # the unfinished file was there, under another name
     assert sorted(tmp_path.iterdir()) == before
     assert clean.read_bytes() == b"of yesterday"
 
 
-def test_a_long_job_says_how_far_it_is_in_a_log(monkeypatch, capsys):
+def test_a_long_run_prints_its_progress_to_a_log(monkeypatch, capsys):
     ticks = iter(range(0, 1000, 3))
-    monkeypatch.setattr(enhance.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(inference.time, "perf_counter", lambda: next(ticks))
     blocks = [torch.zeros(1, 100)] * 10
-    passed = list(enhance._with_lines(blocks, 1000))
+    passed = list(inference._with_lines(blocks, 1000))
     assert len(passed) == 10
     said = capsys.readouterr().out.splitlines()
     assert said == [
@@ -262,18 +266,18 @@ def test_a_long_job_says_how_far_it_is_in_a_log(monkeypatch, capsys):
     ]
 
 
-def test_a_short_job_says_nothing_on_the_way(capsys):
-    list(enhance._with_lines([torch.zeros(1, 100)] * 10, 1000))
+def test_a_short_run_prints_no_progress(capsys):
+    list(inference._with_lines([torch.zeros(1, 100)] * 10, 1000))
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("delay", [0.0, 60.0], ids=["long", "short"])
-def test_a_long_job_shows_a_bar_on_a_terminal(monkeypatch, delay):
+def test_a_long_run_shows_a_progress_bar_on_a_terminal(monkeypatch, delay):
     timer = threading.Timer
-    monkeypatch.setattr(enhance.threading, "Timer", lambda _, start: timer(delay, start))
+    monkeypatch.setattr(inference.threading, "Timer", lambda _, start: timer(delay, start))
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    bar = enhance._with_bar([torch.zeros(1, 100)] * 4, 400, console)
+    bar = inference._with_bar([torch.zeros(1, 100)] * 4, 400, console)
     next(bar)
     if delay == 0:
         for thread in threading.enumerate():

@@ -1,4 +1,4 @@
-"""The 48 kHz network against the official code's numbers; recordings of any length, files."""
+"""MossFormer2_SE_48K against the official code's numbers; recordings of any length, files."""
 
 import json
 import os
@@ -14,13 +14,9 @@ from sixfold.core import UserError
 from sixfold.core.weights.convert import load_strict, rename, save_pretrained
 from sixfold.speech import MossFormer2SE, MossFormer2SEConfig
 from sixfold.speech.audio.files import read_audio, resample
-from sixfold.speech.models.mossformer2.se_48k import (
-    FULL_SCALE,
-    OFFICIAL,
-    convert,
-    psm_loss,
-    spectrum,
-)
+from sixfold.speech.models.mossformer2 import convert_se_48k, psm_loss
+from sixfold.speech.models.mossformer2.convert import OFFICIAL_SE_48K
+from sixfold.speech.models.mossformer2.se_48k import FULL_SCALE, spectrum
 from sixfold.speech.models.mossformer2.se_48k_inference import enhance, run
 
 HERE = Path(__file__).resolve().parent
@@ -52,10 +48,10 @@ def noise(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
 def test_golden(case):
-    """Every tensor of the official code: features, mask, signal, loss and norms of gradients."""
+    """Compare features, mask, signal, loss and gradient norms with the official code."""
     tensors = load_file(case / "io.safetensors")
     official = load_file(case / "state_dict.safetensors")
-    config, state = convert(official)
+    config, state = convert_se_48k(official)
     check_config(json.loads((case / "config.json").read_text()), config)
     model = MossFormer2SE(config).eval()
     load_strict(model, state, case.name)
@@ -67,7 +63,7 @@ def test_golden(case):
         "features": model.features(noisy),
         "mask": mask,
         "stft_noisy": torch.view_as_real(values),
-        "enhanced": FULL_SCALE * model.masked(noisy, mask),
+        "enhanced": FULL_SCALE * model.apply_mask(noisy, mask),
         "psm_loss": loss,
     }
     loss.backward()
@@ -75,7 +71,7 @@ def test_golden(case):
     for name, expected in tensors.items():
         kind, _, key = name.partition("/")
         if kind == "grad_norm":
-            (ours,) = rename({key: torch.zeros(1)}, OFFICIAL)
+            (ours,) = rename({key: torch.zeros(1)}, OFFICIAL_SE_48K)
             grad = own[ours]
             assert grad is not None, ours
             torch.testing.assert_close(grad.norm(), expected, rtol=1e-3, atol=1e-6, msg=key)
@@ -106,7 +102,7 @@ def check_config(settings: dict, config: MossFormer2SEConfig) -> None:
 
 
 def compare(name: str, found: Tensor, expected: Tensor) -> None:
-    """2e-4 of the maximum, features 1e-3, as the case's README says; some are stored cut."""
+    """Compare to the case's tolerances: 2e-4 of the maximum, features 1e-3; some are truncated."""
     if found.ndim > expected.ndim:
         (found,) = found
     found = found[tuple(slice(size) for size in expected.shape)]
@@ -121,9 +117,9 @@ def test_the_output_is_as_long_as_the_input(samples):
     assert enhanced.isfinite().all()
 
 
-def test_a_mask_of_ones_changes_nothing_but_what_no_frame_covers():
+def test_a_mask_of_ones_silences_only_samples_outside_frames():
     model, noisy = tiny(), noise(2, 40 + 9 * 8 + 5)
-    same = model.masked(noisy, torch.ones(2, 10, 21))
+    same = model.apply_mask(noisy, torch.ones(2, 10, 21))
     torch.testing.assert_close(same[:, :-5], noisy[:, :-5], rtol=0, atol=1e-6)
     assert not same[:, -5:].any()
 
@@ -151,7 +147,7 @@ def test_dither_makes_the_features_random():
 
 
 def test_the_features_of_a_steady_tone_do_not_change():
-    """Frames and the tone's period agree, so that deltas are zero and bands of the tone lead."""
+    """A hop is a multiple of the tone's period, so deltas are zero; the tone's band is loudest."""
     time = torch.arange(400) / TINY.sample_rate
     features = tiny().features(torch.sin(2 * torch.pi * 250 * time)[None])
     mel, changes = features.split([4, 8], -1)
@@ -215,11 +211,11 @@ def test_official_keys_load_with_and_without_the_wrapper(tmp_path):
     wrapped = {f"module.model.mossformer.{key}": value for key, value in official.items()}
     save_file(wrapped, tmp_path / "wrapped.safetensors")
     model = MossFormer2SE.from_pretrained(tmp_path / "wrapped.safetensors")
-    state = convert(official)[1]
+    state = convert_se_48k(official)[1]
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     del official["conv1_decoder.weight"]
-    with pytest.raises(UserError, match=r"nothing in it becomes mask\.leave\.weight"):
-        convert(official)
+    with pytest.raises(UserError, match=r"nothing in it becomes mask\.out_proj\.weight"):
+        convert_se_48k(official)
 
 
 @pytest.mark.parametrize(
