@@ -16,7 +16,7 @@ from sixfold.core.pipeline.params import Job, OwnTask, write_json
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.graphs.data.prepared import read_graph, read_manifest
 from sixfold.graphs.data.validate import Data
-from sixfold.graphs.models.mowst.early_exit import ask_conditionally, choose_threshold
+from sixfold.graphs.models.mowst.early_exit import choose_threshold, predict_early_exit
 from sixfold.graphs.models.mowst.model import SYSTEM, Mowst
 
 BINS = 20  # of the histogram of confidence
@@ -97,10 +97,10 @@ def evaluate(model: Job | str, folder: Path, samples: Path | None) -> dict[str, 
         scores[name] = trained.score(data)
         if len(trained.experts) < 2:
             continue
-        asked = ask_conditionally(trained, data, choose_threshold(trained, data))
-        right = asked.probabilities[data.test_mask].argmax(1) == data.y[data.test_mask]
+        early = predict_early_exit(trained, data, choose_threshold(trained, data))
+        right = early.probabilities[data.test_mask].argmax(1) == data.y[data.test_mask]
         scores[f"{name}_conditional"] = 100 * float(right.double().mean())
-        scores[f"{name}_gnn"] = 100 * asked.computed[-1] / len(data.y)
+        scores[f"{name}_gnn"] = 100 * early.nodes_computed[-1] / len(data.y)
         if samples:
             shares = trained(data).confidences[0].histc(BINS, 0, 1) / len(data.y)
             text = json.dumps([round(share, 6) for share in shares.tolist()])
