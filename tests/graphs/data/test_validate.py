@@ -30,7 +30,7 @@ BAD = {
     "no validation": (drop("val_mask"), r"no val_mask; set data\.val_mask"),
     "edge to nowhere": (
         put("edge_index", lambda d: d.edge_index.clone().index_fill_(1, torch.tensor([0]), 60)),
-        "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; mend the edges",
+        "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; repair the edges",
     ),
     "negative edge": (put("edge_index", lambda d: d.edge_index - 1), "the nodes -1 to"),
     "edges of a wrong type": (put("edge_index", lambda d: d.edge_index.int()), "int64 shaped"),

@@ -1,12 +1,11 @@
-"""Block features, sparse features and frozen inputs equal the dense computation."""
+"""Products with block features, and attention with extreme features, equal the dense ones."""
 
 import pytest
 import torch
-from torch_geometric.nn import GATConv, GINConv
+from torch_geometric.nn import GATConv
 
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology, convolve
-from sixfold.graphs.models.forwardgnn.frozen_input import activate, freeze
 
 NODES, WIDTH, CLASSES = 30, 40, 3
 
@@ -44,22 +43,3 @@ def test_scores_far_apart_are_shifted_node_by_node():
     x = 300 * torch.randn(NODES, WIDTH)
     topology = Topology(edges, NODES)
     torch.testing.assert_close(convolve(conv, x, topology), conv(x, edges), rtol=1e-4, atol=1e-2)
-
-
-def test_a_frozen_input_gives_the_outputs_and_gradients_of_the_layer():
-    """Tanh keeps its output for the backward pass, which must not be changed in place."""
-    torch.manual_seed(0)
-    x, topology = features(0.9, parts=False), Topology(torch.randint(NODES, (2, 90)), NODES)
-    conv = GINConv(torch.nn.Sequential(torch.nn.Linear(WIDTH, 6), torch.nn.Tanh()))
-    rows = [torch.tensor([4, 2, 9]), torch.tensor([1, 9])]
-    frozen = freeze(conv, x, topology, rows)
-    expected_output = activate(conv, x.normalized(), topology)
-    torch.testing.assert_close(frozen.full_output(), expected_output)
-    torch.testing.assert_close(frozen.valid_output(), expected_output[rows[1]])
-    sent, wanted = torch.randn(3, 6), list(conv.parameters())
-    for found, expected in zip(
-        torch.autograd.grad(frozen.train_output(), wanted, sent),
-        torch.autograd.grad(expected_output[rows[0]], wanted, sent),
-        strict=True,
-    ):
-        torch.testing.assert_close(found, expected)

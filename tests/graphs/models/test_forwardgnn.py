@@ -1,4 +1,4 @@
-"""ForwardGNN: what must hold of every mode, whatever the graph."""
+"""ForwardGNN: properties of every mode on any graph."""
 
 import copy
 import os

@@ -173,7 +173,7 @@ def test_dropout_depends_on_epoch_layer_and_chunk_not_on_the_order(exact):
 def test_training_leaves_the_default_generator_alone(exact):
     training = double(exact).prepare(exact)
     state = torch.get_rng_state()
-    training.epoch(0)
+    training.run_epoch(0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -181,14 +181,14 @@ def test_training_leaves_the_default_generator_alone(exact):
 def test_a_stopped_run_resumes_bit_for_bit(exact, tmp_path, monkeypatch, changes):
     changes = {"epochs": 6, "evaluate_every": 2, "dropout": 0.3, "history_period": 2} | changes
     whole = double(exact, **changes).fit(exact)
-    epoch = Training.epoch
+    run_epoch = Training.run_epoch
 
     def stopping(self: Training, number: int) -> float:
         if number == 4:
             raise KeyboardInterrupt
-        return epoch(self, number)
+        return run_epoch(self, number)
 
-    monkeypatch.setattr(Training, "epoch", stopping)
+    monkeypatch.setattr(Training, "run_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
         double(exact, **changes).fit(exact, folder=tmp_path / "run", checkpoint_every=3)
     monkeypatch.undo()

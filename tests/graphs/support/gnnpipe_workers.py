@@ -57,14 +57,14 @@ def fit(settings: dict, folder: Path | None = None) -> dict[str, Any]:
 
 def die_in_the_fifth_epoch(folder: Path) -> dict[str, Any]:
     """End process 1 abruptly; return the error of process 0 and the seconds until then."""
-    real = Training.epoch
+    run_epoch = Training.run_epoch
 
     def dying(self: Training, epoch: int) -> float:
         if epoch == 4 and rank() == 1:
             os._exit(9)
-        return real(self, epoch)
+        return run_epoch(self, epoch)
 
-    Training.epoch = dying
+    Training.run_epoch = dying
     start = time.monotonic()
     try:
         fit(RESUMED, folder)

@@ -137,7 +137,7 @@ def train(model: ForwardGNN, graph: Data, links: dict[str, Data], given: dict) -
 
 
 def wrong_labels(config: ForwardGNNConfig, graph: Data, given: dict) -> Tensor:
-    """Return the wrong labels that the official code drew; check the inputs made of them."""
+    """Return the wrong labels that the official code drew; check the inputs built from them."""
     assert isinstance(graph.y, Tensor)
     assert isinstance(graph.edge_index, Tensor)
     known = graph.train_mask

@@ -79,7 +79,7 @@ def expected_accuracy(model: nn.Module, data: Data, mask: Tensor) -> float:
     for node in mask.nonzero()[:, 0].tolist():
         y, share = int(data.y[node]), float(c[node])  # type: ignore[index]
         weak, strong = int(z1[node].argmax()) == y, int(z2[node].argmax()) == y
-        total += share * weak + (1 - share) * strong  # 1 if both are right, whatever the share
+        total += share * weak + (1 - share) * strong  # 1 if both are correct
     return 100 * total / int(mask.sum())
 
 

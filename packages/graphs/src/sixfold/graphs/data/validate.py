@@ -63,7 +63,7 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
     if least < 0 or most >= nodes:
         raise UserError(
             f"edge_index names the nodes {least} to {most}, but x has {nodes} rows, "
-            f"nodes 0 to {nodes - 1}; mend the edges, or give x a row for every node"
+            f"nodes 0 to {nodes - 1}; repair the edges, or give x a row for every node"
         )
     loops = edge_index[0][edge_index[0] == edge_index[1]]
     times = torch.bincount(loops, minlength=1)

@@ -1,4 +1,4 @@
-"""Convolutions by name, for networks that are made of them: PyG's own, with its parameter names."""
+"""Convolutions by name: PyG's own, with PyG's parameter names."""
 
 from collections.abc import Callable
 from typing import Literal

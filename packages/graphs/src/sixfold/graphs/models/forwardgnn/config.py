@@ -1,4 +1,7 @@
-"""Settings of ForwardGNN, and what each mode allows them to be."""
+"""Settings of ForwardGNN, and the values that each mode allows.
+
+Park et al., "Forward Learning of Graph Neural Networks", ICLR 2024. arXiv:2403.11004
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -23,7 +26,7 @@ Direction = Literal["bidirection", "unidirection"]
 
 
 class Allowed(NamedTuple):
-    """What a mode allows; one without virtual nodes has no label columns to append."""
+    """Values that a mode allows; modes without virtual nodes have no label columns to append."""
 
     append_label: tuple[AppendLabel, ...] = ("none",)
     weight_decay: float = 5e-4  # of the official code, the default

@@ -74,7 +74,7 @@ class ForwardForward(Layerwise):
         )
 
     def evaluation(self, network: Network, data: Data, nodes: Mask | None) -> Evaluation:
-        """Return how nodes are classified, given labels of the training and validation nodes."""
+        """Return the evaluation of nodes, given the labels of training and validation nodes."""
         assert nodes is not None
         valid = getattr(data, "val_mask", None)
         known = data.train_mask if valid is None else data.train_mask | valid
@@ -85,7 +85,7 @@ class ForwardForward(Layerwise):
         return scores.softmax(1)
 
     def _evaluation(self, network: Network, data: Data, nodes: Mask, known: Mask) -> Evaluation:
-        """Return how nodes are classified: each candidate class is tried on all of them at once.
+        """Return an evaluation in which each candidate class is tried on all nodes at once.
 
         Args:
             network: Network.

@@ -152,7 +152,7 @@ class _RecomputedInput:
 
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _ReluAt(Function):
-    """The ReLU of selected rows, none of them twice; the backward pass keeps only these rows."""
+    """The ReLU of distinct rows; the backward pass keeps only these rows."""
 
     @staticmethod
     def forward(x, rows):

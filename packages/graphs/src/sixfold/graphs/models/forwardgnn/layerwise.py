@@ -2,7 +2,7 @@
 
 The input of a layer does not change while the layer is trained;
 `sixfold.graphs.models.forwardgnn.frozen_input` decides which part of it is kept. No autograd graph
-crosses layers, whatever their number.
+crosses layers.
 """
 
 from collections.abc import Iterator
@@ -40,13 +40,13 @@ class Layerwise:
         validation: Data | None,
         generator: torch.Generator,
     ) -> Objective:
-        """Return what each layer is trained for."""
+        """Return the objective of every layer."""
         raise NotImplementedError
 
     def evaluation(
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Evaluation:
-        """Return how the network predicts."""
+        """Return the evaluation of the selected nodes or labelled edges."""
         raise NotImplementedError
 
     def training(

@@ -113,7 +113,7 @@ class LinkPrediction(Layerwise):
     def evaluation(
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Evaluation:
-        """Return how the labelled edges of a graph are scored; ``nodes`` is not used."""
+        """Return the evaluation of the labelled edges; ``nodes`` is not used."""
         streams, edges = _streams_and_edges(data)
 
         def edge_probabilities(outputs: Outputs) -> Tensor:

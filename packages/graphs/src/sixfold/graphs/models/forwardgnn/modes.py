@@ -27,7 +27,7 @@ from sixfold.graphs.models.stages import Method
 
 @runtime_checkable
 class Procedure(Protocol):
-    """How a mode trains a network and predicts with it.
+    """Training and prediction of a mode.
 
     Attributes:
         needs_virtual_nodes: Whether there is a virtual node for each class.

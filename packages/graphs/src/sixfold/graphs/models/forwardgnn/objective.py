@@ -1,4 +1,4 @@
-"""What a layer is trained for: its inputs, its loss, and how the network so far is validated."""
+"""Objectives of layers: inputs, loss, and validation of the network so far."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Outputs = list[Tensor]  # of a layer, one for each stream, at the rows of the st
 
 
 class Network(NamedTuple):
-    """What a mode trains: layers, and features of the virtual nodes in modes that have them."""
+    """A network to train: layers, and features of the virtual nodes in modes that have them."""
 
     config: ForwardGNNConfig
     layers: list[nn.Module]
@@ -66,7 +66,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a network predicts: its inputs, and the scores that each layer's outputs add."""
+    """An evaluation of a network: its inputs, and the function from a layer's outputs to scores."""
 
     streams: Streams
     score_fn: Callable[[Outputs], Tensor]
@@ -84,7 +84,7 @@ def summed_scores(layers: Sequence[nn.Module], evaluation: Evaluation) -> Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """What a layer is trained for.
+    """The objective of a layer.
 
     Args:
         train: Training inputs.

@@ -72,7 +72,7 @@ class SingleForward(Layerwise):
     def evaluation(
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Evaluation:
-        """Return how the selected nodes are classified."""
+        """Return the evaluation of the selected nodes."""
         config = network.config
         assert nodes is not None
         assert network.virtual_nodes is not None

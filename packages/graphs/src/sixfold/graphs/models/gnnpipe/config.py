@@ -1,4 +1,8 @@
-"""Settings of GNNPipe."""
+"""Settings of GNNPipe.
+
+Chen et al., "GNNPipe: Scaling Deep GNN Training with Pipelined Model Parallelism".
+arXiv:2308.10087
+"""
 
 from typing import Literal
 

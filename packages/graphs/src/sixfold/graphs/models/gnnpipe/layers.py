@@ -1,4 +1,4 @@
-"""Layers that are split around their one aggregation, and the paper's four models made of them.
+"""Layers that are split around their one aggregation, and the paper's four models.
 
 The state between layers is a tuple of tensors with a row for each node: the hidden values, and for
 GCNII also the first hidden values, which every layer reads.

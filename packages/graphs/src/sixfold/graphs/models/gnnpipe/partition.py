@@ -67,7 +67,7 @@ def cut(
         seed: Seed of metis.
 
     Raises:
-        UserError: there are fewer nodes than chunks, or metis is asked for and not installed.
+        UserError: there are fewer nodes than chunks, or metis is chosen and not installed.
     """
     if chunks > nodes:
         raise UserError(

@@ -84,7 +84,7 @@ class StaleEmbeddings:
             self.gradients.zero_()
 
     def state(self) -> dict[str, Float[Tensor, "own width"]]:
-        """Return the buffers that the next epoch starts from: this process's rows of them."""
+        """Return this process's rows of the buffers that the next epoch starts from."""
         own = self.adjacency.forward.ranges.stop - self.adjacency.forward.ranges.start
         kept = {"snapshot": self.snapshot[:own]}
         return kept if self.config.discard_gradients else kept | {"gradients": self.gradients[:own]}

@@ -48,7 +48,7 @@ class Training:
         self.best = Best(EarlyStopping(monitor="accuracy", mode="max"))
         self.sent = dict.fromkeys(KINDS, 0)  # by this process in the last epoch
 
-    def epoch(self, epoch: int) -> float:
+    def run_epoch(self, epoch: int) -> float:
         """Draw an order of the chunks and take one optimiser step; return the loss before it.
 
         Raises:
@@ -199,7 +199,7 @@ def train(training: Training, model: nn.Module, run: Run | NoRun, every: int | N
     run.register("training", training)
     position, history = run.restore() or Position(), []
     for epoch in range(position.epoch + 1, config.epochs + 1):
-        row: Row = {"epoch": epoch, "loss": training.epoch(epoch - 1)}
+        row: Row = {"epoch": epoch, "loss": training.run_epoch(epoch - 1)}
         due = epoch % config.evaluate_every == 0 or epoch == config.epochs
         if training.validates and due:
             row["valid_accuracy"] = training.validate()

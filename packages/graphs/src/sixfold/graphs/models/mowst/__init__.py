@@ -20,8 +20,8 @@ Three files are no part of every system: `gates` and `experts` are the two kinds
 mixture, and `early_exit` runs the strong expert only where the weak one is not confident. `convert`
 has the official keys.
 
-Departs from the official code, which departs from the paper: `official_behaviour` holds what
-`MowstConfig(official_behaviour=True)` restores. Gates are restored together with their experts;
+Departs from the official code, which departs from the paper: `official_behaviour`, with the
+setting of that name, restores it. Here, gates are restored together with their experts;
 pretraining stops early by the loss of the validation nodes; Mowst is scored by the expected
 accuracy; Mowst* predicts from logits.
 """

@@ -1,4 +1,7 @@
-"""Settings of Mowst."""
+"""Settings of Mowst.
+
+Zeng et al., "Mixture of Weak & Strong Experts on Graphs", ICLR 2024. arXiv:2311.05185
+"""
 
 from typing import Literal
 
