@@ -77,8 +77,8 @@ def same_results(model: ForwardGNN, layers: list, losses: list[float], data: Dat
     found = [row["loss"] for row in model.history]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-3, atol=1e-4)
     x, edges = plain.augmented(data, model.virtual_nodes)
-    said = plain.evidence(layers, x, edges, model.config.classes).argmax(1)
-    expected = 100 * float((said == data.y)[data.test_mask].float().mean())  # type: ignore[operator]
+    predicted = plain.class_scores(layers, x, edges, model.config.classes).argmax(1)
+    expected = 100 * float((predicted == data.y)[data.test_mask].float().mean())  # type: ignore[operator]
     return {"test, plain": f"{expected:.2f}", "test, sixfold": f"{model.score(data):.2f}"}
 
 

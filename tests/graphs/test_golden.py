@@ -1,8 +1,8 @@
 """Parity with the official implementations, over every golden case found.
 
-``SIXFOLD_GOLDEN`` names the folder; a case is a folder with an ``io.safetensors``, whose tensors
-are grouped in parts by the beginnings of their names. What each part must hold, and how it is
-computed here, is in ``golden_<system>.py``; a tensor or part not known there is a failure.
+``SIXFOLD_GOLDEN`` names the folder. A case is a folder with an ``io.safetensors``, whose tensors
+are grouped in parts by the prefixes of their names. ``support/golden_<system>.py`` computes each
+part and compares its tensors; an unknown tensor or part is a failure.
 """
 
 import os

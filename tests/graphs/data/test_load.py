@@ -1,4 +1,4 @@
-"""Published graphs: read from a mirror without the network, checked, and refused in words."""
+"""Published graphs are read from a mirror without the network, and checked."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import torch
 
 from sixfold.core import UserError
 from sixfold.core.data.fetch import available
-from sixfold.graphs.data import load as graph_data
+from sixfold.graphs.data import load
 from sixfold.graphs.data.catalog import GRAPHS, SETS, dataset, find_graph
 from sixfold.graphs.data.load import load_graph
 from sixfold.graphs.data.splits import linkx_split
@@ -50,13 +50,13 @@ LARGE = {
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """An empty cache, no network, and no leave to use it."""
+    """An empty cache, no mirror, and no network."""
     monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIXFOLD_OFFLINE", "1")
     monkeypatch.delenv("SIXFOLD_MIRROR", raising=False)
 
     def refuse(*_):
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     return tmp_path
@@ -89,10 +89,10 @@ def test_a_mirrored_graph_is_read_without_the_network(name, mirrored):
 
 
 def test_undirected_files_are_read_in_both_directions(mirrored):
-    for name, both in (("chameleon_filtered", True), ("chameleon_filtered_directed", False)):
+    for name, undirected in (("chameleon_filtered", True), ("chameleon_filtered_directed", False)):
         needs(name)
         data = load_graph(name)
-        assert is_undirected(data.edge_index, len(data.x)) is both
+        assert is_undirected(data.edge_index, len(data.x)) is undirected
 
 
 def test_nodes_of_facebook_without_a_label_are_in_no_mask(mirrored):
@@ -112,7 +112,7 @@ def test_planetoid_has_its_public_split_too(mirrored):
         load_graph("cora", 10)
 
 
-def test_a_mirror_is_only_read(mirrored):
+def test_a_mirror_is_never_written(mirrored):
     needs("texas")
     before = sorted(Path(MIRROR.split(os.pathsep)[0], "webkb").rglob("*"))
     load_graph("texas")
@@ -134,7 +134,7 @@ def test_a_changed_file_is_refused(mirrored, offline, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["texas", "cora_ml", "squirrel", "flickr", "pubmed"])
-def test_files_that_are_nowhere_are_named_with_the_mend(name, offline):
+def test_missing_files_are_named_with_their_home(name, offline):
     message = f"{find_graph(name).set}/.* neither in the cache nor in SIXFOLD_MIRROR.*its home is"
     with pytest.raises(UserError, match=message):
         load_graph(name)
@@ -153,7 +153,7 @@ def test_a_graph_without_checksums_is_taken_from_a_mirror(offline, monkeypatch):
 
 
 def sparse(attr_matrix, adj_matrix) -> dict:
-    """Name the parts of two matrices as CitationFull's files do."""
+    """Return the parts of two matrices by their names in CitationFull's files."""
     from scipy.sparse import csr_matrix
 
     parts = {}
@@ -163,7 +163,7 @@ def sparse(attr_matrix, adj_matrix) -> dict:
     return parts
 
 
-def test_what_torch_geometric_cannot_get_is_said_in_words(offline, monkeypatch):
+def test_a_failed_download_of_torch_geometric_is_a_user_error(offline, monkeypatch):
     monkeypatch.delenv("SIXFOLD_OFFLINE")
 
     def fail(*_, **__):
@@ -179,20 +179,20 @@ def test_a_single_stored_split_is_split_0():
 
     masks = {mask: torch.arange(6) // 2 == number for number, mask in enumerate(MASKS)}
     data = Data(x=torch.zeros(6, 1), y=torch.arange(6), **masks)
-    found = graph_data._with_masks(data.clone(), find_graph("flickr"), "flickr", 0)
+    found = load._with_masks(data.clone(), find_graph("flickr"), "flickr", 0)
     assert all(torch.equal(found[mask], masks[mask]) for mask in MASKS)
     with pytest.raises(UserError, match="splits 0 to 0, not 1"):
-        graph_data._with_masks(data.clone(), find_graph("flickr"), "flickr", 1)
+        load._with_masks(data.clone(), find_graph("flickr"), "flickr", 1)
 
 
-def test_an_unknown_graph_is_answered_with_the_nearest():
+def test_the_error_for_an_unknown_graph_names_the_nearest():
     with pytest.raises(UserError, match="no graph 'cora_lm'; did you mean 'cora_ml'"):
         load_graph("cora_lm")
     with pytest.raises(UserError, match=r"photo has no public split; give a number"):
         load_graph("photo", "public")
 
 
-def test_the_registry_names_home_licence_and_a_checksum_of_every_file():
+def test_the_catalog_names_home_licence_and_a_checksum_of_every_file():
     assert {source.set for source in GRAPHS.values()} == set(SETS)
     unchecked = {name for name, source in GRAPHS.items() if not dataset(source).files}
     assert unchecked == {"pubmed", "penn94", "github", "flickr", "reddit"}

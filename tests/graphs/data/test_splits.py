@@ -1,4 +1,4 @@
-"""Splits are the published ones, cover what they should, and do not touch."""
+"""Splits equal the published ones, cover all nodes, and are disjoint."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ NODES = {
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason=f"no official splits: no folder {OFFICIAL}")
 @pytest.mark.parametrize("split", range(SPLITS))
 @pytest.mark.parametrize("graph", NODES)
-def test_the_rule_gives_the_published_nodes(graph, split):
+def test_the_rule_reproduces_the_published_splits(graph, split):
     folder = OFFICIAL / graph / "node-5splits"
     masks = forwardgnn_split(NODES[graph], split)
     for name in ("train", "val", "test"):
@@ -52,22 +52,23 @@ def test_a_split_of_linkx_leaves_out_nodes_without_a_label():
     assert not torch.equal(other["train_mask"], masks["train_mask"])
 
 
-def test_links_of_validation_and_test_are_not_learnt(graph):
-    learnt, validated, test = split_links(graph, 0)
-    pairs = [
-        set(map(tuple, part.edge_label_index.T.tolist())) for part in (learnt, validated, test)
-    ]
+def test_links_of_validation_and_test_are_not_in_the_training_graph(graph):
+    parts = split_links(graph, 0)
+    test = parts[2]
+    pairs = [set(map(tuple, part.edge_label_index.T.tolist())) for part in parts]
     edges = {tuple(sorted(pair)) for pair in graph.edge_index.T.tolist()}
     known = {tuple(sorted(pair)) for pair in test.edge_index.T.tolist()}
-    asked = test.edge_label_index[:, test.edge_label == 1].T.tolist()
+    positive = test.edge_label_index[:, test.edge_label == 1].T.tolist()
     assert all(pairs)
-    assert all(tuple(sorted(pair)) in edges and tuple(sorted(pair)) not in known for pair in asked)
-    absent = test.edge_label_index[:, test.edge_label == 0].T.tolist()
-    assert all(tuple(sorted(pair)) not in edges for pair in absent)
-    assert len(asked) == len(absent) == int(0.2 * len(edges))
+    assert all(
+        tuple(sorted(pair)) in edges and tuple(sorted(pair)) not in known for pair in positive
+    )
+    negative = test.edge_label_index[:, test.edge_label == 0].T.tolist()
+    assert all(tuple(sorted(pair)) not in edges for pair in negative)
+    assert len(positive) == len(negative) == int(0.2 * len(edges))
 
 
-def test_splitting_links_leaves_the_generators_alone(graph):
+def test_splitting_links_does_not_change_the_generators(graph):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Built-in graphs are as homophilous as asked, connected as said, and the same every time."""
+"""Synthetic graphs have the requested homophily and degree, and are reproducible."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ MASKS = ["train_mask", "val_mask", "test_mask"]
 
 
 @pytest.mark.parametrize(("classes", "wanted"), [(4, 0.8), (4, 0.1), (2, 0.0), (5, 1.0), (3, 0.5)])
-def test_a_block_model_is_as_homophilous_as_asked(classes, wanted):
+def test_a_block_model_has_the_requested_homophily(classes, wanted):
     data = block_model(nodes=2000, classes=classes, homophily=wanted, seed=1)
     assert homophily(data.edge_index, data.y, method="edge") == pytest.approx(wanted, abs=0.02)
     assert data.edge_index.shape[1] / 2000 == pytest.approx(10, rel=0.03)
@@ -20,7 +20,7 @@ def test_a_block_model_is_as_homophilous_as_asked(classes, wanted):
     assert max(members) - min(members) <= 1 == len(set(members)) - (2000 % classes > 0)
 
 
-def test_features_are_as_far_apart_as_asked():
+def test_class_means_have_the_requested_norm():
     data = block_model(nodes=4000, classes=4, features=16, signal=3.0, seed=1)
     means = torch.stack([data.x[data.y == c].mean(0) for c in range(4)])
     torch.testing.assert_close(means.norm(dim=1), torch.full((4,), 3.0), rtol=0.05, atol=0)
@@ -28,7 +28,7 @@ def test_features_are_as_far_apart_as_asked():
 
 
 @pytest.mark.parametrize("make", [lambda: digits_graph(), lambda: block_model(seed=3)])
-def test_a_graph_is_the_same_every_time_and_can_be_learnt_on(make):
+def test_a_graph_is_reproducible_and_valid(make):
     data = make()
     assert fingerprint(make()) == fingerprint(data)
     check_graph(data, undirected=True)
@@ -37,12 +37,12 @@ def test_a_graph_is_the_same_every_time_and_can_be_learnt_on(make):
     assert torch.equal(data.edge_index.unique(dim=1), data.edge_index)
 
 
-def test_seeds_and_splits_are_different():
+def test_seeds_and_splits_change_the_graph():
     prints = {fingerprint(block_model(seed=s, split=p)) for s in (0, 1) for p in (0, 1)}
     assert len(prints) == 4
 
 
-def test_digits_are_linked_with_those_that_look_alike():
+def test_digits_are_linked_with_similar_digits():
     data = digits_graph(neighbours=5)
     assert data.x.shape == (1797, 64)
     assert float(data.x.min()) == 0

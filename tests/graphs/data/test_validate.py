@@ -1,4 +1,4 @@
-"""What is wrong with a graph is said in words: what was given, why not, and the mend."""
+"""Invalid graphs raise errors that say what was given, what is wrong and how to repair it."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ BAD = {
     "no validation": (drop("val_mask"), r"no val_mask; set data\.val_mask"),
     "edge to nowhere": (
         put("edge_index", lambda d: d.edge_index.clone().index_fill_(1, torch.tensor([0]), 60)),
-        "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; mend the edges",
+        "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; repair the edges",
     ),
     "negative edge": (put("edge_index", lambda d: d.edge_index - 1), "the nodes -1 to"),
     "edges of a wrong type": (put("edge_index", lambda d: d.edge_index.int()), "int64 shaped"),
@@ -59,14 +59,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_graph_is_refused_in_words(what, graph):
+def test_an_invalid_graph_is_refused_with_a_message(what, graph):
     change, message = BAD[what]
     change(graph)
     with pytest.raises(UserError, match=message):
         Mowst(layers=2, hidden=4, epochs=1).fit(graph)
 
 
-def test_one_loop_a_node_is_allowed(graph):
+def test_one_self_loop_a_node_is_allowed(graph):
     loops = torch.arange(60).expand(2, -1)
     graph.edge_index = torch.cat([graph.edge_index, loops], 1)
     check_graph(graph, undirected=True)
@@ -78,7 +78,7 @@ def test_isolated_nodes_and_separate_parts_are_allowed(broken_up):
     check_graph(broken_up, undirected=True)
 
 
-def test_a_direction_that_is_missing_is_missed_where_it_is_needed(graph):
+def test_a_missing_direction_is_refused_where_both_are_needed(graph):
     graph.edge_index = graph.edge_index[:, 1:]
     assert not is_undirected(graph.edge_index, 60)
     check_graph(graph)
@@ -93,7 +93,7 @@ def test_nodes_without_a_label_may_be_outside_the_masks(graph):
         check_labels(graph, ["train_mask", "test_mask"])
 
 
-def test_classes_may_be_more_than_there_are(graph):
+def test_more_classes_than_labels_are_allowed(graph):
     assert check_labels(graph, ["train_mask"], classes=7) == 7
     with pytest.raises(UserError, match="the classes are 0 to 1"):
         check_labels(graph, ["train_mask"], classes=2)
@@ -103,7 +103,7 @@ def test_a_mask_is_returned_as_it_is(graph):
     assert mask_of(graph, "test_mask") is graph.test_mask
 
 
-def test_a_fingerprint_sees_every_number(graph):
+def test_a_fingerprint_depends_on_every_number(graph):
     before = fingerprint(graph)
     assert fingerprint(Data(**graph.to_dict())) == before
     graph.x[59, 7] += 1e-6

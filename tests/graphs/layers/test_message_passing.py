@@ -1,11 +1,17 @@
-"""The fast convolutions compute what PyG's do, with the same parameters."""
+"""Fast convolutions compute the numbers of PyG's, from the same parameters."""
 
 import pytest
 import torch
 from torch import nn
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, SAGEConv
 
-from sixfold.graphs.layers.message_passing import Topology, collect, collects, convolve, transform
+from sixfold.graphs.layers.message_passing import (
+    Topology,
+    aggregate,
+    aggregates_first,
+    convolve,
+    transform,
+)
 
 NODES, FEATURES = 40, 12
 CONVS = {
@@ -31,12 +37,14 @@ def edge_index() -> torch.Tensor:
 
 
 @every_conv
-@pytest.mark.parametrize("learns_input", [False, True], ids=["fixed input", "learnt input"])
-def test_outputs_and_gradients_are_pygs(conv, learns_input, edge_index):
+@pytest.mark.parametrize(
+    "input_has_gradient", [False, True], ids=["fixed input", "input with gradient"]
+)
+def test_outputs_and_gradients_equal_pygs(conv, input_has_gradient, edge_index):
     torch.manual_seed(1)
     module, topology = CONVS[conv](), Topology(edge_index, NODES)
-    x = torch.randn(NODES, FEATURES, requires_grad=learns_input)
-    wanted = [*module.parameters(), *([x] if learns_input else [])]
+    x = torch.randn(NODES, FEATURES, requires_grad=input_has_gradient)
+    wanted = [*module.parameters(), *([x] if input_has_gradient else [])]
     expected, found = module(x, edge_index), convolve(module, x, topology)
     direction = torch.randn_like(expected)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -49,13 +57,13 @@ def test_outputs_and_gradients_are_pygs(conv, learns_input, edge_index):
 
 
 @every_conv
-def test_what_collects_can_be_done_in_two_parts(conv, edge_index):
+def test_aggregate_and_transform_make_the_convolution(conv, edge_index):
     module, topology = CONVS[conv](), Topology(edge_index, NODES)
     x = torch.randn(NODES, FEATURES)
-    assert collects(module) != conv.startswith("gat")
-    if collects(module):
+    assert aggregates_first(module) != conv.startswith("gat")
+    if aggregates_first(module):
         rows = torch.tensor([3, 0, NODES - 1])
-        some = transform(module, collect(module, x, topology, rows))
+        some = transform(module, aggregate(module, x, topology, rows))
         torch.testing.assert_close(some, module(x, edge_index)[rows], rtol=1e-5, atol=1e-6)
 
 
@@ -71,14 +79,14 @@ def test_what_collects_can_be_done_in_two_parts(conv, edge_index):
     ],
     ids=str,
 )
-def test_what_is_not_known_is_called_as_it_is(conv, edge_index):
+def test_other_convolutions_and_options_are_called_as_they_are(conv, edge_index):
     x = torch.randn(NODES, FEATURES)
-    assert not collects(conv)
+    assert not aggregates_first(conv)
     assert torch.equal(convolve(conv, x, Topology(edge_index, NODES)), conv(x, edge_index))
 
 
 @pytest.mark.parametrize("conv", ["gcn wider", "sage", "gin", "gat"])
-def test_the_part_around_some_nodes_gives_them_the_same(conv, edge_index):
+def test_a_k_hop_subgraph_gives_its_nodes_the_same_outputs(conv, edge_index):
     torch.manual_seed(2)
     first, topology = CONVS[conv](), Topology(edge_index, NODES)
     x = torch.randn(NODES, FEATURES)
@@ -87,15 +95,15 @@ def test_the_part_around_some_nodes_gives_them_the_same(conv, edge_index):
     second = second or type(first)(hidden.shape[1], 3)
     nodes = torch.zeros(NODES, dtype=torch.bool)
     nodes[[4, 9, NODES - 1]] = True
-    part, ids = topology.around(nodes, 2)
+    subgraph, ids = topology.k_hop_subgraph(nodes, 2)
     assert len(ids) < NODES
-    inside = convolve(second, convolve(first, x[ids], part).relu(), part)
+    inside = convolve(second, convolve(first, x[ids], subgraph).relu(), subgraph)
     expected = convolve(second, hidden, topology)[nodes]
     torch.testing.assert_close(inside[nodes[ids]], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("conv", ["gcn narrower", "sage"])
-def test_without_gradients_sums_are_the_same_and_gradients_an_error(conv, edge_index):
+def test_a_topology_without_gradients_computes_the_same_and_refuses_gradients(conv, edge_index):
     module, topology = CONVS[conv](), Topology(edge_index, NODES)
     x = torch.randn(NODES, FEATURES, requires_grad=True)
     expected = convolve(module, x, topology)
@@ -109,13 +117,13 @@ def test_without_gradients_sums_are_the_same_and_gradients_an_error(conv, edge_i
     torch.testing.assert_close(sent, torch.autograd.grad(expected.sum(), x)[0])
 
 
-def test_an_edge_to_nowhere_is_refused():
+def test_an_edge_to_a_missing_node_is_refused():
     with pytest.raises(ValueError, match="nodes 0 to 3, but 3 nodes are 0 to 2"):
         _ = Topology(torch.tensor([[0], [3]]), 3).graph
 
 
-def test_no_hops_is_the_nodes_alone():
+def test_a_subgraph_of_no_hops_has_the_nodes_alone():
     nodes = torch.tensor([False, True, False])
-    part, ids = Topology(torch.tensor([[0, 1], [1, 2]]), 3).around(nodes, 0)
+    subgraph, ids = Topology(torch.tensor([[0, 1], [1, 2]]), 3).k_hop_subgraph(nodes, 0)
     assert ids.tolist() == [1]
-    assert part.edge_index.numel() == 0
+    assert subgraph.edge_index.numel() == 0

@@ -1,4 +1,4 @@
-"""What the estimators are asked, and in which type: refused if it cannot be meant."""
+"""Inputs of all estimators: masks, dtypes, labels and configs are checked before use."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from sixfold.core import UserError
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig, GNNPipe, GNNPipeConfig, Mowst, MowstConfig
 from sixfold.graphs.data.splits import split_links
-from sixfold.graphs.models.forwardgnn.config import MODES
+from sixfold.graphs.models.forwardgnn import MODES
 
 SMALL: dict[Any, dict[str, Any]] = {
     ForwardGNN: {"layers": 2, "hidden": 8, "epochs": 2},
@@ -24,9 +24,9 @@ every_estimator = pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind._
 )
 def test_nodes_are_a_mask(kind, nodes, graph):
     model = kind(**SMALL[kind]).fit(graph)
-    for ask in (model.predict, model.predict_proba, model.score):
+    for call in (model.predict, model.predict_proba, model.score):
         with pytest.raises(UserError, match=r"nodes should be bool shaped \(60,\), got torch"):
-            ask(graph, nodes)
+            call(graph, nodes)
     mask = torch.zeros(60, dtype=torch.bool).index_fill(0, torch.tensor([5, 9, 20]), True)
     every = model.predict_proba(graph, torch.ones(60).bool())
     torch.testing.assert_close(model.predict_proba(graph, mask), every[[5, 9, 20]])
@@ -45,35 +45,37 @@ def test_a_graph_in_double_precision_makes_a_model_in_double_precision(kind, gra
 
 
 @every_estimator
-def test_answers_are_scored_against_labels(kind, graph):
+def test_scores_need_labels(kind, graph):
     model = kind(**SMALL[kind]).fit(graph)
     del graph.y
     with pytest.raises(UserError, match="y should be a class for every node"):
         model.score(graph)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES["node"] if mode != "backprop"])
-def test_labels_that_go_in_are_asked_for(mode, graph):
+@pytest.mark.parametrize(
+    "mode", [mode for mode, procedure in MODES["node"].items() if procedure.reads_labels]
+)
+def test_labels_that_are_input_of_a_prediction_must_exist(mode, graph):
     model = ForwardGNN(mode=mode, **SMALL[ForwardGNN]).fit(graph)
     del graph.train_mask
     with pytest.raises(UserError, match="no train_mask"):
         model.predict(graph)
 
 
-def test_links_that_are_asked_for_are_looked_at(graph):
-    learnt, validated, asked = split_links(graph, 0)
+def test_edges_to_predict_are_checked(graph):
+    train, valid, test = split_links(graph, 0)
     model = ForwardGNN(task="link", mode="forward_forward", **SMALL[ForwardGNN])
-    model.fit(learnt, validated)
-    asked.edge_label_index[0, 0] = 60
+    model.fit(train, valid)
+    test.edge_label_index[0, 0] = 60
     with pytest.raises(UserError, match="names the nodes 0 to 60"):
-        model.predict(asked)
-    del asked.edge_label_index
+        model.predict(test)
+    del test.edge_label_index
     with pytest.raises(UserError, match="needs edge_label_index"):
-        model.predict(asked)
+        model.predict(test)
 
 
 @every_estimator
-def test_features_of_no_width_are_refused(kind, graph):
+def test_a_graph_without_features_is_refused(kind, graph):
     graph.x = graph.x[:, :0]
     with pytest.raises(UserError, match="x has no features"):
         kind(**SMALL[kind]).fit(graph)

@@ -1,4 +1,4 @@
-"""ForwardGNN: what must hold of every mode, whatever the graph."""
+"""ForwardGNN: properties of every mode on any graph."""
 
 import copy
 import os
@@ -15,9 +15,8 @@ from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig
 from sixfold.graphs.data.splits import split_links
-from sixfold.graphs.models.forwardgnn import backprop, top_down
-from sixfold.graphs.models.forwardgnn import layerwise as greedy
-from sixfold.graphs.models.forwardgnn.config import MODES
+from sixfold.graphs.models.forwardgnn import MODES, backprop, layerwise, top_down
+from sixfold.graphs.models.forwardgnn.config import ALLOWED
 
 LINK_MODES = [("link", mode) for mode in MODES["link"]]
 EVERY = [("node", mode) for mode in MODES["node"]] + LINK_MODES
@@ -35,17 +34,22 @@ def fitted(task: str, mode: str, data, folder=None, **settings) -> ForwardGNN:
     model = make(task, mode, **settings)
     if task == "node":
         return model.fit(data, folder=folder)
-    learnt, validated, _ = split_links(data, 0)
-    return model.fit(learnt, validated, folder=folder)
+    train, valid, _ = split_links(data, 0)
+    return model.fit(train, valid, folder=folder)
 
 
-def asked(task: str, data):
+def prediction_graph(task: str, data):
     return data if task == "node" else split_links(data, 0)[2]
 
 
+def test_every_mode_that_the_config_allows_has_a_procedure():
+    allowed = {(task, mode) for task, modes in ALLOWED.items() for mode in modes}
+    assert {(task, mode) for task, modes in MODES.items() for mode in modes} == allowed
+
+
 @pytest.mark.parametrize("conv", ["gcn", "sage", "gat"])
-def test_keeping_frozen_layers_changes_nothing(conv, graph):
-    """Against the published procedure, which computes everything again at every step."""
+def test_caching_frozen_layers_changes_nothing(conv, graph):
+    """Compare with the published procedure, which recomputes everything at every step."""
     torch.manual_seed(0)
     model = ForwardGNN(
         ForwardGNNConfig(
@@ -57,7 +61,7 @@ def test_keeping_frozen_layers_changes_nothing(conv, graph):
     model.fit(graph)
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
     x, edges = reference_forwardgnn.augmented(graph, model.virtual_nodes)
-    expected = reference_forwardgnn.evidence(layers, x, edges, 3)[graph.test_mask]
+    expected = reference_forwardgnn.class_scores(layers, x, edges, 3)[graph.test_mask]
     torch.testing.assert_close(model(graph), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -69,8 +73,8 @@ def test_no_graph_crosses_layers(task, mode, graph, monkeypatch):
         seen.append({id(leaf) for leaf in leaves(loss)})
         return step(update, loss)
 
-    step = greedy.take_step
-    for module in (greedy, top_down):
+    step = layerwise.take_step
+    for module in (layerwise, top_down):
         monkeypatch.setattr(module, "take_step", watched)
     model = fitted(task, mode, graph, layers=3, epochs=2)
     owners = [{id(parameter) for parameter in layer.parameters()} for layer in model.layers]
@@ -80,7 +84,7 @@ def test_no_graph_crosses_layers(task, mode, graph, monkeypatch):
 
 
 def test_the_baseline_does_cross_layers(graph, monkeypatch):
-    """So that the test above can fail."""
+    """Show that the test above can fail."""
     seen = []
     step = backprop.take_step
     monkeypatch.setattr(backprop, "take_step", lambda u, x: (seen.append(leaves(x)), step(u, x))[1])
@@ -89,7 +93,7 @@ def test_the_baseline_does_cross_layers(graph, monkeypatch):
 
 
 def leaves(loss: torch.Tensor) -> list[torch.Tensor]:
-    """Return what a loss sends gradients to."""
+    """Return the leaf tensors that a loss sends gradients to."""
     found, open_, known = [], [loss.grad_fn], set()
     while open_:
         node = open_.pop()
@@ -113,10 +117,10 @@ def test_backpropagation_needs_more_memory(conv, depth, graph):
 
 
 def training_memory(mode: str, graph, depth: int, conv: str = "gcn") -> int:
-    """Return the most bytes that fit held, besides the model.
+    """Return the peak memory of fit in bytes, besides the model.
 
-    What has a row for each node outweighs the weights and the edges of the virtual nodes, as on
-    Photo. That has more edges, with which all convolutions need less from two layers on: see
+    Tensors with a row for each node are larger than the weights and the edges of virtual nodes, as
+    on Photo. Photo has more edges, with which all convolutions need less from two layers on: see
     benchmarks/forwardgnn.py.
     """
     copies, features, hidden = 40, 300, 128
@@ -136,35 +140,35 @@ def training_memory(mode: str, graph, depth: int, conv: str = "gcn") -> int:
 @every_mode
 def test_isolated_nodes_and_separate_parts_work(task, mode, broken_up):
     model = fitted(task, mode, broken_up)
-    assert model(asked(task, broken_up)).isfinite().all()
+    assert model(prediction_graph(task, broken_up)).isfinite().all()
     assert all(row["gradient_norm"] < 1e3 for row in model.history)
 
 
 @every_mode
 def test_probabilities_are_probabilities(task, mode, graph):
-    said = fitted(task, mode, graph).predict_proba(asked(task, graph))
-    assert ((said >= 0) & (said <= 1)).all()
+    probabilities = fitted(task, mode, graph).predict_proba(prediction_graph(task, graph))
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
     if task == "node":
-        torch.testing.assert_close(said.sum(1), torch.ones(len(said)))
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
 
 
 @pytest.mark.parametrize(
     ("mode", "conv"),
     [(mode, conv) for mode in MODES["node"] for conv in ("gcn", "sage")] + [("backprop", "gat")],
 )
-def test_classes_are_learnt(mode, conv, graph):
-    """Well above chance, which is a third: of features that tell, and neighbours alike."""
+def test_classes_are_learned(mode, conv, graph):
+    """The accuracy is well above chance, a third: features and neighbours show the class."""
     graph.x = graph.x + 3 * torch.nn.functional.one_hot(graph.y, 8)
     model = make("node", mode, conv=conv, epochs=60, learning_rate=0.02).fit(graph)
     assert model.score(graph) > 60
 
 
 @pytest.mark.parametrize("mode", MODES["link"])
-def test_links_are_learnt(mode, graph):
-    """Within a class, of which features and training edges tell."""
+def test_links_are_learned(mode, graph):
+    """Most edges are within a class, which features and training edges show."""
     graph.x = graph.x + 3 * torch.nn.functional.one_hot(graph.y, 8)
-    learnt, validated, test = split_links(graph, 0)
-    model = make("link", mode, epochs=60).fit(learnt, validated)
+    train, valid, test = split_links(graph, 0)
+    model = make("link", mode, epochs=60).fit(train, valid)
     assert model.score(test) > 0.6
     assert model.predict(test).dtype == torch.bool
 
@@ -177,16 +181,16 @@ def test_any_convolution_can_be_passed_in(conv, graph):
 
 
 @every_mode
-def test_a_killed_training_goes_on_to_the_same_numbers(task, mode, graph, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_with_the_same_numbers(task, mode, graph, tmp_path, monkeypatch):
     whole = fitted(task, mode, graph, tmp_path / "whole")
-    for module in (greedy, top_down, backprop):
+    for module in (layerwise, top_down, backprop):
         monkeypatch.setattr(
             module, "take_step", killing(module.take_step, at=len(whole.history) // 2)
         )
     with pytest.raises(SystemExit):
         fitted(task, mode, graph, tmp_path / "killed")
     monkeypatch.undo()
-    torch.manual_seed(99)  # whatever a new process draws
+    torch.manual_seed(99)  # a new process may be in any state
     model = ForwardGNN(whole.config.model_copy())
     resumed = model.fit(*fit_arguments(task, graph), folder=tmp_path / "killed")
     assert 0 < len(resumed.history) < len(whole.history)
@@ -221,7 +225,7 @@ def test_a_finished_training_is_not_repeated(graph, tmp_path):
 
 
 def test_fitting_layer_by_layer_is_fit(graph):
-    sizes = {"features": 8, "classes": 3}  # or else layers are drawn when the data are seen
+    sizes = {"features": 8, "classes": 3}  # otherwise fit draws the layers
     whole, parts = (make("node", "single_forward", **sizes) for _ in range(2))
     whole.fit(graph)
     for layer in range(2):
@@ -253,9 +257,9 @@ def test_sizes_are_taken_from_the_data_unless_they_are_given(graph):
 
 
 @every_mode
-def test_a_saved_model_says_the_same(task, mode, graph, tmp_path):
+def test_a_saved_model_predicts_the_same(task, mode, graph, tmp_path):
     model = fitted(task, mode, graph, conv="gat", heads=2)
     save_pretrained(tmp_path / "model.safetensors", model, "forwardgnn", model.config)
     loaded = ForwardGNN.from_pretrained(tmp_path / "model.safetensors")
-    data = asked(task, graph)
+    data = prediction_graph(task, graph)
     assert torch.equal(loaded(data), model(data))

@@ -1,4 +1,4 @@
-"""ForwardGNN: official keys, defaults, and graphs and settings that are refused."""
+"""ForwardGNN: official keys, defaults, and errors for invalid graphs and settings."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from sixfold.graphs.models.forwardgnn.convert import convert
 
 @pytest.mark.parametrize("append", ["none", "input", "all"])
 @pytest.mark.parametrize("conv", ["gcn", "sage", "gat"])
-def test_official_keys_tell_the_network(conv, append):
+def test_the_network_is_inferred_from_official_keys(conv, append):
     config = ForwardGNNConfig(
         conv=conv, layers=3, hidden=8, features=20, classes=5, append_label=append
     )
@@ -28,7 +28,7 @@ def test_official_keys_tell_the_network(conv, append):
     assert ours.keys() == state.keys()
 
 
-def test_gat_weights_of_old_pyg_are_read():
+def test_gat_weights_of_old_pyg_are_converted():
     state = ForwardGNN(conv="gat", mode="backprop", layers=2, hidden=8, features=6).state_dict()
     old = {}
     for name, value in state.items():
@@ -40,7 +40,7 @@ def test_gat_weights_of_old_pyg_are_read():
     assert ours.keys() == state.keys()
 
 
-def test_links_from_above_are_not_decayed_unless_that_is_asked_for():
+def test_links_in_top_to_input_have_no_weight_decay_by_default():
     """The official code passes Adam no decay there, and 5e-4 everywhere else."""
     assert ForwardGNNConfig(task="link", mode="top_to_input").weight_decay == 0
     assert ForwardGNNConfig(task="link", mode="top_to_input", weight_decay=0.1).weight_decay == 0.1
@@ -100,10 +100,10 @@ def test_bad_link_data_are_refused_in_words(graph):
     directed.edge_index = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]]
     with pytest.raises(UserError, match="to_undirected"):
         split_links(directed, 0)
-    learnt, *_ = split_links(graph, 0)
-    learnt.edge_label = torch.ones_like(learnt.edge_label)
+    train, *_ = split_links(graph, 0)
+    train.edge_label = torch.ones_like(train.edge_label)
     with pytest.raises(UserError, match="should hold edges"):
-        ForwardGNN(task="link", layers=2, hidden=8).fit(learnt)
+        ForwardGNN(task="link", layers=2, hidden=8).fit(train)
 
 
 def test_settings_that_do_not_go_together_are_refused():

@@ -1,4 +1,4 @@
-"""GNNPipe in one process: what its techniques do, models of one's own, traffic, bad input."""
+"""GNNPipe in one process: its techniques, custom models, traffic, invalid input."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def gradients(training: Training, epoch: int = 0, order: list[int] | None = None
 
 
 def full_batch(model: GNNPipe, graph: Any) -> list[Tensor]:
-    """Take the gradient of the whole graph by autograd."""
+    """Return the gradients of full-batch training by autograd."""
     logits = GNNPipe.forward.__wrapped__(model, graph)  # without no_grad
     loss = functional.cross_entropy(logits[graph.train_mask], graph.y[graph.train_mask])
     return list(torch.autograd.grad(loss, list(model.parameters())))
@@ -79,7 +79,7 @@ def test_a_convolution_of_pyg_trains_as_in_pyg(exact):
     torch.testing.assert_close(gradients(model.prepare(exact)), list(expected))
 
 
-def test_a_model_of_ones_own_learns_in_chunks(graph):
+def test_a_custom_model_learns_in_chunks(graph):
     torch.manual_seed(0)
     layers = [WrappedGCN(GCNConv(8, 16), False), WrappedGCN(GCNConv(16, 3), True)]
     model = GNNPipe(model=layers, chunks=5, epochs=40, learning_rate=0.02, history_period=4)
@@ -133,7 +133,7 @@ class OneHop(nn.Module):
 def test_gradients_over_one_hop_are_unbiased_and_not_exact(exact):
     model = GNNPipe(model=[OneHop()], chunks=3, history_period=1).double()
     training = model.prepare(exact)
-    gradients(training, 0)  # the history is exact from here on: the weights do not move
+    gradients(training, 0)  # the stale embeddings are exact from here on: the weights are fixed
     orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
     seen = [gradients(training, 1, order) for order in orders]
     mean = [torch.stack(grads).mean(0) for grads in zip(*seen, strict=True)]
@@ -143,22 +143,27 @@ def test_gradients_over_one_hop_are_unbiased_and_not_exact(exact):
 
 
 def test_chunks_without_training_nodes_pass_gradients_on(exact):
-    """Chunk 1 learns nothing itself; the values of its nodes depend on weights nevertheless."""
+    """Chunk 1 has no training nodes, but the values of its nodes depend on the weights."""
     part = (torch.arange(60) >= 30).long()
     exact.train_mask = exact.train_mask & (part == 0)
     model = GNNPipe(model=[OneHop()], chunks=2, discard_gradients=True).double()
     training = model.prepare(exact, part)
-    history = training.pipeline.histories[0]
-    pulled = []
-    pull = history.pull
-    history.pull = lambda step, grads: pulled.append((step, pull(step, grads))) or pulled[-1][1]
-    gradients(training, 0, [1, 0])  # backward: chunk 0 first, so that its gradients are there
-    assert [step for step, _ in pulled] == [(0,), (1,)]
-    assert float(pulled[1][1][0].abs().max()) > 0
+    stale = training.pipeline.stale_embeddings[0]
+    summed = []
+    backward = stale.backward
+
+    def recorded(step, grads):
+        summed.append((step, backward(step, grads)))
+        return summed[-1][1]
+
+    stale.backward = recorded
+    gradients(training, 0, [1, 0])  # backward, chunk 0 comes first and stores its gradients
+    assert [step for step, _ in summed] == [(0,), (1,)]
+    assert float(summed[1][1][0].abs().max()) > 0
 
 
 def test_dropout_depends_on_epoch_layer_and_chunk_not_on_the_order(exact):
-    model = double(exact, dropout=0.5, ways=4)  # one step an epoch: the order cannot matter else
+    model = double(exact, dropout=0.5, ways=4)  # one step an epoch: no order of chunks
     training = model.prepare(exact)
     first, again, later = (gradients(training, epoch) for epoch in (0, 0, 1))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
@@ -168,22 +173,22 @@ def test_dropout_depends_on_epoch_layer_and_chunk_not_on_the_order(exact):
 def test_training_leaves_the_default_generator_alone(exact):
     training = double(exact).prepare(exact)
     state = torch.get_rng_state()
-    training.epoch(0)
+    training.run_epoch(0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("changes", [{}, {"discard_gradients": False}, {"history_period": 1}])
-def test_a_stopped_run_goes_on_bit_by_bit(exact, tmp_path, monkeypatch, changes):
+def test_a_stopped_run_resumes_bit_for_bit(exact, tmp_path, monkeypatch, changes):
     changes = {"epochs": 6, "evaluate_every": 2, "dropout": 0.3, "history_period": 2} | changes
     whole = double(exact, **changes).fit(exact)
-    epoch = Training.epoch
+    run_epoch = Training.run_epoch
 
     def stopping(self: Training, number: int) -> float:
         if number == 4:
             raise KeyboardInterrupt
-        return epoch(self, number)
+        return run_epoch(self, number)
 
-    monkeypatch.setattr(Training, "epoch", stopping)
+    monkeypatch.setattr(Training, "run_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
         double(exact, **changes).fit(exact, folder=tmp_path / "run", checkpoint_every=3)
     monkeypatch.undo()
@@ -263,7 +268,7 @@ def changed(graph: Any, **tensors: Any) -> Any:
     return PygData(**{**graph.to_dict(), **tensors})
 
 
-def test_bad_settings_are_told(graph):
+def test_invalid_settings_are_refused(graph):
     with pytest.raises(UserError, match="7 chunks cannot be divided among 2 ways"):
         GNNPipe(chunks=7, ways=2)
     with pytest.raises(UserError, match="60 nodes cannot be cut into 64 chunks"):
@@ -282,7 +287,7 @@ def test_bad_settings_are_told(graph):
         GNNPipe(model=[nn.Linear(8, 3)])
 
 
-def test_a_graph_that_nothing_can_be_learnt_on_is_refused(graph):
+def test_a_graph_that_cannot_be_trained_on_is_refused(graph):
     model, x = GNNPipe(**SMALL), graph.x.clone()
     x[7, 1] = torch.nan
     far = graph.edge_index.clone()
@@ -306,21 +311,21 @@ def test_a_loss_that_is_not_finite_stops_the_training(exact):
         model.fit(exact)
 
 
-def test_metis_is_asked_for_by_name_only_where_it_is_installed(graph, monkeypatch):
+def test_metis_by_name_must_be_installed(graph, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pymetis is not installed"):
         cut(graph.edge_index, 60, 4, "metis")
     assert cut(graph.edge_index, 60, 4).method == "greedy"
 
 
-def test_the_defaults_are_squirrels():
+def test_the_defaults_are_the_papers_for_squirrel():
     config = GNNPipeConfig()
     assert (config.layers, config.hidden, config.chunks) == (32, 1000, 32)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
 @pytest.mark.parametrize("architecture", ["gcn", "sage", "gcnii", "resgcn"])
-def test_keys_tell_the_network(architecture, layers):
+def test_the_network_is_inferred_from_its_keys(architecture, layers):
     sizes: dict[str, Any] = {"layers": layers, "hidden": 7, "features": 9, "classes": 3}
     state = GNNPipe(architecture=architecture, **sizes).state_dict()
     found = GNNPipe(**recognise(state))

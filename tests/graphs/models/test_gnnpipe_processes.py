@@ -1,6 +1,6 @@
-"""GNNPipe on 1 to 4 processes over gloo: the same numbers, the bytes of the formulas, lost ranks.
+"""GNNPipe on 1 to 4 processes over gloo: equal numbers, bytes as by formula, lost ranks.
 
-All processes are started once, by gnnpipe_workers.py; the tests read what they found.
+gnnpipe_workers.py starts all processes once; the tests read the results.
 """
 
 import os
@@ -33,7 +33,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Return what each process of a job found, having looked that none failed."""
+    """Return the results of each process of a job; fail if a process failed."""
     files = sorted(folder.glob(f"{name}-*.pt"))
     assert len(files) == int(name[-1]), (folder / "log").read_text()
     return [torch.load(file, weights_only=False) for file in files]
@@ -78,7 +78,7 @@ def test_the_bytes_sent_are_those_of_the_formulas(ranks, name):
 
 
 def test_the_bytes_are_the_papers(ranks):
-    """GCNII of 60 nodes and width 6 in float64: h0 travels too; W = 1 has no other traffic."""
+    """GCNII of 60 nodes and width 6 in float64: h0 is sent too; W = 1 has no other traffic."""
     for stages in (2, 3, 4):
         sent = found(ranks, f"pipe{stages}")[0]["sent"]
         assert sent == {"layer": 2 * 2 * (stages - 1) * 60 * 6 * 8, "graph": 0, "weight": 0}
@@ -112,7 +112,7 @@ def test_a_lost_process_ends_the_others_with_a_clear_error(ranks):
 
 
 @pytest.mark.parametrize("name", ["resumed2", "resumed3"])
-def test_a_run_goes_on_bit_by_bit_also_on_more_stages(ranks, name):
+def test_a_run_resumes_bit_for_bit_also_on_more_stages(ranks, name):
     whole = found(ranks, "whole2")[0]
     for process in found(ranks, name):
         assert [row["epoch"] for row in process["history"]] == [4, 5, 6]

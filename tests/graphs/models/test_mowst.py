@@ -1,4 +1,4 @@
-"""Mowst: what must hold of both ways of training, whatever experts, gate and graph."""
+"""Mowst: properties of both ways of training, for all experts, gates and graphs."""
 
 import copy
 import os
@@ -19,8 +19,9 @@ from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.mowst import training as mowst_training
 from sixfold.graphs.models.mowst.convert import convert, recognise
 from sixfold.graphs.models.mowst.experts import set_dropout
-from sixfold.graphs.models.mowst.gates import dispersion, mixture
+from sixfold.graphs.models.mowst.gates import dispersion, mixture_weights
 from sixfold.graphs.models.mowst.training import MowstTraining
+from sixfold.graphs.models.stages import train
 
 METHODS = ("mowst", "mowst_star")
 GATES = ("dispersion", "dispersion_and_features", "hyper")
@@ -31,17 +32,17 @@ every_gate = pytest.mark.parametrize("gate", GATES)
 
 def make(method: str = "mowst_star", strong=None, **settings) -> Mowst:
     torch.manual_seed(3)
-    # the rate is large so that turns soon stop to improve
+    # a large learning rate, so that turns soon bring no improvement
     few: dict[str, Any] = {"layers": 2, "hidden": 8, "epochs": 4}
     few |= {"learning_rate": 0.3, "big_patience": 0}
     return Mowst(None, strong, **few | {"method": method} | settings)
 
 
 def doubled(model: Mowst, graph):
-    """Go over to float64, and return a copy of the model, to train otherwise.
+    """Convert model and graph to float64, and return a copy of the model for the reference.
 
-    A bias before a batch norm has no gradient but rounding, of which AdamW makes whole steps in
-    float32; until the norm's running mean has followed, validation sees them.
+    The gradient of a bias before a batch norm is rounding error, along which AdamW takes full steps
+    in float32; validation sees them until the norm's running mean has followed.
     """
     graph.x = graph.x.double()
     reference = copy.deepcopy(model.double())
@@ -49,16 +50,16 @@ def doubled(model: Mowst, graph):
     return reference
 
 
-def telling(graph):
-    """Give every other node features that tell its class; the others have their neighbours."""
-    told = torch.arange(60) % 2 == 0
-    graph.x = graph.x + 4 * torch.nn.functional.one_hot(graph.y, 8) * told[:, None]
+def showing_classes(graph):
+    """Give every other node features that show its class; the others have their neighbours."""
+    shown = torch.arange(60) % 2 == 0
+    graph.x = graph.x + 4 * torch.nn.functional.one_hot(graph.y, 8) * shown[:, None]
     return graph
 
 
 @pytest.mark.parametrize("strong", ["gcn", "sage", "gat"])
-def test_joint_training_is_the_published_one(strong, graph):
-    """Dropout included: the same numbers are drawn in the same order."""
+def test_joint_training_equals_the_reference(strong, graph):
+    """Dropout is included: the same numbers are drawn in the same order."""
     sizes = {"features": 8, "classes": 3, "experts": ("mlp", strong), "pretrain": ()}
     model = make(epochs=12, dropout_gate=0.3, learning_rate_gate=0.02, **sizes)
     reference = doubled(model, graph)
@@ -68,13 +69,13 @@ def test_joint_training_is_the_published_one(strong, graph):
     settings = {"epochs": 12, "rate": 0.02, "decay": 5e-4}
     losses = reference_mowst.train_jointly(reference, graph, **settings)
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
-    z1, z2, c = reference_mowst.three(reference.eval(), graph)
+    z1, z2, c = reference_mowst.outputs(reference.eval(), graph)
     expected = (c[:, None] * z1 + (1 - c[:, None]) * z2).softmax(1)[graph.test_mask]
     torch.testing.assert_close(model.predict_proba(graph), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("strong", ["gcn", "sage"])
-def test_training_in_turns_is_the_published_one(strong, graph):
+def test_training_in_turns_equals_the_reference(strong, graph):
     sizes = {"features": 8, "classes": 3, "experts": ("mlp", strong), "pretrain": ()}
     model = make("mowst", epochs=3, learning_rate=0.03, dropout_gate=0.3, big_patience=1, **sizes)
     reference = doubled(model, graph)
@@ -91,18 +92,18 @@ def test_training_in_turns_is_the_published_one(strong, graph):
     )
 
 
-def test_shares_are_of_the_weakest_first():
+def test_mixture_weights_begin_with_the_weakest_expert():
     c1, c2 = torch.tensor([0.5, 1.0]), torch.tensor([0.2, 0.9])
     expected = torch.tensor([[0.5, 0.5 * 0.2, 0.5 * 0.8], [1.0, 0.0, 0.0]])
-    torch.testing.assert_close(mixture([c1, c2], c1[:, None]), expected)
-    torch.testing.assert_close(mixture([], c1[:, None]), torch.ones(2, 1))
+    torch.testing.assert_close(mixture_weights([c1, c2], c1[:, None]), expected)
+    torch.testing.assert_close(mixture_weights([], c1[:, None]), torch.ones(2, 1))
 
 
-def test_dispersion_is_zero_for_no_opinion_and_one_for_certainty():
+def test_dispersion_is_zero_for_uniform_and_one_for_one_hot_probabilities():
     logits = torch.tensor([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0]], requires_grad=True)
-    said = dispersion(logits)
-    torch.testing.assert_close(said, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
-    assert not said.requires_grad
+    values = dispersion(logits)
+    torch.testing.assert_close(values, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    assert not values.requires_grad
 
 
 @both_methods
@@ -110,16 +111,16 @@ def test_dispersion_is_zero_for_no_opinion_and_one_for_certainty():
 def test_three_experts_of_growing_strength(method, gate, graph):
     experts = ("mlp", "gcn", "sage")
     model = make(method, experts=experts, pretrain=(0, 2), gate=gate, epochs=2).fit(graph)
-    answers = model(graph)
-    assert len(answers.logits) == 3
-    assert len(answers.confidences) == len(model.gates) == 2
-    torch.testing.assert_close(answers.shares.sum(1), torch.ones(60))
+    outputs = model(graph)
+    assert len(outputs.logits) == 3
+    assert len(outputs.confidences) == len(model.gates) == 2
+    torch.testing.assert_close(outputs.mixture_weights.sum(1), torch.ones(60))
     torch.testing.assert_close(model.predict_proba(graph).sum(1), torch.ones(12))
 
 
 @pytest.mark.parametrize("expert", EXPERTS)
 def test_an_expert_alone_is_a_baseline(expert, graph):
-    model = make(experts=(expert,), epochs=25, learning_rate=0.05).fit(telling(graph))
+    model = make(experts=(expert,), epochs=25, learning_rate=0.05).fit(showing_classes(graph))
     assert len(model.gates) == 0
     assert model.score(graph) > 50  # chance is a third
     assert torch.equal(model.predict(graph), model(graph).logits[0][graph.test_mask].argmax(1))
@@ -127,18 +128,18 @@ def test_an_expert_alone_is_a_baseline(expert, graph):
 
 @both_methods
 @every_gate
-def test_both_kinds_of_node_are_learnt(method, gate, graph):
+def test_nodes_for_either_expert_are_learned(method, gate, graph):
     settings = {"dropout_gate": 0.1, "learning_rate": 0.05, "learning_rate_gate": 0.05}
-    model = make(method, epochs=15, patience=2, gate=gate, **settings).fit(telling(graph))
+    model = make(method, epochs=15, patience=2, gate=gate, **settings).fit(showing_classes(graph))
     assert model.score(graph) > 60
-    answers = model(graph)
-    assert all(((c >= 0) & (c <= 1)).all() for c in answers.confidences)
+    outputs = model(graph)
+    assert all(((c >= 0) & (c <= 1)).all() for c in outputs.confidences)
 
 
 @both_methods
-def test_the_gate_and_the_experts_do_learn(method, graph):
+def test_gates_and_experts_are_trained(method, graph):
     sizes = {"features": 8, "classes": 3, "pretrain": ()}
-    model = make(method, weight_decay=0.0, **sizes)  # so that only a gradient moves a weight
+    model = make(method, weight_decay=0.0, **sizes)  # only a gradient may change a weight
     before = copy.deepcopy(model.state_dict())
     training = MowstTraining(model, graph)
     for turn in range(2):
@@ -149,26 +150,28 @@ def test_the_gate_and_the_experts_do_learn(method, graph):
     assert all(not torch.equal(before[k], after[k]) for k in weights)
 
 
-def test_a_turn_moves_its_expert_and_its_gate_only(graph):
+def test_a_turn_trains_its_expert_and_its_gate_only(graph):
     sizes = {"features": 8, "classes": 3, "experts": ("mlp", "gcn", "sage")}
     for turn in range(3):
         model = make("mowst", **sizes)
         before = {k: v.clone() for k, v in model.named_parameters()}
         list(MowstTraining(model, graph).turn_step(turn))
         after = dict(model.named_parameters())
-        moved = {".".join(k.split(".")[:2]) for k in before if not torch.equal(before[k], after[k])}
-        assert moved == {f"experts.{turn}"} | ({f"gates.{turn}"} if turn < 2 else set())
+        changed = {
+            ".".join(k.split(".")[:2]) for k in before if not torch.equal(before[k], after[k])
+        }
+        assert changed == {f"experts.{turn}"} | ({f"gates.{turn}"} if turn < 2 else set())
 
 
 @both_methods
-def test_each_expert_is_asked_once_to_learn_and_once_to_validate(method, graph):
+def test_each_expert_runs_once_to_train_and_once_to_validate(method, graph):
     model = make(method, pretrain=(), features=8, classes=3)
-    asked = [0, 0]
+    calls = [0, 0]
     for number, expert in enumerate(model.experts):
-        expert.register_forward_hook(lambda *_, n=number: asked.__setitem__(n, asked[n] + 1))
+        expert.register_forward_hook(lambda *_, n=number: calls.__setitem__(n, calls[n] + 1))
     model.fit(graph)
-    rounds = len(model.history) // 8 if method == "mowst" else 0  # one question after each round
-    assert asked == [2 * len(model.history) + rounds] * 2
+    rounds = len(model.history) // 8 if method == "mowst" else 0  # one more run after each round
+    assert calls == [2 * len(model.history) + rounds] * 2
 
 
 def test_joint_training_stops_when_validation_does_not_improve(graph):
@@ -177,31 +180,28 @@ def test_joint_training_stops_when_validation_does_not_improve(graph):
     assert len(model.fit(graph).history) < 50
 
 
-def test_what_a_turn_did_not_improve_is_undone_with_its_gate(graph, monkeypatch):
+def test_a_turn_without_improvement_is_undone_with_its_gate(graph, monkeypatch):
     model = make("mowst", pretrain=(), features=8, classes=3, epochs=2)
     first = copy.deepcopy(model.state_dict())
     scores = iter([50.0, 40.0, 45.0, 30.0, 1.0] + [0.0] * 100)
     monkeypatch.setattr(model, "accuracy", lambda *_: next(scores))
     training = MowstTraining(model, graph)
     states = []
-    close = training.close
-    monkeypatch.setattr(
-        training, "close", lambda *a: (close(*a), states.append(copy.deepcopy(model.state_dict())))
-    )
-    mowst_training_train(training)
+    end_stage = training.end_stage
+
+    def recorded(*arguments):
+        end_stage(*arguments)
+        states.append(copy.deepcopy(model.state_dict()))
+
+    monkeypatch.setattr(training, "end_stage", recorded)
+    train(training, Run.open(None, {}, ""))
     assert any(not torch.equal(first[k], states[0][k]) for k in first)
     for later in states[1:]:  # nothing after the first turn was better
         assert all(torch.equal(later[k], states[0][k]) for k in first)
 
 
-def mowst_training_train(training):
-    from sixfold.graphs.models.stages import train
-
-    return train(training, Run.open(None, {}, ""))
-
-
 @both_methods
-def test_a_killed_training_goes_on_to_the_same_numbers(method, graph, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_with_the_same_numbers(method, graph, tmp_path, monkeypatch):
     settings = {"epochs": 2, "experts": ("mlp", "gcn", "sage"), "pretrain": (1,)}
     settings |= {"features": 8, "classes": 3}
     whole = make(method, **settings).fit(graph, folder=tmp_path / "whole")
@@ -210,7 +210,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(method, graph, tmp_path, 
             patch.setattr(mowst_training, "take_step", killing(mowst_training.take_step, at))
             with pytest.raises(SystemExit):
                 make(method, **settings).fit(graph, folder=tmp_path / f"killed-{at}")
-        torch.manual_seed(99)  # whatever a new process draws
+        torch.manual_seed(99)  # a new process may be in any state
         resumed = Mowst(whole.config).fit(graph, folder=tmp_path / f"killed-{at}")
         for name, value in whole.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
@@ -233,8 +233,10 @@ def killing(step, at: int):
 
 @both_methods
 def test_a_finished_training_is_not_repeated(method, graph, tmp_path):
-    """Weights put back at the very end are those that a second fit finds."""
-    first = make(method, epochs=6, dropout_gate=0.0).fit(telling(graph), folder=tmp_path / "run")
+    """A second fit loads the weights that were restored at the very end."""
+    first = make(method, epochs=6, dropout_gate=0.0).fit(
+        showing_classes(graph), folder=tmp_path / "run"
+    )
     torch.manual_seed(4)
     again = Mowst(first.config).fit(graph, folder=tmp_path / "run")
     assert again.history == []
@@ -243,7 +245,7 @@ def test_a_finished_training_is_not_repeated(method, graph, tmp_path):
 
 @both_methods
 @every_gate
-def test_a_saved_model_says_the_same(method, gate, graph, tmp_path):
+def test_a_saved_model_predicts_the_same(method, gate, graph, tmp_path):
     model = make(method, gate=gate, experts=("mlp", "gat"), heads=2).fit(graph)
     save_pretrained(tmp_path / "model.safetensors", model, "mowst", model.config)
     loaded = Mowst.from_pretrained(tmp_path / "model.safetensors")
@@ -253,7 +255,7 @@ def test_a_saved_model_says_the_same(method, gate, graph, tmp_path):
 
 @every_gate
 @pytest.mark.parametrize("strong", ["gcn", "sage", "gin", "gat"])
-def test_official_keys_tell_the_network(strong, gate):
+def test_the_network_is_inferred_from_official_keys(strong, gate):
     config = MowstConfig(
         experts=("mlp", strong), gate=gate, layers=3, hidden=8, features=12, classes=5
     )
@@ -271,8 +273,8 @@ def test_official_keys_tell_the_network(strong, gate):
 
 
 @every_gate
-def test_keys_of_a_single_layer_tell_the_network(gate):
-    hidden = 7 if gate == "hyper" else MowstConfig().hidden  # of no other gate it is in the keys
+def test_a_single_layer_is_inferred_from_its_keys(gate):
+    hidden = 7 if gate == "hyper" else MowstConfig().hidden  # no other gate's keys show it
     sizes: dict[str, Any] = {"layers": 1, "hidden": hidden, "features": 12, "classes": 5}
     state = Mowst(experts=("mlp", "gcn"), gate=gate, **sizes).state_dict()
     found = Mowst(**recognise(state))
@@ -292,7 +294,7 @@ def test_weights_without_a_gate_are_refused():
 
 
 @both_methods
-def test_any_strong_module_can_be_passed_in(method, graph):
+def test_any_strong_module_can_be_an_expert(method, graph):
     def strong(features, classes):
         return GCN(features, 8, num_layers=2, out_channels=classes)
 
@@ -306,7 +308,7 @@ def test_any_strong_module_can_be_passed_in(method, graph):
     assert torch.equal(again.eval().predict_proba(graph), made.predict_proba(graph))
 
 
-def test_a_strong_module_that_puts_out_something_else_is_refused(graph):
+def test_a_strong_module_with_wrong_outputs_is_refused(graph):
     with pytest.raises(UserError, match=r"put out \(60, 5\), but 60 nodes of 3 classes"):
         make(strong=GraphConv(8, 5)).fit(graph)
 
@@ -335,16 +337,16 @@ def test_a_graph_without_edges_works(graph):
     assert make().fit(graph).predict(graph).shape == (12,)
 
 
-def test_permuting_the_nodes_permutes_the_answers(graph):
+def test_permuting_the_nodes_permutes_the_predictions(graph):
     model = make(epochs=2).fit(graph)
     order = torch.randperm(60)
     permuted = graph.clone()
     permuted.x = graph.x[order]
     permuted.edge_index = order.argsort()[graph.edge_index]
-    asked = torch.ones(60, dtype=torch.bool)
+    every = torch.ones(60, dtype=torch.bool)
     torch.testing.assert_close(
-        model.predict_proba(permuted, asked),
-        model.predict_proba(graph, asked)[order],
+        model.predict_proba(permuted, every),
+        model.predict_proba(graph, every)[order],
         rtol=1e-4,
         atol=1e-5,
     )
@@ -352,7 +354,7 @@ def test_permuting_the_nodes_permutes_the_answers(graph):
 
 def test_the_expected_accuracy_is_that_of_many_draws(graph):
     model = make("mowst", epochs=2).fit(graph)
-    drawn = Mowst(model.config.model_copy(update={"quirks": True}))
+    drawn = Mowst(model.config.model_copy(update={"official_behaviour": True}))
     drawn.load_state_dict(model.state_dict())
     torch.manual_seed(0)
     everyone = torch.ones(60, dtype=torch.bool)
@@ -360,22 +362,22 @@ def test_the_expected_accuracy_is_that_of_many_draws(graph):
     assert sum(means) / 20 == pytest.approx(model.score(graph, everyone), abs=0.5)
 
 
-def test_quirks_restore_the_experts_but_not_the_gate(graph):
-    model = make("mowst", quirks=True, features=8, classes=3)
+def test_official_turns_restore_the_experts_but_not_the_gate(graph):
+    model = make("mowst", official_behaviour=True, features=8, classes=3)
     training = MowstTraining(model, graph)
-    stage = training.open(1)  # after the pretraining of the GNN
+    stage = training.begin_stage(1)  # after the pretraining of the GNN
     assert stage is not None
     assert stage.module is model.experts
-    mended = MowstTraining(make("mowst", features=8, classes=3), graph)
-    stage = mended.open(1)
+    default = MowstTraining(make("mowst", features=8, classes=3), graph)
+    stage = default.begin_stage(1)
     assert stage is not None
-    assert stage.module is mended.model
+    assert stage.module is default.model
 
 
-def test_validation_of_pretraining_looks_at_validation_nodes(graph):
-    for quirks, nodes in ((False, graph.val_mask), (True, graph.train_mask)):
-        model = make(quirks=quirks, features=8, classes=3)
-        stage = MowstTraining(model, graph).open(0)
+def test_pretraining_validates_on_validation_nodes(graph):
+    for official, nodes in ((False, graph.val_mask), (True, graph.train_mask)):
+        model = make(official_behaviour=official, features=8, classes=3)
+        stage = MowstTraining(model, graph).begin_stage(0)
         assert stage is not None
         assert stage.validate is not None
         logits = model.experts[1].eval()(graph.x, Topology(graph.edge_index, 60))

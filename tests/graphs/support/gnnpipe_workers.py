@@ -1,7 +1,7 @@
-"""Train GNNPipe on several processes, for test_gnnpipe_processes.py: a script, one for all jobs.
+"""Train GNNPipe on several processes: the script that test_gnnpipe_processes.py starts.
 
-It forks the processes of each job before autograd was used, so that torch is imported once.
-Results go to <folder>/<job>-<rank>.pt.
+The script forks the processes of each job before autograd is used, so that torch is imported once.
+Results are written to <folder>/<job>-<rank>.pt.
 """
 
 import os
@@ -56,15 +56,15 @@ def fit(settings: dict, folder: Path | None = None) -> dict[str, Any]:
 
 
 def die_in_the_fifth_epoch(folder: Path) -> dict[str, Any]:
-    """Let process 1 end without a word; return what process 0 says, and after how long."""
-    real = Training.epoch
+    """End process 1 abruptly; return the error of process 0 and the seconds until then."""
+    run_epoch = Training.run_epoch
 
     def dying(self: Training, epoch: int) -> float:
         if epoch == 4 and rank() == 1:
             os._exit(9)
-        return real(self, epoch)
+        return run_epoch(self, epoch)
 
-    Training.epoch = dying
+    Training.run_epoch = dying
     start = time.monotonic()
     try:
         fit(RESUMED, folder)

@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from sixfold.core import load_strict
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig
-from sixfold.graphs.models.forwardgnn import modes as forward_modes
+from sixfold.graphs.models.forwardgnn import forward_forward
 from sixfold.graphs.models.forwardgnn.convert import convert
 from sixfold.graphs.models.forwardgnn.forward_forward import THETA
 from sixfold.graphs.models.forwardgnn.top_down import STORED_STEPS, TEST_STEPS
@@ -31,7 +31,7 @@ LINKS = {
     for name in ("edge_index", "edge_label", "edge_label_index")
 }
 NAMES = {"sf": "single_forward", "top2loss": "top_to_loss", "top2input": "top_to_input"}
-SETTINGS = {  # that are looked at below, or describe the official code
+SETTINGS = {  # used below, or a description of the official code
     *("nodes", "features", "classes", "hidden", "num_layers", "gat_heads", "lr", "adam"),
     *("weight_decay", "train_steps_per_layer_or_time_steps", "ff_theta", "temperature", "cases"),
     *("aug_edge_direction", "append_label", "grad_clip", "alternating_update", "early_stopping"),
@@ -73,7 +73,7 @@ def check(folder: Path, part: str) -> None:
 
 
 def config_of(part: str, settings: dict, given: dict, initial: dict) -> ForwardGNNConfig:
-    """Tell from tensors what is trained, and from the settings how."""
+    """Infer the network from the tensors, and its training from the settings."""
     assert settings["ff_theta"] == THETA
     assert (settings["test_time_steps"], settings["storable_time_steps"]) == (
         TEST_STEPS,
@@ -123,21 +123,21 @@ def link_data(graph: Data, tensors: dict[str, Tensor], split: str) -> Data:
 
 
 def train(model: ForwardGNN, graph: Data, links: dict[str, Data], given: dict) -> None:
-    """Train as the official code did: without validation, so that the last weights stay."""
+    """Train as the official code did: without validation, which keeps the last weights."""
     if model.config.task == "link":
         model.fit(links["train"])
         return
     unvalidated = graph.clone()
     del unvalidated.val_mask
     with pytest.MonkeyPatch.context() as patch:
-        if model.config.forward_forward:
+        if isinstance(model.procedure, forward_forward.ForwardForward):
             wrong = wrong_labels(model.config, graph, given)
-            patch.setattr(forward_modes, "wrong_classes", lambda *_: wrong)
+            patch.setattr(forward_forward, "wrong_classes", lambda *_: wrong)
         model.fit(unvalidated)
 
 
 def wrong_labels(config: ForwardGNNConfig, graph: Data, given: dict) -> Tensor:
-    """Read the wrong labels that the official code drew; check how they went into the graph."""
+    """Return the wrong labels that the official code drew; check the inputs built from them."""
     assert isinstance(graph.y, Tensor)
     assert isinstance(graph.edge_index, Tensor)
     known = graph.train_mask
@@ -177,7 +177,7 @@ def compare(model: ForwardGNN, graph: Data, links: dict[str, Data], given: dict)
         # The official list of layers holds a norm before each one, and its mean counts these too.
         modules = 1 if config.mode == "top_to_input" else 2
         found["test_score"] = model.predict_proba(test) / modules
-    elif config.forward_forward:
+    elif isinstance(model.procedure, forward_forward.ForwardForward):
         found["test_goodness"] = model(test)
     else:
         found["test_prob_sum"] = model(test)
@@ -195,7 +195,7 @@ def virtual_of(given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compare_weights(errors: dict[str, Tensor], rate: float) -> None:
-    """Adam makes a whole step of a gradient near zero: one in a hundred may be off by one."""
+    """Allow 1 % of the weights to be off by a step: Adam takes full steps along tiny gradients."""
     for name, error in errors.items():
         assert float(error.max()) <= 2 * rate + 2e-5, name
     off = {name: int((error > 2e-5).sum()) for name, error in errors.items()}

@@ -35,7 +35,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
 def part_of(name: str) -> str:
     first, _, rest = name.partition("/")
     variant = rest.partition("/")[0]
-    # without a variant: the initial weights, which every variant of the model starts from
+    # without a variant: the initial weights of every variant
     return f"{first}/{variant}" if variant == "full" or variant in TECHNIQUES else first
 
 
@@ -106,7 +106,7 @@ def prepared(folder: Path, name: str, variant: str) -> tuple[GNNPipe, Training, 
 
 
 def results(folder: Path, name: str, variant: str) -> dict[str, Tensor]:
-    """Train as the case says; stages that lack something return what they have."""
+    """Train as the case prescribes; return the tensors that this stage has."""
     model, training, orders = prepared(folder, name, variant)
     pipeline, found, losses = training.pipeline, {}, []
     for epoch, order in enumerate(orders):
@@ -129,8 +129,8 @@ def results(folder: Path, name: str, variant: str) -> dict[str, Tensor]:
             **{k.replace("grad_epoch0", "grad"): v for k, v in found.items() if "grad" in k},
         }
     if variant == "all":
-        for number, history in pipeline.histories.items():
-            found[f"snapshot_last/{number}"] = history.state()["snapshot"]
+        for number, stale in pipeline.stale_embeddings.items():
+            found[f"snapshot_last/{number}"] = stale.state()["snapshot"]
     return found
 
 
@@ -140,7 +140,7 @@ def own(model: GNNPipe, training: Training) -> list[tuple[str, Tensor]]:
 
 
 def plain(group: str, values: dict[str, Any], name: str) -> dict[str, Tensor]:
-    """Give our keys the names, and the weights the layout, of the case."""
+    """Return tensors with the names and the weight layout of the case."""
     leaves = {"linear.weight": "weight", "own.weight": "self_weight"}
     leaves |= {"neighbours.weight": "neigh_weight"}
     found = {}

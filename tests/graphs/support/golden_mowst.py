@@ -19,12 +19,21 @@ from sixfold.core import load_strict
 from sixfold.graphs import Mowst, MowstConfig
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.models.mowst.config import ExpertName
 from sixfold.graphs.models.mowst.convert import convert, recognise
-from sixfold.graphs.models.mowst.experts import ExpertName, make_expert
-from sixfold.graphs.models.mowst.gates import Answers, entropy_confidence, variance_confidence
-from sixfold.graphs.models.mowst.official_behaviour import DRAWS, flattened, sampled_accuracy
+from sixfold.graphs.models.mowst.experts import make_expert
+from sixfold.graphs.models.mowst.gates import (
+    ExpertOutputs,
+    entropy_confidence,
+    variance_confidence,
+)
+from sixfold.graphs.models.mowst.official_behaviour import (
+    DRAWS,
+    sampled_accuracy,
+    with_probabilities_as_logits,
+)
 from sixfold.graphs.models.mowst.training import MowstTraining
-from sixfold.graphs.models.stages import Loss
+from sixfold.graphs.models.stages import StepResult
 
 GRAPH = {"x", "edge_index", "y", "train_mask", "val_mask", "test_mask"}
 MASKS = ("train_mask", "val_mask", "test_mask")
@@ -32,7 +41,7 @@ SETTINGS = {
     *("nodes", "features", "classes", "hidden", "num_layers", "gat_heads", "dropout"),
     *("hyper_hidden", "hyper_num_layers", "optimiser", "m_times", "cases"),
 }
-KINDS = [  # by keys that no kind before them has
+KINDS = [  # a kind has its key, and none of the keys above
     ("mlp", "lins.0"),
     ("gin", "convs.0.nn"),
     ("sage", "convs.0.lin_l"),
@@ -84,12 +93,12 @@ def check_confidence(given: dict[str, Tensor]) -> None:
 
 
 def check_backbone(part: str, settings: dict, initial: dict, given: dict, data: Data) -> None:
-    told = next(kind for kind, key in KINDS if any(name.startswith(key) for name in initial))
+    kind = next(name for name, key in KINDS if any(k.startswith(key) for k in initial))
     after = below(given, "after_train")
     normed = {"batch_norm": norms_used(initial, after)}
     config = MowstConfig.parse(sizes(settings) | normed | {"dropout": 0.0}, part)
     expert, topology = (
-        make_expert(cast(ExpertName, told), config),
+        make_expert(cast(ExpertName, kind), config),
         Topology(data.edge_index, len(data.y)),
     )
     load_strict(expert, initial, part)
@@ -103,7 +112,7 @@ def check_backbone(part: str, settings: dict, initial: dict, given: dict, data: 
 
 
 def norms_used(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
-    """Tell whether batch norms were used: those remember what passed."""
+    """Return whether batch norms were used: their running statistics then changed."""
     names = [name for name in after if name.endswith("running_var")]
     return not names or any(not torch.equal(after[name], before[name]) for name in names)
 
@@ -129,7 +138,7 @@ def check_mixture(part: str, settings: dict, initial: dict, given: dict, data: D
         sizes(settings)
         | known
         | {"batch_norm": norms_used(initial, below(given, "after3"))}
-        | {"method": "mowst_star" if joint else "mowst", "quirks": True, "pretrain": ()}
+        | {"method": "mowst_star" if joint else "mowst", "official_behaviour": True, "pretrain": ()}
         | {"dropout": settings["dropout"], "dropout_gate": settings["dropout"]}
         | {"hyper_dropout": settings["dropout"], "weight_decay": decay}
         | {"learning_rate": rate, "learning_rate_gate": rate},
@@ -137,7 +146,7 @@ def check_mixture(part: str, settings: dict, initial: dict, given: dict, data: D
     )
     checked = {"gating_eval", "val_loss_fn", "test_simple_gate", "joint_opt_losses"}
     model = loaded(config, state, part)
-    check_answers(model, data, given, settings["m_times"])
+    check_outputs(model, data, given, settings["m_times"])
     check_steps(model, data, given["joint_opt_losses"], below(given, "after3"), 3)
     if "turns_losses_model1_then_model2" in given:
         checked.add("turns_losses_model1_then_model2")
@@ -173,51 +182,51 @@ def loaded(config: MowstConfig, state: dict[str, Tensor], part: str) -> Mowst:
 
 
 @torch.no_grad()
-def check_answers(model: Mowst, data: Data, given: dict[str, Tensor], draws: int) -> None:
+def check_outputs(model: Mowst, data: Data, given: dict[str, Tensor], draws: int) -> None:
     """Compare what is computed in eval mode from the initial weights."""
     topology, valid = Topology(data.edge_index, len(data.y)), data.val_mask
-    answers = model.answers(data.x, topology)
-    gate = answers.confidences[0]
+    outputs = model.expert_outputs(data.x, topology)
+    gate = outputs.confidences[0]
     torch.testing.assert_close(gate[:, None], given["gating_eval"], rtol=1e-5, atol=1e-6)
-    alone = [functional.cross_entropy(z[valid], data.y[valid]) for z in answers.logits]
+    alone = [functional.cross_entropy(z[valid], data.y[valid]) for z in outputs.logits]
     if model.config.method == "mowst_star":
-        loss = functional.nll_loss(model.mix(answers)[valid], data.y[valid])
+        loss = functional.nll_loss(model.log_probabilities(outputs)[valid], data.y[valid])
     else:  # official: (N, 1) times (N,) makes all pairs, so that means are multiplied
         share = gate[valid].mean()
         loss = share * alone[0] + (1 - share) * alone[1]
     found = torch.stack([loss, gate.mean(), *alone]).double()
     torch.testing.assert_close(found, given["val_loss_fn"], rtol=1e-5, atol=1e-6)
-    asked = flattened(model, answers, data.x)
-    found = [expected_accuracy(model, asked, data, mask) for mask in MASKS]
-    found.append(float(asked.confidences[0].mean()))
-    allowed = [1e-5] * 4 if model.config.method == "mowst_star" else spread(asked, data, draws)
+    used = with_probabilities_as_logits(model, outputs, data.x)
+    found = [expected_accuracy(model, used, data, mask) for mask in MASKS]
+    found.append(float(used.confidences[0].mean()))
+    allowed = [1e-5] * 4 if model.config.method == "mowst_star" else spread(used, data, draws)
     for ours, official, tolerance in zip(
         found, given["test_simple_gate"].tolist(), allowed, strict=True
     ):
         assert abs(ours - official) <= tolerance
 
 
-def expected_accuracy(model: Mowst, answers: Answers, data: Data, mask: str) -> float:
-    plain = Mowst(model.config.model_copy(update={"quirks": False}))
-    return plain.accuracy(answers, data.y, data[mask]) / 100
+def expected_accuracy(model: Mowst, outputs: ExpertOutputs, data: Data, mask: str) -> float:
+    intended = Mowst(model.config.model_copy(update={"official_behaviour": False}))
+    return intended.accuracy(outputs, data.y, data[mask]) / 100
 
 
-def spread(answers: Answers, data: Data, draws: int) -> list[float]:
-    """Return how far so many draws may be from their expectation: 0.05, or four deviations."""
-    share = answers.shares[:, 0]
-    right = torch.stack([z.argmax(1) == data.y for z in answers.logits], 1)
-    variance = share * (1 - share) * (right[:, 0] != right[:, 1])
+def spread(outputs: ExpertOutputs, data: Data, draws: int) -> list[float]:
+    """Return the tolerance of the mean of draws: 0.05, or four standard deviations."""
+    weight = outputs.mixture_weights[:, 0]
+    correct = torch.stack([z.argmax(1) == data.y for z in outputs.logits], 1)
+    variance = weight * (1 - weight) * (correct[:, 0] != correct[:, 1])
     deviations = [variance[data[m]].sum().sqrt() / data[m].sum() / draws**0.5 for m in MASKS]
     return [max(0.05, 4 * float(deviation)) for deviation in deviations] + [0.05]
 
 
 def check_draws(model: Mowst, data: Data, expected: Tensor, draws: int) -> None:
-    answers = model(data)
-    allowed = spread(answers, data, min(draws, DRAWS))
+    outputs = model(data)
+    allowed = spread(outputs, data, min(draws, DRAWS))
     for mask, official, tolerance in zip(MASKS, expected.tolist(), allowed, strict=False):
         torch.manual_seed(DRAWN_WITH)
-        assert abs(sampled_accuracy(answers, data.y, data[mask]) / 100 - official) <= tolerance
-    assert abs(float(answers.shares[:, 0].mean()) - float(expected[3])) <= 0.05
+        assert abs(sampled_accuracy(outputs, data.y, data[mask]) / 100 - official) <= tolerance
+    assert abs(float(outputs.mixture_weights[:, 0].mean()) - float(expected[3])) <= 0.05
 
 
 def check_steps(
@@ -231,10 +240,10 @@ def check_steps(
     """Compare losses and weights of joint steps, or of two steps of each turn."""
     training = MowstTraining(model, data)
 
-    def step(number: int) -> Iterator[Loss]:
+    def step(number: int) -> Iterator[StepResult]:
         return training.turn_step(number // 2) if turns else training.joint_step()
 
-    losses = [loss.loss for number in range(steps) for loss in step(number)]
+    losses = [result.loss for number in range(steps) for result in step(number)]
     torch.testing.assert_close(
         torch.tensor(losses, dtype=torch.float64), expected, rtol=1e-5, atol=1e-6
     )
@@ -249,7 +258,7 @@ def check_steps(
 
 
 def feeds_norm(name: str, state: dict[str, Tensor]) -> bool:
-    """Tell whether a key is the bias of a layer whose output a batch norm reads."""
+    """Return whether a key is the bias of a layer whose output a batch norm reads."""
     layer = re.fullmatch(r"(.*\.)(?:lins|convs)\.(\d+)\.(?:nn\.lins\.\d+\.|lin_l\.)?bias", name)
     inner = re.fullmatch(r"(.*\.nn\.)lins\.(\d+)\.bias", name)
     return any(m is not None and f"{m[1]}bns.{m[2]}.weight" in state for m in (layer, inner))

@@ -1,7 +1,7 @@
-"""ForwardGNN's single forward as it was published, step by step, on PyG's convolutions.
+"""Reference of ForwardGNN's single forward: the published procedure on PyG's convolutions.
 
-Nothing is kept: every validation runs all layers again on the whole graph, and so does the test at
-every improvement. For comparing with, in tests and benchmarks.
+Nothing is cached: every validation runs all layers again on the whole graph, and so does the test
+at every improvement. Tests and benchmarks compare with it.
 """
 
 import copy
@@ -13,11 +13,11 @@ from torch_geometric.data import Data
 
 
 def augmented(data: Data, virtual: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and edges with a node for each class, linked with its training nodes."""
+    """Return features and edges with a node for each class, linked with its training nodes."""
     known = data.train_mask.nonzero()[:, 0]
-    there = torch.stack([known, len(data.y) + data.y[known]])  # type: ignore[arg-type,index]
+    to_virtual = torch.stack([known, len(data.y) + data.y[known]])  # type: ignore[arg-type,index]
     x = torch.cat([data.x, virtual])  # type: ignore[list-item]
-    return x, torch.cat([data.edge_index, there, there.flip(0)], 1)  # type: ignore[list-item]
+    return x, torch.cat([data.edge_index, to_virtual, to_virtual.flip(0)], 1)  # type: ignore[list-item]
 
 
 def layer(conv: nn.Module, x: Tensor, edges: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def logits(h: Tensor, classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def evidence(layers: list[nn.Module], x: Tensor, edges: Tensor, classes: int) -> Tensor:
+def class_scores(layers: list[nn.Module], x: Tensor, edges: Tensor, classes: int) -> Tensor:
     total = torch.zeros(())
     for conv in layers:
         x = layer(conv, x, edges)
@@ -47,7 +47,7 @@ def train(
     decay: float = 5e-4,
     patience: int = 100,
 ) -> list[float]:
-    """Train the layers one after the other, the best weights of each kept; return the losses."""
+    """Train layer after layer with early stopping; return the losses."""
     (x, edges), classes, losses = augmented(data, virtual), len(virtual), []
     train_mask, y = data.train_mask, data.y
     for number, conv in enumerate(layers):
@@ -65,13 +65,14 @@ def train(
             if epoch % 2 == 0:
                 continue
             right = (
-                evidence(layers[: number + 1], *augmented(data, virtual), classes).argmax(1) == y
+                class_scores(layers[: number + 1], *augmented(data, virtual), classes).argmax(1)
+                == y
             )
             score = float(right[data.val_mask].float().mean())
             failures = 0 if score > best else failures + 1
             if score > best:
                 best, weights = score, copy.deepcopy(conv.state_dict())
-                evidence(layers[: number + 1], *augmented(data, virtual), classes)  # the test
+                class_scores(layers[: number + 1], *augmented(data, virtual), classes)  # the test
             if failures >= patience:
                 break
         conv.load_state_dict(weights)

@@ -1,8 +1,8 @@
-"""Mowst as it was published, step by step, on PyG's convolutions, for an MLP and one GNN.
+"""Reference of Mowst: the published procedure on PyG's convolutions, for an MLP and one GNN.
 
-Nothing is kept or shared: every question is asked anew. For comparing with, in tests and
-benchmarks. Two mends of the official code are followed: the gate is put back together with the
-experts, and the accuracy of Mowst is the expected one.
+Nothing is cached or shared. Tests and benchmarks compare with it. Two corrections of the official
+code are included: the gate is restored together with the experts, and the accuracy of Mowst is its
+expectation.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch_geometric.data import Data
 
 
-def ask(expert: nn.Module, x: Tensor, edges: Tensor) -> Tensor:
+def logits_of(expert: nn.Module, x: Tensor, edges: Tensor) -> Tensor:
     layers = list(expert.lins if hasattr(expert, "lins") else expert.convs)  # type: ignore[arg-type]
     for number, layer in enumerate(layers):
         x = layer(x) if isinstance(layer, nn.Linear) else layer(x, edges)
@@ -31,28 +31,28 @@ def confidence(gate: nn.Module, logits: Tensor) -> Tensor:
         certain = torch.eye(classes)[0].var(correction=0)
         variance = p.var(1, correction=0) / certain
         entropy = 1 + (p * p.log()).sum(1) / math.log(classes)
-    return ask(gate, torch.stack([variance, entropy], 1), torch.empty(0)).sigmoid()[:, 0]
+    return logits_of(gate, torch.stack([variance, entropy], 1), torch.empty(0)).sigmoid()[:, 0]
 
 
-def three(model: nn.Module, data: Data, learns: tuple[bool, bool] = (True, True)) -> tuple:
-    """Logits of both experts and the gate's confidence."""
+def outputs(model: nn.Module, data: Data, trained: tuple[bool, bool] = (True, True)) -> tuple:
+    """Return the logits of both experts and the gate's confidence."""
     weak, strong = model.experts  # type: ignore[misc]
-    with torch.set_grad_enabled(torch.is_grad_enabled() and learns[0]):
-        z1 = ask(weak, data.x, data.edge_index)  # type: ignore[arg-type]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained[0]):
+        z1 = logits_of(weak, data.x, data.edge_index)  # type: ignore[arg-type]
         c = confidence(model.gates[0].net, z1)  # type: ignore[index,union-attr]
-    with torch.set_grad_enabled(torch.is_grad_enabled() and learns[1]):
-        z2 = ask(strong, data.x, data.edge_index)  # type: ignore[arg-type]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trained[1]):
+        z2 = logits_of(strong, data.x, data.edge_index)  # type: ignore[arg-type]
     return z1, z2, c
 
 
 def joint_loss(model: nn.Module, data: Data, mask: Tensor) -> Tensor:
-    z1, z2, c = three(model, data)
+    z1, z2, c = outputs(model, data)
     mixed = c[:, None] * z1 + (1 - c[:, None]) * z2
     return functional.cross_entropy(mixed[mask], data.y[mask])  # type: ignore[index]
 
 
 def train_jointly(model: nn.Module, data: Data, *, epochs: int, rate: float, decay: float) -> list:
-    """Mowst*: return the training losses; the weights of the lowest validation loss stay."""
+    """Train Mowst*, keep the weights of the lowest validation loss; return the training losses."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     best, weights, losses = math.inf, {}, []
     for _ in range(epochs):
@@ -73,20 +73,20 @@ def train_jointly(model: nn.Module, data: Data, *, epochs: int, rate: float, dec
 
 @torch.no_grad()
 def expected_accuracy(model: nn.Module, data: Data, mask: Tensor) -> float:
-    """One node after the other: drawn with probability C, the weak expert answers."""
-    z1, z2, c = three(model.eval(), data)
+    """Return the expected accuracy: with probability C the weak expert classifies a node."""
+    z1, z2, c = outputs(model.eval(), data)
     total = 0.0
     for node in mask.nonzero()[:, 0].tolist():
         y, share = int(data.y[node]), float(c[node])  # type: ignore[index]
         weak, strong = int(z1[node].argmax()) == y, int(z2[node].argmax()) == y
-        total += share * weak + (1 - share) * strong  # 1 if both are right, whatever the share
+        total += share * weak + (1 - share) * strong  # 1 if both are correct
     return 100 * total / int(mask.sum())
 
 
 def train_in_turns(
     model: nn.Module, data: Data, *, epochs: int, rate: float, decay: float, rounds: int
 ) -> list:
-    """Mowst: return the training losses; the weights of the best round stay."""
+    """Train Mowst, keep the weights of the best round; return the training losses."""
     weak, strong = model.experts  # type: ignore[misc]
     parts = [[*weak.parameters(), *model.gates.parameters()], [*strong.parameters()]]  # type: ignore[union-attr]
     optimizers = [torch.optim.AdamW(part, lr=rate, weight_decay=decay) for part in parts]
@@ -95,7 +95,7 @@ def train_in_turns(
         for turn, optimizer in enumerate(optimizers):
             before, best, weights = copy.deepcopy(model.state_dict()), -1.0, {}
             for _ in range(epochs):
-                z1, z2, c = three(model.train(), data, (turn == 0, turn == 1))
+                z1, z2, c = outputs(model.train(), data, (turn == 0, turn == 1))
                 y = data.y
                 l1, l2 = (functional.cross_entropy(z, y, reduction="none") for z in (z1, z2))  # type: ignore[arg-type]
                 loss = (c * l1 + (1 - c) * l2)[data.train_mask].mean()

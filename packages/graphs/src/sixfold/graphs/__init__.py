@@ -1,17 +1,18 @@
-"""Training of graph neural networks: ForwardGNN, Mowst, GNNPipe.
+"""Training of graph neural networks.
 
-Importing this costs no import of torch_geometric, which takes seconds: its parts are imported where
-they are first used.
+ForwardGNN: layers trained one by one by forward passes. Mowst: a mixture of a weak and a strong
+expert. GNNPipe: deep networks with their layers divided among processes.
+
+Importing this package does not import torch_geometric, which takes seconds: that is imported at its
+first use.
 """
 
-from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
-from sixfold.graphs.models.forwardgnn.estimator import SYSTEM as FORWARDGNN
-from sixfold.graphs.models.forwardgnn.estimator import ForwardGNN
+from sixfold.graphs.models.forwardgnn import SYSTEM as FORWARDGNN
+from sixfold.graphs.models.forwardgnn import ForwardGNN, ForwardGNNConfig
 from sixfold.graphs.models.gnnpipe import SYSTEM as GNNPIPE
 from sixfold.graphs.models.gnnpipe import GNNPipe, GNNPipeConfig
-from sixfold.graphs.models.mowst.config import MowstConfig
-from sixfold.graphs.models.mowst.model import SYSTEM as MOWST
-from sixfold.graphs.models.mowst.model import Mowst
+from sixfold.graphs.models.mowst import SYSTEM as MOWST
+from sixfold.graphs.models.mowst import Mowst, MowstConfig
 
 SYSTEMS = (FORWARDGNN, MOWST, GNNPIPE)
 

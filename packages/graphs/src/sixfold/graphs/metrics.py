@@ -1,12 +1,12 @@
-"""How good predictions are: accuracy in per cent, ROC-AUC between 0 and 1."""
+"""Metrics: accuracy in per cent, ROC-AUC between 0 and 1."""
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
-def accuracy(evidence: Float[Tensor, "node classes"], y: Int[Tensor, " node"]) -> float:
-    """Return the percentage of nodes whose class has the most evidence."""
-    return 100 * int((evidence.argmax(1) == y).sum()) / len(y)
+def accuracy(class_scores: Float[Tensor, "node classes"], y: Int[Tensor, " node"]) -> float:
+    """Return the percentage of nodes whose label has the highest score."""
+    return 100 * int((class_scores.argmax(1) == y).sum()) / len(y)
 
 
 def roc_auc(scores: Float[Tensor, " edge"], labels: Shaped[Tensor, " edge"]) -> float:

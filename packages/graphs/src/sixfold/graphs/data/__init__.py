@@ -1,1 +1,1 @@
-"""Graphs: catalog, loading, splits, synthetic stand-ins, validation."""
+"""Graphs: catalog, loading, splits, synthetic data, validation."""

@@ -1,8 +1,8 @@
-"""Where the published graphs come from: their homes, licences, and the checksum of every file.
+"""The published graphs: their homes, licences, and the checksum of every file.
 
-The checksums are in checksums.csv. Sets without a download URL here were written anew from another
-copy, value for value, and exist in mirrors only; torch_geometric downloads the originals. Of the
-sets without checksums nothing is known but the class of torch_geometric that downloads them.
+The checksums are in checksums.csv. Sets without a download URL here are mirror copies rewritten
+value for value; torch_geometric downloads the originals. Sets without checksums are downloaded by
+their class in torch_geometric and not checked.
 """
 
 import csv
@@ -31,7 +31,7 @@ _SHCHUR = "Shchur, Mumme, Bojchevski, Günnemann: Pitfalls of GNN Evaluation, 20
 SETS = {
     "planetoid": (
         "https://github.com/kimiyoung/planetoid (splits: https://github.com/bingzhewei/geom-gcn)",
-        "MIT; of the splits none is stated",
+        "MIT; splits: none is stated",
         "Yang, Cohen, Salakhutdinov, ICML 2016; Pei et al., ICLR 2020",
     ),
     "citation_full": (
@@ -69,7 +69,7 @@ SETS = {
     ),
     "flickr": (
         "https://github.com/GraphSAINT/GraphSAINT",
-        "MIT; of the images' owners none is stated",
+        "MIT; images: none is stated",
         "Zeng et al.: GraphSAINT, ICLR 2020",
     ),
     "reddit": (
@@ -85,11 +85,11 @@ class GraphSource:
     """One graph of a set.
 
     Args:
-        set: Its set's name, in caches and mirrors.
-        prefix: What the paths of its files begin with.
-        loader: The class of torch_geometric.datasets, or ``npz`` for a reader of our own.
-        argument: The name that the class, or the file, knows it by; empty if it takes none.
-        splits: Whose rule divides the nodes: stored with the graph, ForwardGNN's, or LINKX's.
+        set: Name of the set in caches and mirrors.
+        prefix: Prefix of the paths of the graph's files.
+        loader: Class of torch_geometric.datasets, or ``npz`` for sixfold's own reader.
+        argument: Name of the graph for the class; empty if the class takes none.
+        splits: Origin of the splits: stored with the graph, ForwardGNN's rule, or LINKX's.
     """
 
     set: str
@@ -167,10 +167,10 @@ GRAPHS = {
 
 
 def find_graph(name: str) -> GraphSource:
-    """Return where a graph comes from.
+    """Return the source of a graph.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no graph of that name.
     """
     if name not in GRAPHS:
         raise UserError(unknown_name_error("sixfold.graphs", "graph", name, GRAPHS))
@@ -181,16 +181,16 @@ def dataset(source: GraphSource) -> Dataset:
     """Return the files of one graph."""
     home, licence, citation = SETS[source.set]
     table = (files("sixfold.graphs.data") / "checksums.csv").read_text(encoding="utf-8")
-    own = tuple(
+    found = tuple(
         File(row["path"], row["sha256"], int(row["bytes"]), _url(source.set, row["path"]))
         for row in csv.DictReader(table.splitlines())
         if row["set"] == source.set and row["path"].startswith(source.prefix)
     )
-    return Dataset(source.set, home, licence, citation, own)
+    return Dataset(source.set, home, licence, citation, found)
 
 
 def _url(set_: str, path: str) -> str | None:
-    """Return where a file is downloaded from; None if it exists in mirrors only."""
+    """Return the download URL of a file; None if the file exists in mirrors only."""
     folder, _, name = path.rpartition("/")
     if set_ in ("planetoid", "actor", "webkb") and "_split_" in name:
         return f"{_GEOM_GCN}splits/{name}"

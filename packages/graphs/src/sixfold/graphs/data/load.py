@@ -1,7 +1,7 @@
-"""Published graphs as torch_geometric reads them, from a cache, a mirror or the network.
+"""Load published graphs with torch_geometric, from a cache, a mirror or the network.
 
-Files are checked before they are believed, and copied into the cache: torch_geometric writes what
-it has processed beside them. With ``SIXFOLD_OFFLINE=1`` nothing is downloaded.
+Files are checked against their checksums and copied into the cache, because torch_geometric writes
+processed files beside them. With ``SIXFOLD_OFFLINE=1`` nothing is downloaded.
 """
 
 import os
@@ -23,17 +23,16 @@ MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 def load_graph(name: str, split: int | Literal["public"] = 0) -> Data:
-    """Load a graph, its nodes divided into those to learn, validate and test on.
+    """Load a graph with training, validation and test masks.
 
     Args:
-        name: A key of `sixfold.graphs.data.catalog.GRAPHS`.
-        split: Which of the graph's splits: the ten stored with it (Cora and CiteSeer: those of
-            Geom-GCN; of some graphs there is but one), ForwardGNN's five, or the one that LINKX's
-            rule draws with this seed.
-            ``public`` is Planetoid's own, for Cora and CiteSeer.
+        name: Key of `sixfold.graphs.data.catalog.GRAPHS`.
+        split: Number of the split: among those stored with the graph (ten, or one; for Cora and
+            CiteSeer those of Geom-GCN), among ForwardGNN's five, or the seed of LINKX's rule.
+            ``public`` is Planetoid's own split (Cora and CiteSeer only).
 
     Raises:
-        UserError: there is no such graph or split, or its files cannot be had.
+        UserError: there is no such graph or split, or its files are not available.
     """
     source = find_graph(name)
     if split == "public" and source.loader != "Planetoid":
@@ -49,7 +48,7 @@ def load_graph(name: str, split: int | Literal["public"] = 0) -> Data:
 
 
 def _folder(source: GraphSource) -> Path:
-    """Return a writable folder with the files of a graph, or for torch_geometric to fill."""
+    """Return a writable folder with the files of a graph, which torch_geometric fills if empty."""
     files = dataset(source)
     target = cache_folder() / "torch_geometric" / source.set
     if not files.files:
@@ -65,7 +64,7 @@ def _folder(source: GraphSource) -> Path:
 
 
 def _unchecked(source: GraphSource, target: Path, home: str) -> Path:
-    """Take what a mirror has of a graph without recorded checksums; leave the rest to PyG."""
+    """Copy files of a graph without checksums from a mirror; PyG downloads the others."""
     mirrored = [folder / source.set / source.prefix / "raw" for folder in mirror_folders()]
     raw = target / source.prefix / "raw"
     for file in (f for folder in mirrored if folder.is_dir() for f in sorted(folder.iterdir())):
@@ -105,7 +104,7 @@ def _read(source: GraphSource, folder: Path, split: int | Literal["public"]) -> 
 
 
 def _read_npz(path: Path, *, directed: bool) -> Data:
-    """Read a Wikipedia graph; undirected files list each edge once."""
+    """Read a Wikipedia graph; files of undirected graphs list each edge once."""
     from torch_geometric.data import Data as Graph
     from torch_geometric.utils import to_undirected
 
@@ -127,7 +126,7 @@ def _with_masks(data: Data, source: GraphSource, name: str, split: int) -> Data:
         count = stored["train_mask"].shape[1]
         if not 0 <= split < count:
             raise UserError(f"{name} has the splits 0 to {count - 1}, not {split}")
-        masks = {mask: chosen[:, split].bool() for mask, chosen in stored.items()}
-    for mask, chosen in masks.items():
-        data[mask] = chosen
+        masks = {mask: columns[:, split].bool() for mask, columns in stored.items()}
+    for mask, nodes in masks.items():
+        data[mask] = nodes
     return data

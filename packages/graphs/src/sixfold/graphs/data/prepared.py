@@ -1,4 +1,4 @@
-"""Prepared graphs of the experiments: written once with their splits, read by every training."""
+"""Prepared graphs of the pipeline: written once with their splits, read by every training."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from sixfold.graphs.data.synthetic import block_model, digits_graph
 from sixfold.graphs.data.validate import Data
 
 SPLITS = range(5)
-STAND_INS = {
+SYNTHETIC = {
     "digits": digits_graph,
     "homophilous": lambda split: block_model(homophily=0.8, split=split),
     "heterophilous": lambda split: block_model(homophily=0.1, split=split),
@@ -27,12 +27,12 @@ def write_graphs(names: Sequence[str], source: str, folder: Path) -> None:
     """Write graphs, undirected, with five splits each, and manifest.json; all or nothing.
 
     Args:
-        names: Keys of `sixfold.graphs.data.catalog.GRAPHS`, or of ``STAND_INS``.
-        source: Said in the manifest.
-        folder: Is replaced if it is there.
+        names: Keys of `sixfold.graphs.data.catalog.GRAPHS`, or of ``SYNTHETIC``.
+        source: Source of the data for the manifest.
+        folder: Output folder, which is replaced if it exists.
 
     Raises:
-        UserError: a graph cannot be had, or the folder cannot be written.
+        UserError: a graph is not available, or the folder cannot be written.
     """
     described = {}
     with atomic_folder(folder) as partial:
@@ -45,7 +45,7 @@ def write_graphs(names: Sequence[str], source: str, folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what `write_graphs` said of its graphs: nodes, edges, features, classes, homophily.
+    """Return the manifest of `write_graphs`: nodes, edges, features, classes, homophily.
 
     Raises:
         UserError: nothing was prepared.
@@ -57,13 +57,13 @@ def read_graph(folder: Path, name: str, split: int, *, normalised: bool = False)
     """Read a prepared graph with one of its splits.
 
     Args:
-        folder: Where `write_graphs` wrote it.
-        name: One of the manifest's.
-        split: 0 to 4.
-        normalised: Divide each node's features by their sum, as PyG's NormalizeFeatures does.
+        folder: Folder written by `write_graphs`.
+        name: Name of a graph in the manifest.
+        split: Number of the split, 0 to 4.
+        normalised: Whether each node's features are divided by their sum (NormalizeFeatures).
 
     Raises:
-        UserError: it was not prepared, or has no such split.
+        UserError: the graph was not prepared, or has no such split.
     """
     from torch_geometric.data import Data as Graph
     from torch_geometric.transforms import NormalizeFeatures
@@ -71,18 +71,20 @@ def read_graph(folder: Path, name: str, split: int, *, normalised: bool = False)
     tensors = load_file(_file(folder, f"{name}.safetensors"))
     if split not in SPLITS:
         raise UserError(f"prepared graphs have the splits 0 to 4, not {split}; see seeds")
-    chosen = {mask: tensors.pop(mask)[split] for mask in MASKS}
-    graph = Graph(**(tensors | chosen | {"x": tensors["x"].float()}))
+    masks = {mask: tensors.pop(mask)[split] for mask in MASKS}
+    graph = Graph(**(tensors | masks | {"x": tensors["x"].float()}))
     return NormalizeFeatures()(graph) if normalised else graph
 
 
 def _tensors(name: str) -> dict[str, Tensor]:
     from torch_geometric.utils import to_undirected
 
-    make = STAND_INS.get(name, lambda split: load_graph(name, split))
+    make = SYNTHETIC.get(name, lambda split: load_graph(name, split))
     splits = [make(split=split) for split in SPLITS]
     graph = splits[0]
-    small = graph.x.to(torch.uint8)  # what most published features are: 0 or 1, a quarter the size
+    small = graph.x.to(
+        torch.uint8
+    )  # most published features are 0 or 1; uint8 takes a quarter of the space
     return {
         "x": small if torch.equal(small.to(graph.x.dtype), graph.x) else graph.x,
         "edge_index": to_undirected(graph.edge_index, num_nodes=len(graph.x)),

@@ -1,4 +1,4 @@
-"""Which nodes and edges are learnt, validated and tested on."""
+"""Splits of nodes and edges for training, validation and test."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.graphs.data.validate import Data, check_graph
 
-SPLITS = 5  # of ForwardGNN's protocol
+SPLITS = 5  # in ForwardGNN's protocol
 
 Masks = dict[str, Bool[Tensor, " node"]]
 
@@ -19,11 +19,11 @@ Masks = dict[str, Bool[Tensor, " node"]]
 def forwardgnn_split(nodes: int, split: int) -> Masks:
     """Return ForwardGNN's masks: 64 / 16 / 20 per cent of all nodes.
 
-    The rule of the official code, which gives the nodes that its authors published.
+    This is the rule of the official code; it reproduces the splits that the authors published.
 
     Args:
-        nodes: How many there are.
-        split: 0 to 4.
+        nodes: Number of nodes.
+        split: Number of the split, 0 to 4.
 
     Raises:
         UserError: there is no such split.
@@ -39,7 +39,7 @@ def forwardgnn_split(nodes: int, split: int) -> Masks:
 
 
 def linkx_split(y: Int[Tensor, " node"], seed: int) -> Masks:
-    """Return masks of 50 / 25 / 25 per cent of the nodes with a label, in LINKX's manner."""
+    """Return masks of 50 / 25 / 25 per cent of the labelled nodes, by LINKX's rule."""
     labelled = (y >= 0).nonzero()[:, 0].cpu().numpy()
     order = np.random.default_rng(seed).permutation(labelled)
     half, quarter = len(order) // 2, len(order) // 4
@@ -50,15 +50,15 @@ def linkx_split(y: Int[Tensor, " node"], seed: int) -> Masks:
 def split_links(data: Data, split: int) -> tuple[Data, Data, Data]:
     """Return ForwardGNN's graphs for link prediction: training, validation, test.
 
-    16 per cent of the edges are for validation, 20 for test, each set with as many pairs that are
-    no edges. The seeds are the official ones; the edges also depend on PyG's version.
+    16 per cent of the edges are for validation, 20 for test, each with as many negative edges. The
+    seeds are the official ones; the edges also depend on PyG's version.
 
     Args:
-        data: Undirected.
-        split: 0 to 4.
+        data: Undirected graph.
+        split: Number of the split, 0 to 4.
 
     Raises:
-        UserError: the graph is directed or cannot be used.
+        UserError: the graph is directed or invalid.
     """
     from torch_geometric.transforms import RandomLinkSplit
 
@@ -80,7 +80,7 @@ def split_links(data: Data, split: int) -> tuple[Data, Data, Data]:
 
 def _masks(nodes: int, train: Any, val: Any, test: Any) -> Masks:
     masks = {}
-    for name, chosen in (("train_mask", train), ("val_mask", val), ("test_mask", test)):
+    for name, indices in (("train_mask", train), ("val_mask", val), ("test_mask", test)):
         masks[name] = torch.zeros(nodes, dtype=torch.bool)
-        masks[name][torch.from_numpy(np.asarray(chosen))] = True
+        masks[name][torch.from_numpy(np.asarray(indices))] = True
     return masks

@@ -1,4 +1,4 @@
-"""Graphs that need no download: handwritten digits among their neighbours, and block models."""
+"""Synthetic graphs, without a download: nearest neighbours of digits, and block models."""
 
 import numpy as np
 import torch
@@ -11,13 +11,14 @@ from sixfold.graphs.data.validate import Data
 
 
 def digits_graph(neighbours: int = 8, split: int = 0) -> Data:
-    """Return the 1,797 digits of scikit-learn, each linked with those that look most like it.
+    """Return the nearest-neighbour graph of scikit-learn's 1,797 digits.
 
-    64 features (pixels, 0 to 1), ten classes, undirected; homophilous.
+    64 features (pixels, 0 to 1), ten classes, undirected, homophilous.
 
     Args:
-        neighbours: Of each digit; it may be a neighbour of more.
-        split: 0 to 4.
+        neighbours: Number of nearest neighbours linked with each digit; a digit may be the
+            neighbour of more.
+        split: Number of the split, 0 to 4.
     """
     from sklearn.datasets import load_digits
     from sklearn.neighbors import kneighbors_graph
@@ -39,20 +40,20 @@ def block_model(
     seed: int = 0,
     split: int = 0,
 ) -> Data:
-    """Draw a contextual stochastic block model: edges and features both hint at the class.
+    """Draw a contextual stochastic block model: edges and features both depend on the class.
 
     Args:
-        nodes: How many.
-        classes: As many nodes of each as of any other, give or take one.
-        features: Normal, of variance one, around the class's mean.
-        degree: Of a node, on average; a little less, as edges that are drawn twice count once.
-        homophily: Share of the edges that stay within a class; 1 / classes tells nothing.
-        signal: Distance of a class's mean from the origin.
-        seed: Of everything that is drawn.
-        split: 0 to 4.
+        nodes: Number of nodes.
+        classes: Number of classes, of equal size up to one node.
+        features: Number of features: normal, with variance one around the mean of the class.
+        degree: Mean degree; slightly less in fact, as edges drawn twice count once.
+        homophily: Fraction of edges within a class; 1 / classes is uninformative.
+        signal: Norm of the mean of each class.
+        seed: Seed of all draws.
+        split: Number of the split, 0 to 4.
 
     Raises:
-        UserError: homophily is no share, or there are fewer nodes than two for each class.
+        UserError: homophily is not between 0 and 1, or a class has fewer than two nodes.
     """
     if not 0 <= homophily <= 1 or nodes < 2 * classes or classes < 2:
         raise UserError(
@@ -63,12 +64,14 @@ def block_model(
     labels = rng.permutation(np.arange(nodes) % classes)
     drawn = round(nodes * degree / 2)
     source = rng.integers(nodes, size=drawn)
-    other = (labels[source] + rng.integers(1, classes, size=drawn)) % classes
-    wanted = np.where(rng.random(drawn) < homophily, labels[source], other)
-    members = np.argsort(labels, kind="stable")  # class after class
+    other_class = (labels[source] + rng.integers(1, classes, size=drawn)) % classes
+    target_class = np.where(rng.random(drawn) < homophily, labels[source], other_class)
+    members = np.argsort(labels, kind="stable")  # sorted by class
     sizes = np.bincount(labels, minlength=classes)
     starts = np.cumsum(sizes) - sizes
-    target = members[starts[wanted] + (rng.random(drawn) * sizes[wanted]).astype(np.int64)]
+    target = members[
+        starts[target_class] + (rng.random(drawn) * sizes[target_class]).astype(np.int64)
+    ]
     means = rng.standard_normal((classes, features))
     means *= signal / np.linalg.norm(means, axis=1, keepdims=True)
     x = means[labels] + rng.standard_normal((nodes, features))

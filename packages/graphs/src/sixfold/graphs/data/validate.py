@@ -1,4 +1,4 @@
-"""What a graph must be before anything is trained on it, and what is said if it is not."""
+"""Checks of graphs and configs before a training, with errors that say how to repair the input."""
 
 import hashlib
 import math
@@ -19,15 +19,15 @@ Data = Any
 
 
 def check_graph(data: Data, *, undirected: bool = False) -> None:
-    """Refuse a graph that nothing can be learnt on; isolated nodes and several parts are fine.
+    """Check features and edges; isolated nodes and several connected components are fine.
 
     Args:
-        data: With ``x`` (nodes, features) and ``edge_index`` (2, edges).
-        undirected: Whether every edge must be there in both directions.
+        data: Graph with ``x`` (nodes, features) and ``edge_index`` (2, edges).
+        undirected: Whether every edge must exist in both directions.
 
     Raises:
-        UserError: features or edges are missing, not finite, of a wrong shape or type, an edge
-            names a node that is not there, a self loop occurs twice, or a direction is missing.
+        UserError: features or edges are missing, not finite, of a wrong shape or dtype, an edge
+            names a node that does not exist, a self loop occurs twice, or a direction is missing.
     """
     for name in ("x", "edge_index"):
         if not isinstance(getattr(data, name, None), Tensor):
@@ -63,7 +63,7 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
     if least < 0 or most >= nodes:
         raise UserError(
             f"edge_index names the nodes {least} to {most}, but x has {nodes} rows, "
-            f"nodes 0 to {nodes - 1}; mend the edges, or give x a row for every node"
+            f"nodes 0 to {nodes - 1}; repair the edges, or give x a row for every node"
         )
     loops = edge_index[0][edge_index[0] == edge_index[1]]
     times = torch.bincount(loops, minlength=1)
@@ -76,17 +76,17 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
 
 
 def is_undirected(edge_index: Int[Tensor, "2 edge"], nodes: int) -> bool:
-    """Tell whether every edge is there as often in one direction as in the other."""
+    """Return whether every edge occurs as often in one direction as in the other."""
     source, target = edge_index
-    there, back = (source * nodes + target).sort()[0], (target * nodes + source).sort()[0]
-    return torch.equal(there, back)
+    forward, backward = (source * nodes + target).sort()[0], (target * nodes + source).sort()[0]
+    return torch.equal(forward, backward)
 
 
 def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
-    """Return a mask of nodes that the graph must hold.
+    """Return a node mask that the graph must have.
 
     Raises:
-        UserError: it is missing, no mask of the nodes, or empty.
+        UserError: the mask is missing, of a wrong shape or dtype, or empty.
     """
     mask, nodes = getattr(data, name, None), data.x.shape[0]
     if mask is None:
@@ -101,11 +101,11 @@ def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
     return mask
 
 
-def chosen(data: Data, nodes: Tensor | None) -> Bool[Tensor, " node"]:
-    """Return the nodes that a prediction is asked for: those given, or those of ``test_mask``.
+def resolve_mask(data: Data, nodes: Tensor | None) -> Bool[Tensor, " node"]:
+    """Return the mask of the nodes to predict: the given one, or the graph's ``test_mask``.
 
     Raises:
-        UserError: what is given is no mask of the nodes, or the graph's is missing or empty.
+        UserError: the mask is missing, of a wrong shape or dtype, or an empty ``test_mask``.
     """
     if nodes is None:
         return mask_of(data, "test_mask")
@@ -119,10 +119,10 @@ def chosen(data: Data, nodes: Tensor | None) -> Bool[Tensor, " node"]:
 
 
 def labels_of(data: Data) -> Int[Tensor, " node"]:
-    """Return the classes of the nodes.
+    """Return the class labels of the nodes.
 
     Raises:
-        UserError: they are missing, or no integers.
+        UserError: the labels are missing, or no integers.
     """
     y, nodes = getattr(data, "y", None), data.x.shape[0]
     if not isinstance(y, Tensor) or y.shape != (nodes,) or y.dtype != torch.int64:
@@ -131,11 +131,11 @@ def labels_of(data: Data) -> Int[Tensor, " node"]:
     return y
 
 
-def check_type(x: Tensor, module: nn.Module) -> None:
-    """Compare type and device of features with those of a model.
+def check_dtype_and_device(x: Tensor, module: nn.Module) -> None:
+    """Check that features have the dtype and the device of a model.
 
     Raises:
-        UserError: they differ.
+        UserError: dtype or device differ.
     """
     like = next(module.parameters(), x)
     if (like.dtype, like.device) != (x.dtype, x.device):
@@ -145,11 +145,17 @@ def check_type(x: Tensor, module: nn.Module) -> None:
         )
 
 
-def settle(kind: type[C], config: C | None, settings: dict[str, Any], model: str) -> C:
-    """Return the config of a model that was given one, or its fields by name.
+def resolve_config(kind: type[C], config: C | None, settings: dict[str, Any], model: str) -> C:
+    """Return a config that was given as such or by its fields.
+
+    Args:
+        kind: Class of the config.
+        config: Config; the defaults and ``settings`` if not given.
+        settings: Fields by name.
+        model: Name of the model for error messages.
 
     Raises:
-        UserError: both were given, or a setting is unknown or does not fit.
+        UserError: both were given, or a setting is unknown or invalid.
     """
     if config is not None and settings:
         raise UserError(f"give {model} a config or its fields ({', '.join(settings)}), not both")
@@ -157,23 +163,23 @@ def settle(kind: type[C], config: C | None, settings: dict[str, Any], model: str
 
 
 def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -> int:
-    """Check the classes of the nodes of some masks; return how many classes there are.
+    """Check the labels of masked nodes; return the number of classes.
 
-    Labels outside the masks are not looked at, except to count the classes; -1 is no label.
+    Labels outside the masks are only used to count the classes; -1 means no label.
 
     Args:
-        data: With ``y`` and the masks.
-        masks: Names, the training mask first.
-        classes: If known already.
+        data: Graph with ``y`` and the masks.
+        masks: Names of the masks, the training mask first.
+        classes: Number of classes; counted if not given.
 
     Raises:
-        UserError: labels are missing, no integers, out of range, or all training nodes have one.
+        UserError: labels are missing, no integers or out of range, or all training nodes have the
+            same.
     """
     y = labels_of(data)
     count = int(y.max()) + 1 if classes is None else classes
     for number, name in enumerate(masks):
-        chosen = y[mask_of(data, name)]
-        least, most = (int(value) for value in chosen.aminmax())
+        least, most = (int(value) for value in y[mask_of(data, name)].aminmax())
         if least < 0 or most >= count:
             raise UserError(
                 f"{name} chooses nodes of the classes {least} to {most}, but the classes are 0 to "
@@ -187,15 +193,15 @@ def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -
 
 
 def check_sizes(config: Config, found: dict[str, int], model: str) -> None:
-    """Compare sizes that a model was built for with those of the data.
+    """Check that a model was built for the sizes of the data.
 
     Args:
-        config: Of the model.
-        found: In the data, by the names of the config's fields.
-        model: What to call it.
+        config: Config of the model.
+        found: Sizes of the data, by the names of the config's fields.
+        model: Name of the model for the error message.
 
     Raises:
-        UserError: they differ.
+        UserError: a size differs.
     """
     for name, size in found.items():
         if (built := getattr(config, name)) != size:
@@ -205,23 +211,31 @@ def check_sizes(config: Config, found: dict[str, int], model: str) -> None:
             )
 
 
-def adopt_sizes(config: C, found: dict[str, int], model: str) -> C | None:
-    """Check the sizes that were given; return the config to build anew if some were left open.
+def resolve_sizes(config: C, found: dict[str, int], model: str) -> C | None:
+    """Check the sizes that a config sets, and fill in the others from the data.
+
+    Args:
+        config: Config of the model.
+        found: Sizes of the data, by the names of the config's fields.
+        model: Name of the model for the error message.
+
+    Returns:
+        The config to rebuild the model with; None if the config sets every size.
 
     Raises:
-        UserError: one that was given is not that of the data.
+        UserError: a size that the config sets is not that of the data.
     """
-    left_open = found.keys() - config.model_fields_set
-    check_sizes(config, {name: found[name] for name in found if name not in left_open}, model)
-    return config.model_copy(update=found) if left_open else None
+    unset = found.keys() - config.model_fields_set
+    check_sizes(config, {name: found[name] for name in found if name not in unset}, model)
+    return config.model_copy(update=found) if unset else None
 
 
 def fingerprint(*graphs: Data) -> str:
-    """Hash every tensor of some graphs."""
-    total = hashlib.sha256()
+    """Hash all tensors of graphs."""
+    digest = hashlib.sha256()
     for data in graphs:
         for name, value in sorted(data.to_dict().items()):
             if isinstance(value, Tensor):
-                total.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-                total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
+                digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

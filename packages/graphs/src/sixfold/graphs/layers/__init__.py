@@ -1,1 +1,1 @@
-"""Message passing and what it stands on, shared by the systems."""
+"""Layers that several systems share: message passing of PyG, attention, blocks of features."""

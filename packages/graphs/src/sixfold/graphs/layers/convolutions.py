@@ -1,4 +1,4 @@
-"""The convolutions that systems are built of, made by name: PyG's own, with its parameter names."""
+"""Convolutions by name: PyG's own, with PyG's parameter names."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 ConvName = Literal["gcn", "sage", "gat"]
-MakeConv = Callable[[int, int], nn.Module]  # features in and out to a convolution of PyG
+MakeConv = Callable[[int, int], nn.Module]  # input and output features to a convolution of PyG
 
 
 def make_conv(
@@ -15,11 +15,11 @@ def make_conv(
     """Make a convolution.
 
     Args:
-        name: Which.
-        features: Of its input.
-        width: Of its output.
-        heads: Of ``gat``, which put out width / heads features each.
-        average: The heads of ``gat`` put out width features each, and their mean counts.
+        name: Kind of convolution.
+        features: Number of input features.
+        width: Number of output features.
+        heads: Number of attention heads (GAT only), with width / heads features each.
+        average: Whether GAT has heads with ``width`` features each and returns their mean.
     """
     from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 

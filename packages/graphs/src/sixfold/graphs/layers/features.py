@@ -1,8 +1,8 @@
-"""What a layer reads, put together without a copy: nodes, virtual nodes below, columns beside.
+"""Input features of a layer as a block matrix: nodes, virtual nodes below, label columns beside.
 
-The features of a graph may be wide, and all that a layer does with them first is a product with its
-weights. That is done part by part, without the zeros if most of the features are zeros; rows are
-divided by their lengths afterwards.
+The features of a graph may be wide, and the first thing that a layer does with them is a product
+with its weights. The product is computed block by block, sparse if most of the features are zero,
+so that the blocks are never copied into one matrix; rows are divided by their norms afterwards.
 """
 
 from functools import cached_property
@@ -15,17 +15,17 @@ from torch.autograd import Function
 
 from sixfold.graphs.layers.sparse_features import SparseFeatures, is_sparse
 
-ROWS = 2048  # of which a gradient is scaled at once, so that no scaled copy of all is made
+ROWS_AT_ONCE = 2048  # rows of a gradient scaled at a time, to avoid a scaled copy of all
 
 
 class Features:
-    """A matrix of features in parts, which stay as they are.
+    """A fixed matrix of features in blocks.
 
     Args:
-        x: Of the nodes.
-        virtual: Of the virtual nodes, which come after them.
-        columns: Of all, appended on the right.
-        scale: What each row is multiplied with.
+        x: Features of the nodes.
+        virtual: Features of the virtual nodes, the rows below.
+        columns: Columns on the right, for nodes and virtual nodes.
+        scale: Factor of each row.
     """
 
     def __init__(
@@ -39,52 +39,52 @@ class Features:
 
     @property
     def width(self) -> int:
-        """Features of a row."""
+        """Number of columns."""
         return self.x.shape[1] + (0 if self.columns is None else self.columns.shape[1])
 
     @property
-    def rows(self) -> int:
-        """Nodes and virtual nodes."""
+    def num_rows(self) -> int:
+        """Number of nodes and virtual nodes."""
         return len(self.x) + (0 if self.virtual is None else len(self.virtual))
 
     @cached_property
     def sparse(self) -> SparseFeatures | None:
-        """The nodes' own features, scaled, if it pays to leave out zeros."""
+        """The scaled features of the nodes, if they are sparse enough."""
         if not is_sparse(self.x):
             return None
         scale = None if self.scale is None else self.scale[: len(self.x)]
         return SparseFeatures.from_dense(self.x, scale)
 
-    def normed(self) -> "Features":
-        """Return them with every row divided by its length; zeros stay zeros."""
+    def normalized(self) -> "Features":
+        """Return the features with every row divided by its L2 norm; zeros stay zeros."""
         norms = [part.norm(dim=1) for part in (self.x, self.virtual) if part is not None]
-        length = torch.cat(norms)
+        norm = torch.cat(norms)
         if self.columns is not None:
-            length = (length**2 + self.columns.norm(dim=1) ** 2).sqrt()
-        return Features(self.x, self.virtual, self.columns, 1 / (length + 1e-8)[:, None])
+            norm = (norm**2 + self.columns.norm(dim=1) ** 2).sqrt()
+        return Features(self.x, self.virtual, self.columns, 1 / (norm + 1e-8)[:, None])
 
     def unscaled(self) -> Float[Tensor, "nodes width"]:
-        """Return them as one matrix, before rows are scaled; no copy if there is one part."""
+        """Return one matrix with the rows not scaled; a copy only if there are several blocks."""
         rows = self.x if self.virtual is None else torch.cat([self.x, self.virtual])
         return rows if self.columns is None else torch.cat([rows, self.columns], 1)
 
     def dense(self) -> Float[Tensor, "nodes width"]:
-        """Return them as one matrix."""
+        """Return one matrix."""
         return _scaled(self.unscaled(), self.scale)
 
-    def at(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row width"]:
+    def select(self, rows: Int[Tensor, " row"]) -> Float[Tensor, "row width"]:
         """Return some rows as one matrix."""
         part = self.unscaled()[rows]
         return part if self.scale is None else part.mul_(self.scale[rows])
 
     def linear(self, weight: Float[Tensor, "out width"]) -> Float[Tensor, "nodes out"]:
-        """Multiply by a weight; only that gets a gradient."""
+        """Multiply by a weight, the only input that gets a gradient."""
         return _Linear.apply(weight, self)
 
     def product(self, weight: Float[Tensor, "out width"]) -> Float[Tensor, "nodes out"]:
-        """Multiply by a weight, without a gradient."""
+        """Multiply by a weight, without autograd."""
         nodes, own = len(self.x), weight[:, : self.x.shape[1]].T
-        out = weight.new_empty(self.rows, len(weight))
+        out = weight.new_empty(self.num_rows, len(weight))
         if self.sparse is None:
             torch.mm(self.x, own, out=out[:nodes])
         else:
@@ -105,8 +105,8 @@ class Features:
         own, scale = found[:, :width], self.scale
         if self.sparse is not None:
             own.copy_(self.sparse.transposed_times(grad[:nodes]).T)
-        for start in range(0, nodes if self.sparse is None else 0, ROWS):
-            at = slice(start, min(start + ROWS, nodes))
+        for start in range(0, nodes if self.sparse is None else 0, ROWS_AT_ONCE):
+            at = slice(start, min(start + ROWS_AT_ONCE, nodes))
             own.addmm_(_scaled(grad[at], None if scale is None else scale[at]).T, self.x[at])
         if self.virtual is not None:
             rest = _scaled(grad[nodes:], None if scale is None else scale[nodes:])
@@ -122,7 +122,7 @@ def _scaled(part: Tensor, scale: Tensor | None) -> Tensor:
 
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _Linear(Function):
-    """The product; every part is written where it belongs, and a gradient makes no copies."""
+    """Product with a weight that writes every block in place and copies none for the gradient."""
 
     @staticmethod
     def forward(weight, features):

@@ -1,4 +1,4 @@
-"""Features that are mostly zeros, such as bags of words: their products, without the zeros."""
+"""Products with sparse features, such as bags of words."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from sixfold.kernels.graph import Csr
 from sixfold.kernels.spmm_sum import weighted_sum
 
-SPARSE = 0.1  # share of numbers that are not zero, below which leaving out the others is faster
+MAX_DENSITY = 0.1  # share of non-zero entries below which sparse products are faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,22 +16,22 @@ class SparseFeatures:
     """A fixed sparse matrix, sorted by row for products and by column for their gradients.
 
     Args:
-        by_row: Where the numbers are.
-        by_column: The same of the transposed matrix.
-        values: In the order of ``by_row``.
-        transposed: In the order of ``by_column``.
+        by_row: Positions of the non-zero entries.
+        by_column: Their positions in the transposed matrix.
+        values: Non-zero entries in the order of ``by_row``.
+        transposed: Non-zero entries in the order of ``by_column``.
     """
 
     by_row: Csr
     by_column: Csr
-    values: Float[Tensor, " number"]
-    transposed: Float[Tensor, " number"]
+    values: Float[Tensor, " entry"]
+    transposed: Float[Tensor, " entry"]
 
     @classmethod
     def from_dense(
         cls, x: Float[Tensor, "node feature"], scale: Float[Tensor, "node 1"] | None
     ) -> "SparseFeatures":
-        """Collect the numbers that are not zero, their rows multiplied by ``scale``."""
+        """Collect the non-zero entries, with their rows multiplied by ``scale``."""
         row, column = x.nonzero().unbind(1)
         values = x[row, column] if scale is None else x[row, column] * scale[row, 0]
         order = column.argsort(stable=True)
@@ -52,5 +52,5 @@ class SparseFeatures:
 
 
 def is_sparse(x: Float[Tensor, "node feature"]) -> bool:
-    """Tell whether so few numbers are not zero that it pays to leave the others out."""
-    return 0 < int(x.count_nonzero()) < SPARSE * x.numel()
+    """Return whether x is sparse enough (< 10 % non-zero) for sparse products to be faster."""
+    return 0 < int(x.count_nonzero()) < MAX_DENSITY * x.numel()

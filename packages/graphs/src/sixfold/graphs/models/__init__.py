@@ -1,1 +1,1 @@
-"""The systems: one folder a system."""
+"""The systems: ForwardGNN, Mowst and GNNPipe, a folder each; `stages` is a loop that two share."""

@@ -1,8 +1,8 @@
-"""The loop behind ForwardGNN and Mowst: stages one after the other, each with its best weights.
+"""The training loop of ForwardGNN and Mowst: one stage after the other, each with early stopping.
 
-A method opens its stages, which train one part of a model each: a layer, an expert, or all of it.
-Every finished epoch is a position of the `Run`, so that a training that was killed goes on with the
-same numbers. Without a folder nothing is written.
+A `Method` divides a training into stages, each of which trains one part of a model: a layer, an
+expert, or everything. Every finished epoch is a position of the `Run`, so that a training that was
+killed resumes with the same numbers. Without a folder nothing is written.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from sixfold.core.training.update import Best, EarlyStopping, OptimizerStep
 Row = dict[str, float | int]
 
 
-class Loss(NamedTuple):
-    """One optimiser step: the loss before it; the norm of the gradient, before it was clipped."""
+class StepResult(NamedTuple):
+    """Loss before one optimiser step, and the gradient norm before clipping."""
 
     loss: float
     gradient_norm: float
@@ -31,17 +31,17 @@ class Stage:
     """One optimisation.
 
     Args:
-        module: Whose best weights are kept.
-        step: Does one epoch and says what every optimiser step of it was.
-        validate: Scores the weights; without it the last weights are kept.
-        monitor: What the score is; a loss should be small, anything else large.
-        epochs: At most.
-        validate_every: Epochs between validations.
-        patience: Stop at the so-manieth validation in a row that was no improvement.
+        module: Module whose best weights are kept.
+        run_epoch: Function that runs one epoch and yields the result of every optimiser step.
+        validate: Function that scores the weights; if None, the last weights are kept.
+        monitor: Name of the validation score; a loss is minimised, anything else maximised.
+        epochs: Maximum number of epochs.
+        validate_every: Number of epochs between validations.
+        patience: Number of consecutive validations without improvement before training stops.
     """
 
     module: nn.Module
-    step: Callable[[], Iterator[Loss]]
+    run_epoch: Callable[[], Iterator[StepResult]]
     validate: Callable[[], float] | None
     monitor: Literal["accuracy", "auc", "loss"]
     epochs: int
@@ -51,32 +51,32 @@ class Stage:
 
 @runtime_checkable
 class Method(Protocol):
-    """A way of training; see `sixfold.graphs.models.forwardgnn.layerwise` for an example."""
+    """A training in stages; `sixfold.graphs.models.forwardgnn.layerwise` holds an example."""
 
     def objects(self) -> dict[str, Any]:
-        """Name all that has state, for `Run.register`."""
+        """Return all objects with state, by their names for `Run.register`."""
         ...
 
-    def open(self, number: int) -> Stage | None:
-        """Prepare a stage from the present weights; None after the last."""
+    def begin_stage(self, number: int) -> Stage | None:
+        """Prepare a stage from the current weights; return None after the last stage."""
         ...
 
-    def close(self, number: int, best: Best) -> None:
-        """Finish a stage, whose best weights are in the model again."""
+    def end_stage(self, number: int, best: Best) -> None:
+        """Finish a stage, with its best weights already restored."""
         ...
 
 
 def train(method: Method, run: Run, stages: range | None = None) -> list[Row]:
-    """Train stage after stage, going on where the run was left.
+    """Train stage after stage, resuming from the latest position of the run.
 
     Args:
-        method: What to train, and how.
-        run: From `open_run`.
-        stages: Which; all from the first on if not given.
+        method: Training in stages.
+        run: Run from `open_run`.
+        stages: Numbers of the stages to train; all if not given.
 
     Returns:
-        A row for every optimiser step that was taken here: stage, epoch, loss, gradient_norm, and
-        the score, such as valid_accuracy, where there was a validation.
+        A row for every optimiser step taken by this call: stage, epoch, loss, gradient_norm, and
+        the validation score, such as valid_accuracy, where there was a validation.
     """
     best = Best(EarlyStopping())
     for name, obj in (method.objects() | {"best": best}).items():
@@ -84,16 +84,16 @@ def train(method: Method, run: Run, stages: range | None = None) -> list[Row]:
     stages = stages or range(10**9)
     position = run.restore() or Position(phase=stages.start)
     history: list[Row] = []
-    while position.phase < stages.stop and (stage := method.open(position.phase)):
+    while position.phase < stages.stop and (stage := method.begin_stage(position.phase)):
         mode = "min" if stage.monitor == "loss" else "max"
         best.config = EarlyStopping(monitor=stage.monitor, mode=mode, patience=stage.patience)
         position = _optimise(stage, best, position, run, history)
         best.copy_to(stage.module)
-        method.close(position.phase, best)
+        method.end_stage(position.phase, best)
         best.load_state_dict(Best(best.config).state_dict())
         position = Position(phase=position.phase + 1, step=position.step)
         run.save(position)
-        del stage  # with all that it kept, before the next one is opened
+        del stage  # frees its buffers before the next stage allocates its own
     return history
 
 
@@ -103,7 +103,7 @@ def _optimise(stage: Stage, best: Best, position: Position, run: Run, history: l
         if best.should_stop:
             break
         rows: list[Row] = [
-            {"stage": phase, "epoch": epoch, **loss._asdict()} for loss in stage.step()
+            {"stage": phase, "epoch": epoch, **result._asdict()} for result in stage.run_epoch()
         ]
         if stage.validate and epoch % stage.validate_every == 0:
             rows[-1][f"valid_{stage.monitor}"] = score = stage.validate()
@@ -117,13 +117,13 @@ def _optimise(stage: Stage, best: Best, position: Position, run: Run, history: l
     return position
 
 
-def take_step(update: OptimizerStep, loss: Tensor) -> Loss:
-    """Run backward and let the optimiser step."""
+def take_step(update: OptimizerStep, loss: Tensor) -> StepResult:
+    """Backpropagate a loss and take an optimiser step."""
     loss.backward()
     update()
-    return Loss(float(loss.detach()), update.norm)
+    return StepResult(float(loss.detach()), update.norm)
 
 
 def open_run(folder: str | Path | None, config: Config, fingerprint: Callable[[], str]) -> Run:
-    """Open the run of a folder; without a folder nothing will be kept."""
+    """Open the run of a folder; without a folder nothing is kept."""
     return Run.open(folder, config, "" if folder is None else fingerprint())

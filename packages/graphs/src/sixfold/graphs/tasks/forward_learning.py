@@ -36,7 +36,8 @@ from sixfold.graphs.data.validate import Data
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.estimator import SYSTEM, ForwardGNN
-from sixfold.graphs.models.forwardgnn.modes import evidence
+from sixfold.graphs.models.forwardgnn.modes import procedure_of
+from sixfold.graphs.models.forwardgnn.objective import Network
 
 MEMORY = "training_memory"
 MEMORY_DEPTHS = (2, 4, 8, 16, 32, 64)
@@ -101,13 +102,14 @@ def evaluate(job: Job[ForwardData], samples: Path | None) -> Scores:
     data = graph_of(job.prepared, job.seed)
     trained: Any = job.trained()
     config, layers, y = trained.config, list(trained.layers), data.y[data.test_mask]
-    alone = config.mode == "single_forward" or config.forward_forward
-    virtual = trained.virtual_nodes if config.virtual else None
-    return {
-        f"accuracy_{depth}": accuracy(evidence(layers[:depth], virtual, c, data, data.test_mask), y)
-        for depth in (range(1, config.layers + 1) if alone else (config.layers,))
-        for c in (config.model_copy(update={"layers": depth}),)
-    }
+    procedure, scores = procedure_of(config), {}
+    virtual = trained.virtual_nodes if procedure.needs_virtual_nodes else None
+    for depth in range(1, config.layers + 1) if procedure.layer_by_layer else (config.layers,):
+        shallow = config.model_copy(update={"layers": depth})
+        network = Network(shallow, layers[:depth], virtual)
+        class_scores = procedure.class_scores(network, data, data.test_mask)
+        scores[f"accuracy_{depth}"] = accuracy(class_scores, y)
+    return scores
 
 
 def training_memory(prepared: Path, samples: Path | None) -> Scores:

@@ -24,7 +24,7 @@ from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.graphs.data.catalog import GRAPHS, dataset, find_graph
 from sixfold.graphs.data.prepared import read_graph, read_manifest, write_graphs
 from sixfold.graphs.data.validate import Data
-from sixfold.graphs.models.mowst.early_exit import ask_conditionally, choose_threshold
+from sixfold.graphs.models.mowst.early_exit import choose_threshold, predict_early_exit
 from sixfold.graphs.models.mowst.model import SYSTEM, Mowst
 
 BINS = 20  # of the histogram of confidence
@@ -110,10 +110,10 @@ def evaluate(job: Job[MixtureData], samples: Path | None) -> Scores:
         scores[name] = trained.score(data)
         if len(trained.experts) < 2:
             continue
-        asked = ask_conditionally(trained, data, choose_threshold(trained, data))
-        right = asked.probabilities[data.test_mask].argmax(1) == data.y[data.test_mask]
+        early = predict_early_exit(trained, data, choose_threshold(trained, data))
+        right = early.probabilities[data.test_mask].argmax(1) == data.y[data.test_mask]
         scores[f"{name}_conditional"] = 100 * float(right.double().mean())
-        scores[f"{name}_gnn"] = 100 * asked.computed[-1] / len(data.y)
+        scores[f"{name}_gnn"] = 100 * early.nodes_computed[-1] / len(data.y)
         if samples:
             shares = trained(data).confidences[0].histc(BINS, 0, 1) / len(data.y)
             text = json.dumps([round(share, 6) for share in shares.tolist()])
@@ -153,8 +153,8 @@ def _confidence(outcome: Outcome, key: str, graphs: Sequence[str]) -> Figure | N
 CLAIM = Claim(
     title="Mowst: a mixture of a weak and a strong expert",
     text="The paper (arXiv:2311.05185) claims that a mixture of a weak expert, an MLP, and a "
-    "strong one, a GNN, is better than either, and than a GNN with an MLP as skip connection, on every "
-    "graph. Here all are tuned by as many trials (learning rates), by validation accuracy. Mowst "
+    "strong one, a GNN, is better than either, and than a GNN with an MLP as skip connection, on "
+    "every graph. Here all are tuned by as many trials (learning rates), by validation accuracy. Mowst "
     "chooses an expert for each node, its accuracy is the expected one; Mowst* mixes logits.",
     metrics={name: Metric(f"{name}, %") for name in (*GRAPHS, *SYNTHETIC)},
     comparisons=[

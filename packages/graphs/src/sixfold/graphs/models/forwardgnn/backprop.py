@@ -4,21 +4,109 @@ ReLU between the layers, none after the last; no virtual nodes, no normalisation
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
-from sixfold.graphs.layers.message_passing import Topology, convolve, is_whole
+from sixfold.graphs.layers.message_passing import Topology, convolve, has_fast_path
 from sixfold.graphs.metrics import accuracy, roc_auc
+from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.layerwise import adam
-from sixfold.graphs.models.forwardgnn.link_prediction import edge_loss, edge_scores
-from sixfold.graphs.models.stages import Loss, Stage, take_step
+from sixfold.graphs.models.forwardgnn.link_prediction import cross_entropy, dot_product_logits
+from sixfold.graphs.models.forwardgnn.objective import Network
+from sixfold.graphs.models.stages import Stage, StepResult, take_step
+
+
+class NodeBackprop:
+    """Train all layers to classify the training nodes; the last layer puts out the logits."""
+
+    needs_virtual_nodes = False
+    reads_labels = False
+    layer_by_layer = False
+    averages_last_heads = True
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        *sizes, (read, _) = config.layer_sizes()
+        return [*sizes, (read, config.classes)]
+
+    def training(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> "BackpropTraining":
+        """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
+
+        def loss_fn(out: Tensor) -> Tensor:
+            return functional.cross_entropy(out[data.train_mask], data.y[data.train_mask])
+
+        def metric_fn(out: Tensor, valid: Data) -> float:
+            return accuracy(out[valid.val_mask], valid.y[valid.val_mask])
+
+        return BackpropTraining(network, data, validation, loss_fn, metric_fn, "accuracy")
+
+    @torch.no_grad()
+    def class_scores(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Tensor:
+        """Return the logits of the selected nodes."""
+        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        return out[nodes]
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Return the softmax of the logits."""
+        return scores.softmax(1)
+
+
+class LinkBackprop:
+    """Train all layers to recognise edges by the dot product of their nodes."""
+
+    needs_virtual_nodes = False
+    reads_labels = False
+    layer_by_layer = False
+    averages_last_heads = True
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        return config.layer_sizes()
+
+    def training(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> "BackpropTraining":
+        """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
+        labels = data.edge_label.float()
+
+        def loss_fn(out: Tensor) -> Tensor:
+            return cross_entropy(dot_product_logits(out, data.edge_label_index), labels)
+
+        def metric_fn(out: Tensor, valid: Data) -> float:
+            return roc_auc(dot_product_logits(out, valid.edge_label_index), valid.edge_label)
+
+        return BackpropTraining(network, data, validation, loss_fn, metric_fn, "auc")
+
+    @torch.no_grad()
+    def class_scores(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Tensor:
+        """Return the logits of the labelled edges; ``nodes`` is not used."""
+        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        return dot_product_logits(out, data.edge_label_index)
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Return the sigmoid of the logits."""
+        return scores.sigmoid()
 
 
 def forward_all(
@@ -30,60 +118,63 @@ def forward_all(
     x: Any = features
     for conv in layers[:-1]:
         x = convolve(conv, x, topology)
-        x = x.relu_() if is_whole(conv) else x.relu()
+        x = x.relu_() if has_fast_path(conv) else x.relu()
     return convolve(layers[-1], x, topology)
 
 
-class Backprop:
-    """Train all layers at once.
+class BackpropTraining:
+    """Train all layers at once, in a single stage.
 
     Args:
-        layers: Convolutions.
-        config: `sixfold.graphs.models.forwardgnn.estimator.ForwardGNNConfig`.
-        data: With a training mask, or with labelled edges.
-        validation: For links, the graph with the edges to validate on; for classes, ``data`` again
-            if it has a validation mask.
+        network: Network to train.
+        data: Training graph.
+        validation: Validation graph, which may be the training graph; None without validation.
+        loss_fn: Loss of the last layer's output.
+        metric_fn: Metric of the last layer's output on the validation graph.
+        monitor: Name of the metric.
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], config: Any, data: Data, validation: Data | None
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        loss_fn: Callable[[Tensor], Tensor],
+        metric_fn: Callable[[Tensor, Data], float],
+        monitor: Literal["accuracy", "auc"],
     ) -> None:
-        self.module, self.config = nn.ModuleList(layers), config
-        self.update = OptimizerStep(adam(self.module, config))
-        self.x = Features(data.x)
-        self.data, self.topology = data, Topology(data.edge_index, len(data.x))
+        self.module, self.config = nn.ModuleList(network.layers), network.config
+        self.update = OptimizerStep(adam(self.module, network.config))
+        self.data, self.x = data, Features(data.x)
+        self.topology = Topology(data.edge_index, len(data.x))
+        self.loss_fn, self.metric_fn = loss_fn, metric_fn
+        self.monitor: Literal["accuracy", "auc"] = monitor
         self.validate = self._validation(validation)
 
     def objects(self) -> dict[str, Any]:
-        """Name the optimiser."""
+        """Return the optimiser by name."""
         return {"optim": self.update.optimizer, "update": self.update}
 
-    def open(self, number: int) -> Stage | None:
+    def begin_stage(self, number: int) -> Stage | None:
         """Prepare the only stage."""
         if number > 0:
             return None
         return Stage(
             module=self.module,
-            step=self._step,
+            run_epoch=self._run_epoch,
             validate=self.validate,
-            monitor="auc" if self.config.task == "link" else "accuracy",
+            monitor=self.monitor,
             epochs=self.config.epochs,
             validate_every=self.config.validate_every,
             patience=self.config.patience,
         )
 
-    def close(self, number: int, best: Best) -> None:
-        """Nothing is left to do."""
+    def end_stage(self, number: int, best: Best) -> None:
+        """Do nothing: there is only one stage."""
 
-    def _step(self) -> Iterator[Loss]:
-        data = self.data
+    def _run_epoch(self) -> Iterator[StepResult]:
         out = forward_all(list(self.module), self.x, self.topology)
-        if self.config.task == "link":
-            scores = edge_scores(out, data.edge_label_index, "cross_entropy")
-            loss = edge_loss(scores, data.edge_label.float(), "cross_entropy")
-        else:
-            loss = functional.cross_entropy(out[data.train_mask], data.y[data.train_mask])
-        yield take_step(self.update, loss)
+        yield take_step(self.update, self.loss_fn(out))
 
     def _validation(self, validation: Data | None) -> Callable[[], float] | None:
         if validation is None:
@@ -94,10 +185,6 @@ class Backprop:
 
         @torch.no_grad()
         def validate() -> float:
-            out = forward_all(list(self.module), x, topology)
-            if self.config.task == "link":
-                scores = edge_scores(out, validation.edge_label_index, "cross_entropy")
-                return roc_auc(scores, validation.edge_label)
-            return accuracy(out[validation.val_mask], validation.y[validation.val_mask])
+            return self.metric_fn(forward_all(list(self.module), x, topology), validation)
 
         return validate

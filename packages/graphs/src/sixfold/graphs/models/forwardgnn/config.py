@@ -1,18 +1,17 @@
-"""Settings of ForwardGNN, and what each mode stands for.
+"""Settings of ForwardGNN, and the values that each mode allows.
 
-N. Park, X. Wang, A. Simoulin, S. Yang, G. Yang, R. Rossi, P. Trivedi, N. Ahmed, "Forward Learning
-of Graph Neural Networks", ICLR 2024. arXiv:2403.11004
+Park et al., "Forward Learning of Graph Neural Networks", ICLR 2024. arXiv:2403.11004
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from sixfold.core import Config
 from sixfold.graphs.layers.convolutions import ConvName
-from sixfold.graphs.models.forwardgnn.virtual_nodes import Direction
 
+Task = Literal["node", "link"]
 Mode = Literal[
     "single_forward",
     "top_to_loss",
@@ -22,16 +21,32 @@ Mode = Literal[
     "forward_forward",
     "backprop",
 ]
-MODES: Mapping[str, tuple[Mode, ...]] = {
-    "node": (
-        "single_forward",
-        "top_to_loss",
-        "top_to_input",
-        "forward_forward_labels",
-        "forward_forward_virtual",
-        "backprop",
-    ),
-    "link": ("single_forward", "top_to_input", "forward_forward", "backprop"),
+AppendLabel = Literal["none", "input", "all"]
+Direction = Literal["bidirection", "unidirection"]
+
+
+class Allowed(NamedTuple):
+    """Values that a mode allows; modes without virtual nodes have no label columns to append."""
+
+    append_label: tuple[AppendLabel, ...] = ("none",)
+    weight_decay: float = 5e-4  # of the official code, the default
+
+
+ALLOWED: Mapping[Task, Mapping[Mode, Allowed]] = {
+    "node": {
+        "single_forward": Allowed(append_label=("none", "input", "all")),
+        "top_to_loss": Allowed(append_label=("none", "input")),
+        "top_to_input": Allowed(append_label=("none", "input")),
+        "forward_forward_labels": Allowed(),
+        "forward_forward_virtual": Allowed(append_label=("none", "input", "all")),
+        "backprop": Allowed(),
+    },
+    "link": {
+        "single_forward": Allowed(),
+        "top_to_input": Allowed(weight_decay=0.0),
+        "forward_forward": Allowed(),
+        "backprop": Allowed(),
+    },
 }
 
 
@@ -39,28 +54,28 @@ class ForwardGNNConfig(Config):
     """The network and its training; the defaults are the paper's GCN of four layers on Cora_ML.
 
     Args:
-        task: Classes of nodes, or links between them.
-        mode: How the layers are trained; see the modules of these names. For links, forward_forward
-            is that of section 3.4.
-        conv: Unless one is passed to `ForwardGNN`.
-        layers: How many.
-        hidden: Features that each puts out.
-        features: Of the nodes; taken from the data if not given.
-        classes: Likewise.
-        heads: Of ``gat``.
-        temperature: That logits of virtual nodes are divided by.
-        direction: Of the edges between nodes and virtual nodes.
-        append_label: Where label columns are appended to what a layer reads.
-        alternating: top_to_input: even layers first, then odd ones.
-        epochs: Of each layer; with signals from above and backprop, of all together.
-        validate_every: Epochs between validations.
-        patience: Validations in a row without improvement.
-        learning_rate: Of Adam.
-        weight_decay: Of Adam. If not given 5e-4; for links in top_to_input 0, which is what the
-            official code trains these with.
+        task: Node classification or link prediction.
+        mode: Training procedure, see `sixfold.graphs.models.forwardgnn`; for links,
+            forward_forward is that of section 3.4.
+        conv: Convolution, unless one is passed to `ForwardGNN`.
+        layers: Number of layers.
+        hidden: Number of output features of each layer.
+        features: Number of input features per node; inferred from the data if unset.
+        classes: Number of classes; inferred from the data if unset.
+        heads: Number of attention heads (GAT only).
+        temperature: Divisor of the logits of virtual nodes.
+        direction: Direction of the edges between nodes and virtual nodes.
+        append_label: Layers whose input ends with label columns.
+        alternating: Whether even layers are updated before odd ones (top_to_input only).
+        epochs: Number of epochs of each layer, or of all layers if the mode trains them together.
+        validate_every: Number of epochs between validations.
+        patience: Number of consecutive validations without improvement before training stops.
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of Adam, added to the gradient; unset, it is 5e-4, and 0 for
+            links in top_to_input, as in the official code.
     """
 
-    task: Literal["node", "link"] = "node"
+    task: Task = "node"
     mode: Mode = "single_forward"
     conv: ConvName = "gcn"
     layers: PositiveInt = 4
@@ -70,7 +85,7 @@ class ForwardGNNConfig(Config):
     heads: PositiveInt = 4
     temperature: PositiveFloat = 1.0
     direction: Direction = "bidirection"
-    append_label: Literal["none", "input", "all"] = "none"
+    append_label: AppendLabel = "none"
     alternating: bool = True
     epochs: PositiveInt = 1000
     validate_every: PositiveInt = 2
@@ -80,46 +95,31 @@ class ForwardGNNConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "ForwardGNNConfig":
-        if self.mode not in MODES[self.task]:
-            raise ValueError(f"task {self.task} has the modes {', '.join(MODES[self.task])}")
+        modes = ALLOWED[self.task]
+        if self.mode not in modes:
+            raise ValueError(f"task {self.task} has the modes {', '.join(modes)}")
         if self.conv == "gat" and self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} should be a multiple of heads {self.heads}")
-        allowed = ("single_forward", "forward_forward_virtual")
-        if self.append_label == "all" and self.mode not in allowed:
-            raise ValueError(f"append_label all is for the modes {' and '.join(allowed)}")
-        if self.append_label != "none" and not self.virtual:
-            raise ValueError("append_label is for modes with virtual nodes")
+        if self.append_label not in modes[self.mode].append_label:
+            fitting = [mode for mode in modes if self.append_label in modes[mode].append_label]
+            raise ValueError(
+                f"append_label {self.append_label} of task {self.task} is for modes with virtual "
+                f"nodes: {', '.join(fitting) or 'none'}"
+            )
         return self
 
-    @property
-    def virtual(self) -> bool:
-        """Whether there is a virtual node for each class."""
-        return self.task == "node" and self.mode not in ("backprop", "forward_forward_labels")
+    def layer_sizes(self, *, first: int = 0, later: int = 0) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer.
 
-    @property
-    def forward_forward(self) -> bool:
-        """Whether the mode is one of the forward-forward baselines."""
-        return self.mode.startswith("forward_forward")
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """Return how many features each layer reads and puts out."""
-        labels = self.classes if self.task == "node" else 0
-        appended = {"none": 0, "input": labels, "all": labels}[self.append_label]
-        if self.mode == "forward_forward_labels":
-            appended = labels
-        read = [self.features + appended] + [self.hidden] * (self.layers - 1)
-        put = [self.hidden] * self.layers
-        if self.append_label == "all":
-            read[1:] = [width + labels for width in read[1:]]
-        if self.mode == "top_to_input":
-            above = [*put[1:], labels]
-            read = [own + seen for own, seen in zip(read, above, strict=True)]
-        if self.mode == "backprop" and self.task == "node":
-            put[-1] = self.classes
-        return list(zip(read, put, strict=True))
+        Args:
+            first: Number of columns appended to the input of the first layer.
+            later: Number of columns appended to the inputs of the other layers.
+        """
+        read = [self.features + first] + [self.hidden + later] * (self.layers - 1)
+        return [(width, self.hidden) for width in read]
 
 
 def official_decay(settings: Mapping[str, Any]) -> float:
-    """Return the weight decay that the official code trains a task and a mode with."""
-    links_from_above = (settings.get("task"), settings.get("mode")) == ("link", "top_to_input")
-    return 0.0 if links_from_above else 5e-4
+    """Return the weight decay of the official code for a task and a mode."""
+    modes = ALLOWED.get(settings.get("task", "node"), {})
+    return modes.get(settings.get("mode", "single_forward"), Allowed()).weight_decay

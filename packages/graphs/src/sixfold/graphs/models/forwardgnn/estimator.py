@@ -1,15 +1,4 @@
-"""ForwardGNN: graph neural networks trained layer by layer, without backpropagation through them.
-
-N. Park, X. Wang, A. Simoulin, S. Yang, G. Yang, R. Rossi, P. Trivedi, N. Ahmed, "Forward Learning
-of Graph Neural Networks", ICLR 2024. arXiv:2403.11004
-
-The modes, each in its own file: `single_forward`, the method; `top_down`, its extensions with
-signals from above; `forward_forward` and `backprop`, its baselines; `link_prediction`, the second
-task. What they share is in `greedy` and `virtual_nodes`.
-
-The defaults are the paper's four-layer GCN on Cora_ML. All modes compute what the official code
-does; the frozen layers are computed once instead of at every validation.
-"""
+"""ForwardGNN as an estimator: build, fit, predict, score."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -21,22 +10,23 @@ from sixfold.core import System, UserError, from_pretrained
 from sixfold.core.training.run import Run
 from sixfold.graphs.data.validate import (
     Data,
-    adopt_sizes,
+    check_dtype_and_device,
     check_graph,
     check_labels,
     check_sizes,
-    check_type,
-    chosen,
     fingerprint,
     labels_of,
-    settle,
+    resolve_config,
+    resolve_mask,
+    resolve_sizes,
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
 from sixfold.graphs.models.forwardgnn.link_prediction import check_edge_labels
-from sixfold.graphs.models.forwardgnn.modes import evidence, make_method, probabilities
+from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
+from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.stages import Row, open_run, train
 
 
@@ -44,12 +34,13 @@ class ForwardGNN(nn.Module):
     """Learn the classes of nodes, or links between them: ``ForwardGNN(layers=2).fit(data)``.
 
     Args:
-        config: Or its fields by name, as in ``ForwardGNN(layers=2, conv="sage")``.
-        conv: A name, or what makes another convolution of PyG from its numbers of features in and
-            out, such as ``TransformerConv``.
+        config: Settings; or give its fields by name, as in ``ForwardGNN(layers=2, conv="sage")``.
+        conv: Name of a convolution, or a function from the numbers of input and output features to
+            another convolution of PyG, such as ``TransformerConv``.
+        settings: Fields of the config.
 
     Raises:
-        UserError: a setting is unknown or does not fit.
+        UserError: a setting is unknown or invalid.
     """
 
     virtual_nodes: Tensor
@@ -63,7 +54,7 @@ class ForwardGNN(nn.Module):
         super().__init__()
         if isinstance(conv, str):
             settings["conv"] = conv
-        self.config = settle(ForwardGNNConfig, config, settings, "ForwardGNN")
+        self.config = resolve_config(ForwardGNNConfig, config, settings, "ForwardGNN")
         self._make_conv = None if isinstance(conv, str) else conv
         self.history: list[Row] = []
         self._build()
@@ -77,6 +68,11 @@ class ForwardGNN(nn.Module):
         """
         return cast(ForwardGNN, from_pretrained(path, SYSTEM))
 
+    @property
+    def procedure(self) -> Procedure:
+        """Training and prediction of the config's mode."""
+        return procedure_of(self.config)
+
     def fit(
         self,
         data: Data,
@@ -85,20 +81,20 @@ class ForwardGNN(nn.Module):
         folder: str | Path | None = None,
         seed: int = 0,
     ) -> "ForwardGNN":
-        """Train, from the weights that are there, on the device where model and data are.
+        """Train from the current weights, on the device of model and data.
 
         With ``val_mask`` (classes) or a ``validation`` graph (links) the best weights are kept and
         training stops early. ``history`` then holds a row for every optimiser step.
 
         Args:
-            data: For classes with ``y`` and ``train_mask``; for links with ``edge_label_index`` and
-                ``edge_label``.
-            validation: For links only, labelled edges as well.
-            folder: A run folder. Fitting again into it goes on where it was killed.
-            seed: Of the wrong labels that forward-forward draws.
+            data: Graph with ``y`` and ``train_mask`` (classes), or with ``edge_label_index`` and
+                ``edge_label`` (links).
+            validation: Graph with labelled edges to validate on (links only).
+            folder: Run folder; fitting again into the same folder resumes a killed training.
+            seed: Seed of the wrong labels that forward-forward draws.
 
         Raises:
-            UserError: the graph cannot be learnt on; the message says why.
+            UserError: the graph cannot be trained on; the message says why.
         """
         validation = self._check(data, validation)
         with open_run(folder, self.config, lambda: self._fingerprint(data, validation)) as run:
@@ -111,85 +107,91 @@ class ForwardGNN(nn.Module):
         return self.eval()
 
     def partial_fit(self, data: Data, layer: int, validation: Data | None = None) -> "ForwardGNN":
-        """Train one layer, counted from 0, on top of those below as they are.
+        """Train one layer, counted from 0, on top of the layers below as they are.
 
         Raises:
             UserError: there is no such layer, or the mode trains all layers together.
         """
-        together = ("top_to_input", "top_to_loss", "backprop")
-        if self.config.mode in together or not 0 <= layer < self.config.layers:
+        if not self.procedure.layer_by_layer or not 0 <= layer < self.config.layers:
             raise UserError(
                 f"partial_fit trains one of the layers 0 to {self.config.layers - 1} in a mode "
                 f"that trains them one by one, got layer {layer} in {self.config.mode}"
             )
         validation = self._check(data, validation)
-        run = Run.open(None, self.config, "")
-        self.history = self._train(data, validation, 0, run, range(layer, layer + 1))
+        self.history = self._train(
+            data, validation, 0, Run.open(None, {}, ""), range(layer, layer + 1)
+        )
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the evidence that `predict` takes the largest of, see `forward_modes.evidence`.
+        """Compute class scores of nodes, or scores of the labelled edges.
 
         Args:
-            data: The graph that was fitted, or one with more edges. The labels of its training
-                nodes go in; forward-forward reads those of ``val_mask`` too.
-            nodes: Which to tell the classes of; ``test_mask`` if not given.
+            data: Graph that was fitted, or one with more edges. The labels of its training nodes
+                are input; forward-forward reads those of ``val_mask`` too.
+            nodes: Mask of the nodes to classify; ``test_mask`` if not given.
         """
         check_graph(data)
-        check_type(data.x, self)
-        if self.config.task == "link":
+        check_dtype_and_device(data.x, self)
+        if self._predicts_links:
             check_edge_labels(data, "given")
         else:
-            nodes = chosen(data, nodes)
-        if self.config.task == "node" and self.config.mode != "backprop":  # its labels go in
+            nodes = resolve_mask(data, nodes)
+        if self.procedure.reads_labels:
             check_labels(data, ["train_mask"], self.config.classes)
         check_sizes(self.config, {"features": data.x.shape[1]}, "ForwardGNN")
-        return evidence(list(self.layers), self._virtual(), self.config, data, nodes)
+        return self.procedure.class_scores(self._network(), data, nodes)
 
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return probabilities of the classes of some nodes, or of the labelled edges."""
-        return probabilities(self(data, nodes), self.config)
+        """Return class probabilities of nodes, or probabilities of the labelled edges."""
+        return self.procedure.probabilities(self(data, nodes), self.config)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the classes of some nodes, or whether each labelled edge is one."""
-        said = self.predict_proba(data, nodes)
-        return said > 0.5 if self.config.task == "link" else said.argmax(1)
+        """Return the most probable classes of nodes, or whether each labelled edge is one."""
+        probabilities = self.predict_proba(data, nodes)
+        return probabilities > 0.5 if self._predicts_links else probabilities.argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy in per cent, or for links the ROC-AUC between 0 and 1."""
-        if self.config.task == "link":
+        if self._predicts_links:
             return roc_auc(self.predict_proba(data), data.edge_label)
-        nodes = chosen(data, nodes)
+        nodes = resolve_mask(data, nodes)
         return accuracy(self(data, nodes), labels_of(data)[nodes])
+
+    @property
+    def _predicts_links(self) -> bool:
+        return self.config.task == "link"
 
     def _build(self) -> None:
         """Draw layers and then virtual nodes, as official training does."""
         config, last = self.config, self.config.layers - 1
         self.layers = nn.ModuleList()
-        for number, (features, width) in enumerate(config.sizes()):
+        for number, (features, width) in enumerate(self.procedure.layer_sizes(config)):
             if self._make_conv is not None:
                 self.layers.append(self._make_conv(features, width))
                 continue
-            average = config.mode == "backprop" and number == last
+            average = self.procedure.averages_last_heads and number == last
             self.layers.append(
                 make_conv(config.conv, features, width, heads=config.heads, average=average)
             )
-        drawn = torch.randn(config.classes, config.features) if config.virtual else None
+        virtual = self.procedure.needs_virtual_nodes
+        drawn = torch.randn(config.classes, config.features) if virtual else None
         self.register_buffer("virtual_nodes", drawn)
 
-    def _virtual(self) -> Tensor | None:
-        return self.virtual_nodes if self.config.virtual else None
+    def _network(self) -> Network:
+        virtual = self.virtual_nodes if self.procedure.needs_virtual_nodes else None
+        return Network(self.config, list(self.layers), virtual)
 
     def _check(self, data: Data, validation: Data | None) -> Data | None:
-        """Check the graphs, fit the sizes to them if they were left open, say what validates."""
+        """Check the graphs, fit unset sizes to them, and return the graph to validate on."""
         check_graph(data)
-        check_type(data.x, self)
-        if self.config.task == "link":
+        check_dtype_and_device(data.x, self)
+        if self._predicts_links:
             check_edge_labels(data, "training")
             if validation is not None:
                 check_graph(validation)
                 check_edge_labels(validation, "validation")
-            self._adopt({"features": data.x.shape[1]})
+            self._resolve_sizes({"features": data.x.shape[1]})
             return validation
         if validation is not None:
             raise UserError("classes are validated on val_mask of the same graph; pass one graph")
@@ -197,11 +199,12 @@ class ForwardGNN(nn.Module):
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, given)
-        self._adopt({"features": data.x.shape[1], "classes": classes})
+        self._resolve_sizes({"features": data.x.shape[1], "classes": classes})
         return data if validated else None
 
-    def _adopt(self, sizes: dict[str, int]) -> None:
-        config = adopt_sizes(self.config, sizes, "ForwardGNN")
+    def _resolve_sizes(self, sizes: dict[str, int]) -> None:
+        """Build the layers again if sizes of the config were left to the data."""
+        config = resolve_sizes(self.config, sizes, "ForwardGNN")
         if config is not None:
             like, self.config = next(self.parameters()), config
             self._build()
@@ -216,9 +219,8 @@ class ForwardGNN(nn.Module):
         stages: range | None = None,
     ) -> list[Row]:
         generator = torch.Generator().manual_seed(seed)
-        layers = list(self.layers)
         self.train()
-        method = make_method(layers, self._virtual(), self.config, data, validation, generator)
+        method = self.procedure.training(self._network(), data, validation, generator)
         return train(method, run, stages)
 
     def _fingerprint(self, data: Data, validation: Data | None) -> str:

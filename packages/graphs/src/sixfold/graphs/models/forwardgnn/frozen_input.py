@@ -1,7 +1,8 @@
-"""The input of a layer that is being trained on top of frozen ones: what of it can be kept, is.
+"""The fixed input of a layer that is trained on top of frozen layers.
 
-GCN and SAGE do the same to every node once the input is aggregated. That is done once, and a step
-then looks only at the nodes that it needs. Other convolutions compute all nodes at every step.
+GCN and SAGE treat every node alike once the input is aggregated. So the input is aggregated once,
+and a training step computes only the nodes that it needs. Other convolutions compute all nodes at
+every step.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,51 +16,52 @@ from torch.autograd import Function
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import (
     Topology,
-    collect,
-    collects,
+    aggregate,
+    aggregates_first,
     convolve,
-    is_whole,
-    narrows,
+    has_fast_path,
+    projects_first,
     row_by_row,
     transform,
 )
 
 Rows = Int[Tensor, " _"]
-ROWS = 512  # of a gradient that are chosen at once, so that there is no second copy of all
+ROWS_AT_ONCE = 512  # rows of a gradient masked at a time, to avoid a second copy of all
 
 
 @runtime_checkable
 class FrozenInput(Protocol):
-    """What a layer reads, with the layer that reads it."""
+    """A fixed input, together with the layer that reads it."""
 
-    def learnt(self) -> Float[Tensor, "row out"]:
-        """Return the present output at the nodes that are learnt from, for one step."""
+    def train_output(self) -> Float[Tensor, "row out"]:
+        """Return the current output at the training nodes, for one optimiser step."""
         ...
 
-    def asked(self) -> Float[Tensor, "row out"]:
-        """Return the present output at the nodes of the validation."""
+    def valid_output(self) -> Float[Tensor, "row out"]:
+        """Return the current output at the validation nodes."""
         ...
 
-    def output(self) -> Float[Tensor, "node out"]:
-        """Return the present output at every node."""
+    def full_output(self) -> Float[Tensor, "node out"]:
+        """Return the current output at every node."""
         ...
 
 
 def freeze(conv: nn.Module, x: Features, topology: Topology, rows: Sequence[Rows]) -> FrozenInput:
-    """Keep of an input, normalised, what a layer needs.
+    """Normalise an input, and keep what training a layer on it needs.
 
     Args:
-        conv: The layer, without its ReLU.
-        x: The input.
-        topology: The graph.
-        rows: Nodes to learn from; and, if it is validated here, nodes to ask about.
+        conv: Convolution of the layer, to be followed by a ReLU.
+        x: Input before normalisation.
+        topology: Graph.
+        rows: Indices of the training nodes and, if the layer is validated on the same input, those
+            of the validation nodes.
     """
-    x = x.normed()
-    aggregated = row_by_row(conv) and not narrows(conv, x)
-    topology.expect(gradients=not aggregated)
-    if aggregated:
-        return _Aggregated(conv, x, topology, rows)
-    return _Whole(conv, x, topology, rows)
+    x = x.normalized()
+    reusable = row_by_row(conv) and not projects_first(conv, x)
+    topology.expect(gradients=not reusable)
+    if reusable:
+        return _AggregatedInput(conv, x, topology, rows)
+    return _RecomputedInput(conv, x, topology, rows)
 
 
 def activate(
@@ -67,42 +69,42 @@ def activate(
 ) -> Float[Tensor, "node out"]:
     """Apply a layer: a convolution and a ReLU."""
     out = convolve(conv, x, topology)
-    return out.relu_() if is_whole(conv) else out.relu()  # another's output may still be needed
+    return out.relu_() if has_fast_path(conv) else out.relu()  # a user's module may keep its output
 
 
-class _Aggregated:
-    """Aggregated rows: those that are learnt from, then those that are asked about, then others.
+class _AggregatedInput:
+    """An aggregated input: rows of training nodes first, then validation nodes, then the others.
 
-    So no part of them is a copy.
+    In this order training and validation read slices, which are no copies.
     """
 
     def __init__(
         self, conv: nn.Module, x: Features, topology: Topology, rows: Sequence[Rows]
     ) -> None:
-        every = torch.arange(x.rows, device=x.x.device)
-        self.conv, self.rows, self.first = conv, rows, len(rows[0])
-        self.order = _in_turn([*rows, every])
-        self.parts = collect(conv, x, topology, self.order)
+        every = torch.arange(x.num_rows, device=x.x.device)
+        self.conv, self.rows, self.num_train = conv, rows, len(rows[0])
+        self.order = _concatenated_once([*rows, every])
+        self.parts = aggregate(conv, x, topology, self.order)
         self.places = torch.empty_like(self.order)
         self.places[self.order] = every
 
-    def learnt(self) -> Tensor:
-        return self._at(slice(self.first)).relu_()
+    def train_output(self) -> Tensor:
+        return self._at(slice(self.num_train)).relu_()
 
-    def asked(self) -> Tensor:
+    def valid_output(self) -> Tensor:
         places = self.places[self.rows[1]]
-        least, most = (int(place) for place in places.aminmax())
-        return self._at(slice(least, most + 1)).relu_()[places - least]
+        first, last = (int(place) for place in places.aminmax())
+        return self._at(slice(first, last + 1)).relu_()[places - first]
 
-    def output(self) -> Tensor:
+    def full_output(self) -> Tensor:
         return self._at(slice(None)).relu_()[self.places]
 
     def _at(self, places: slice) -> Tensor:
         return transform(self.conv, [part[places] for part in self.parts])
 
 
-def _in_turn(rows: Sequence[Rows]) -> Rows:
-    """Put rows one after the other, each where it first occurs; no part repeats a row."""
+def _concatenated_once(rows: Sequence[Rows]) -> Rows:
+    """Concatenate row indices without repetition, each where it first occurs."""
     size, parts = len(rows[-1]), []
     seen = torch.zeros(size, dtype=torch.bool, device=rows[-1].device)
     for part in rows:
@@ -111,10 +113,10 @@ def _in_turn(rows: Sequence[Rows]) -> Rows:
     return torch.cat(parts)
 
 
-class _Whole:
-    """An input whose every node is computed, anew only when the layer's weights have changed.
+class _RecomputedInput:
+    """An input whose output is computed at every node, whenever the layer's weights have changed.
 
-    What a validation computes the next step learns from: its weights are the same.
+    The output that a validation computes serves the next training step: the weights are the same.
     """
 
     def __init__(
@@ -123,34 +125,34 @@ class _Whole:
         self.conv, self.rows = conv, rows
         self.compute = _computation(conv, x, topology)
         self.version: tuple = ()
-        self.present: Tensor | None = None
+        self.cached: Tensor | None = None
 
-    def learnt(self) -> Tensor:
-        present = self._now()
-        self.present = None  # after the step it is of no use
-        return _ReluAt.apply(present, self.rows[0])
+    def train_output(self) -> Tensor:
+        current = self._current()
+        self.cached = None  # stale after the optimiser step
+        return _ReluAt.apply(current, self.rows[0])
 
-    def asked(self) -> Tensor:
-        return self._now()[self.rows[1]].relu_()
+    def valid_output(self) -> Tensor:
+        return self._current()[self.rows[1]].relu_()
 
-    def output(self) -> Tensor:
-        return self._now().relu()
+    def full_output(self) -> Tensor:
+        return self._current().relu()
 
-    def _now(self) -> Tensor:
-        """Return the present output, before the ReLU."""
-        mode = is_whole(self.conv) or self.conv.training
+    def _current(self) -> Tensor:
+        """Return the current output before the ReLU."""
+        mode = has_fast_path(self.conv) or self.conv.training
         version = (mode, *(parameter._version for parameter in self.conv.parameters()))
-        if self.present is None or version != self.version:
-            self.present = None  # let go of the graph before
+        if self.cached is None or version != self.version:
+            self.cached = None  # frees the autograd graph before the next one is built
             with torch.enable_grad():
-                self.present = self.compute()
+                self.cached = self.compute()
             self.version = version
-        return self.present
+        return self.cached
 
 
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _ReluAt(Function):
-    """The ReLU of some rows, none twice; kept are only these rows."""
+    """The ReLU of distinct rows; the backward pass keeps only these rows."""
 
     @staticmethod
     def forward(x, rows):
@@ -164,16 +166,17 @@ class _ReluAt(Function):
     @staticmethod
     def backward(ctx, grad):
         out = grad.new_zeros(ctx.shape)
-        parts = (part.split(ROWS) for part in (*ctx.saved_tensors, grad))
+        parts = (part.split(ROWS_AT_ONCE) for part in (*ctx.saved_tensors, grad))
         for rows, output, sent in zip(*parts, strict=True):
             out.index_copy_(0, rows, torch.where(output > 0, sent, 0))
         return out, None
 
 
 def _computation(conv: nn.Module, x: Features, topology: Topology) -> Callable[[], Tensor]:
-    """Return how the output before the ReLU is computed."""
-    if collects(conv) and not narrows(conv, x):
-        collected = collect(conv, x, topology)
-        return lambda: transform(conv, collected)
-    given = x if is_whole(conv) or narrows(conv, x) else Features(x.dense())
-    return lambda: convolve(conv, given, topology)
+    """Return a function that computes the output before the ReLU."""
+    if aggregates_first(conv) and not projects_first(conv, x):
+        parts = aggregate(conv, x, topology)
+        return lambda: transform(conv, parts)
+    blocks = has_fast_path(conv) or projects_first(conv, x)
+    features = x if blocks else Features(x.dense())
+    return lambda: convolve(conv, features, topology)

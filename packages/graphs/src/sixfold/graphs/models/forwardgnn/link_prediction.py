@@ -1,12 +1,14 @@
-"""ForwardGNN for link prediction (section 3.4, Algorithm 4): layers learn to tell edges.
+"""ForwardGNN for link prediction (section 3.4, Algorithm 4): layers learn to recognise edges.
 
-The score of an edge is the product of its two nodes. The negative edges are those of the split.
+The score of an edge is the dot product of the outputs of its two nodes. The negative edges are
+those of the split.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,35 +17,124 @@ from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.metrics import roc_auc
+from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.forward_forward import THETA
-from sixfold.graphs.models.forwardgnn.layerwise import Evaluation, Outputs, Problem, Streams
+from sixfold.graphs.models.forwardgnn.layerwise import Layerwise
+from sixfold.graphs.models.forwardgnn.objective import (
+    Evaluation,
+    Network,
+    Objective,
+    Outputs,
+    Streams,
+)
 
-Loss = Literal["cross_entropy", "goodness"]
+Edges = Int[Tensor, "2 edge"]
 
 
-def edge_scores(
-    h: Float[Tensor, "node feature"], edges: Int[Tensor, "2 edge"], kind: Loss
-) -> Float[Tensor, " edge"]:
-    """Return logits of edges: the product, or the goodness of the elementwise product."""
-    product = h[edges[0]] * h[edges[1]]
-    return product.sum(1) if kind == "cross_entropy" else (product**2).sum(1) - THETA
+def dot_product_logits(h: Float[Tensor, "node feature"], edges: Edges) -> Float[Tensor, " edge"]:
+    """Return the dot product of the two nodes of each edge."""
+    return (h[edges[0]] * h[edges[1]]).sum(1)
 
 
-def edge_loss(
-    logits: Float[Tensor, " edge"], labels: Float[Tensor, " edge"], kind: Loss
+def cross_entropy(
+    logits: Float[Tensor, " edge"], labels: Float[Tensor, " edge"]
 ) -> Float[Tensor, ""]:
-    """Eq. (9), or the goodness loss, where positives and negatives have the same weight."""
-    if kind == "cross_entropy":
-        return functional.binary_cross_entropy_with_logits(logits, labels)
+    """Compute Eq. (9)."""
+    return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+def goodness_logits(h: Float[Tensor, "node feature"], edges: Edges) -> Float[Tensor, " edge"]:
+    """Return the goodness of the elementwise product of the two nodes of each edge."""
+    return ((h[edges[0]] * h[edges[1]]) ** 2).sum(1) - THETA
+
+
+def goodness_loss(
+    logits: Float[Tensor, " edge"], labels: Float[Tensor, " edge"]
+) -> Float[Tensor, ""]:
+    """Compute the goodness loss, in which positives and negatives have the same weight."""
     true = labels > 0.5
     return functional.softplus(-logits[true]).mean() + functional.softplus(logits[~true]).mean()
 
 
+class EdgeLoss(NamedTuple):
+    """A loss of labelled edges, and the logits that it reads."""
+
+    logits: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+CROSS_ENTROPY = EdgeLoss(dot_product_logits, cross_entropy)
+GOODNESS = EdgeLoss(goodness_logits, goodness_loss)
+
+
+class LinkPrediction(Layerwise):
+    """Train each layer to recognise edges; its scores are probabilities of the labelled edges.
+
+    Args:
+        edge_loss: Loss of a layer.
+    """
+
+    needs_virtual_nodes = False
+    reads_labels = False
+
+    def __init__(self, edge_loss: EdgeLoss) -> None:
+        self.edge_loss = edge_loss
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        return config.layer_sizes()
+
+    def objective(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> Objective:
+        """Return the loss of one graph's labelled edges; validation reads those of another."""
+        streams, edges = _streams_and_edges(data)
+        labels = data.edge_label.float()
+        valid, valid_labels = None, labels
+        if validation is not None:
+            valid = self.evaluation(network, validation, None)
+            valid_labels = validation.edge_label
+
+        def loss_fn(outputs: Outputs) -> Tensor:
+            return self.edge_loss.loss(self.edge_loss.logits(outputs[0], edges), labels)
+
+        return Objective(
+            train=streams,
+            loss_fn=loss_fn,
+            valid=valid,
+            metric_fn=lambda scores: roc_auc(scores, valid_labels),
+            monitor="auc",
+        )
+
+    def evaluation(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Evaluation:
+        """Return the evaluation of the labelled edges; ``nodes`` is not used."""
+        streams, edges = _streams_and_edges(data)
+
+        def edge_probabilities(outputs: Outputs) -> Tensor:
+            return torch.nan_to_num(self.edge_loss.logits(outputs[0], edges)).sigmoid()
+
+        return Evaluation(streams, edge_probabilities)
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Average the layers' probabilities."""
+        return scores / config.layers
+
+
 def check_edge_labels(data: Data, name: str) -> None:
-    """Refuse a graph without labelled edges.
+    """Check the labelled edges of a graph.
+
+    Args:
+        data: Graph with ``edge_label_index`` and ``edge_label``.
+        name: Name of the graph for error messages.
 
     Raises:
-        UserError: they are missing, out of range, or all of one kind.
+        UserError: labelled edges are missing, out of range, or all positive or all negative.
     """
     edges, labels = getattr(data, "edge_label_index", None), getattr(data, "edge_label", None)
     if edges is None or labels is None or labels.shape != edges.shape[1:]:
@@ -60,40 +151,8 @@ def check_edge_labels(data: Data, name: str) -> None:
         raise UserError(f"edge_label of the {name} graph should hold edges (1) and others (0)")
 
 
-def link_evaluation(data: Data, config: Any) -> Evaluation:
-    """Ask for the probability of each labelled edge."""
-    kind = _kind(config)
-    rows, edges = _endpoints(data)
-
-    def evidence(outputs: Outputs) -> Tensor:
-        logits = edge_scores(outputs[0], edges, kind)
-        return torch.nan_to_num(logits).sigmoid()
-
-    return Evaluation(
-        Streams([Features(data.x)], [Topology(data.edge_index, len(data.x))], rows), evidence
-    )
-
-
-def link_problem(data: Data, validation: Data | None, config: Any) -> Problem:
-    """Learn the labelled edges of one graph; validate on those of another."""
-    kind = _kind(config)
-    rows, edges = _endpoints(data)
-    labels = data.edge_label.float()
-    valid = None if validation is None else link_evaluation(validation, config)
-    answers = labels if validation is None else validation.edge_label
-    return Problem(
-        train=Streams([Features(data.x)], [Topology(data.edge_index, len(data.x))], rows),
-        loss=lambda outputs: edge_loss(edge_scores(outputs[0], edges, kind), labels, kind),
-        valid=valid,
-        score=lambda evidence: roc_auc(evidence, answers),
-        monitor="auc",
-    )
-
-
-def _kind(config: Any) -> Loss:
-    return "goodness" if config.mode == "forward_forward" else "cross_entropy"
-
-
-def _endpoints(data: Data) -> tuple[Tensor, Tensor]:
-    """Return the nodes at labelled edges, and the edges by their places among these."""
-    return torch.unique(data.edge_label_index, return_inverse=True)
+def _streams_and_edges(data: Data) -> tuple[Streams, Edges]:
+    """Return the stream of the nodes at labelled edges, and the edges by indices of its rows."""
+    rows, edges = torch.unique(data.edge_label_index, return_inverse=True)
+    streams = Streams([Features(data.x)], [Topology(data.edge_index, len(data.x))], rows)
+    return streams, edges

@@ -1,10 +1,8 @@
-"""ForwardGNN's single forward (section 3.2, Algorithm 2): each layer learns to tell the classes.
+"""Single forward (section 3.2, Algorithm 2): each layer learns to classify nodes by itself.
 
-The logits of a node are its products with the virtual nodes, whose outputs the same layer makes.
+The logits of a node are the dot products of its output with the outputs of the virtual nodes, which
+the same layer computes.
 """
-
-from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,82 +13,100 @@ from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.metrics import accuracy
-from sixfold.graphs.models.forwardgnn.layerwise import Evaluation, Outputs, Problem, Streams
+from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
+from sixfold.graphs.models.forwardgnn.layerwise import Layerwise
+from sixfold.graphs.models.forwardgnn.objective import (
+    Evaluation,
+    Network,
+    Objective,
+    Outputs,
+    Streams,
+)
 from sixfold.graphs.models.forwardgnn.virtual_nodes import (
     class_logits,
     label_columns_with_virtual,
+    layer_sizes_with_labels,
     linked_topology,
 )
 
 
+class SingleForward(Layerwise):
+    """Train each layer to classify the training nodes; softmax probabilities are its scores."""
+
+    needs_virtual_nodes = True
+    reads_labels = True
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        return layer_sizes_with_labels(config)
+
+    def objective(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> Objective:
+        """Return the cross entropy of the training nodes."""
+        config, target = network.config, data.y[data.train_mask]
+        evaluation = self.evaluation(network, data, data.train_mask)
+
+        def loss_fn(outputs: Outputs) -> Tensor:
+            logits = class_logits(outputs[0], config.classes, config.temperature)
+            return functional.cross_entropy(logits, target)
+
+        valid, train = None, evaluation.streams
+        if validation is not None:
+            rows = _with_virtual_rows(data.val_mask, config.classes)
+            streams = Streams(train.inputs, train.topologies, rows, train.appended)
+            valid = Evaluation(streams, evaluation.score_fn)
+        return Objective(
+            train=train,
+            loss_fn=loss_fn,
+            valid=valid,
+            metric_fn=lambda scores: accuracy(scores, data.y[data.val_mask]),
+            monitor="accuracy",
+            shares_inputs=True,
+        )
+
+    def evaluation(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Evaluation:
+        """Return the evaluation of the selected nodes."""
+        config = network.config
+        assert nodes is not None
+        assert network.virtual_nodes is not None
+        x, topology, columns = augment(data, network.virtual_nodes, config)
+
+        def probabilities(outputs: Outputs) -> Tensor:
+            return class_logits(outputs[0], config.classes, config.temperature).softmax(1)
+
+        appended = columns if config.append_label == "all" else None
+        rows = _with_virtual_rows(nodes, config.classes)
+        return Evaluation(Streams([x], [topology], rows, appended), probabilities)
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Average the layers' probabilities."""
+        return scores / config.layers
+
+
 def augment(
-    data: Data, virtual: Float[Tensor, "classes feature"], config: Any
+    data: Data, virtual_nodes: Float[Tensor, "classes feature"], config: ForwardGNNConfig
 ) -> tuple[Features, Topology, Float[Tensor, "nodes classes"]]:
-    """Add the virtual nodes to features and edges; the labels of the training nodes go in.
+    """Add the virtual nodes to features and edges, with the labels of the training nodes.
 
     Returns:
-        The features, with label columns if ``append_label`` asks for them; the graph; the columns.
+        The features, with label columns if ``append_label`` is set; the graph; the label columns.
     """
     columns = label_columns_with_virtual(data.y, data.train_mask, config.classes)
-    x = Features(data.x, virtual, columns if config.append_label != "none" else None)
+    x = Features(data.x, virtual_nodes, columns if config.append_label != "none" else None)
     topology = linked_topology(
         data.edge_index, data.y, data.train_mask, config.classes, config.direction
     )
     return x, topology, columns
 
 
-def with_virtual(mask: Bool[Tensor, " node"], classes: int) -> Tensor:
-    """Return the numbers of some nodes, and then of the virtual nodes."""
+def _with_virtual_rows(mask: Bool[Tensor, " node"], classes: int) -> Tensor:
+    """Return the row numbers of masked nodes, followed by those of the virtual nodes."""
     virtual = torch.arange(len(mask), len(mask) + classes, device=mask.device)
     return torch.cat([mask.nonzero()[:, 0], virtual])
-
-
-def single_forward_evaluation(
-    data: Data,
-    virtual: Float[Tensor, "classes feature"],
-    config: Any,
-    nodes: Bool[Tensor, " node"],
-) -> Evaluation:
-    """Ask for the classes of some nodes: softmax probabilities of each layer."""
-    x, topology, columns = augment(data, virtual, config)
-    appended = columns if config.append_label == "all" else None
-    streams = Streams([x], [topology], with_virtual(nodes, config.classes), appended)
-    return Evaluation(streams, partial(_probabilities, config=config))
-
-
-def single_forward_problem(
-    data: Data,
-    virtual: Float[Tensor, "classes feature"],
-    config: Any,
-    valid: Bool[Tensor, " node"] | None,
-) -> Problem:
-    """Learn to classify the training nodes; validate on other nodes of the same graph."""
-    asked = single_forward_evaluation(data, virtual, config, data.train_mask)
-    target = data.y[data.train_mask]
-
-    def loss(outputs: Outputs) -> Tensor:
-        return functional.cross_entropy(_logits(outputs, config), target)
-
-    evaluation = None
-    if valid is not None:
-        rows = with_virtual(valid, config.classes)
-        streams = Streams(
-            asked.streams.inputs, asked.streams.topologies, rows, asked.streams.appended
-        )
-        evaluation = Evaluation(streams, asked.evidence)
-    return Problem(
-        train=asked.streams,
-        loss=loss,
-        valid=evaluation,
-        score=lambda evidence: accuracy(evidence, data.y[valid]),
-        monitor="accuracy",
-        shares=True,
-    )
-
-
-def _logits(outputs: Outputs, config: Any) -> Tensor:
-    return class_logits(outputs[0], config.classes, config.temperature)
-
-
-def _probabilities(outputs: Outputs, config: Any) -> Tensor:
-    return _logits(outputs, config).softmax(1)

@@ -1,191 +1,286 @@
-"""ForwardGNN with signals from above (section 3.3, Algorithm 3; Eq. 7 and 8).
+"""ForwardGNN with top-down signals (section 3.3, Algorithm 3; Eq. 7 and 8).
 
-All layers are trained in turn, again and again. State l is the input of layer l and state l + 1 its
-output; between the turns of two layers a state is a plain tensor, so no graph crosses layers.
+In every time step each layer is trained once. State l is the input of layer l and state l + 1 its
+output; between the updates of two layers a state is a tensor without gradient, so that no autograd
+graph crosses layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sixfold.core.training.update import Best, OptimizerStep
+from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.frozen_input import activate
-from sixfold.graphs.models.forwardgnn.layerwise import Evaluation, Problem, adam
-from sixfold.graphs.models.stages import Loss, Stage, take_step
+from sixfold.graphs.models.forwardgnn.layerwise import adam, named_updates
+from sixfold.graphs.models.forwardgnn.link_prediction import LinkPrediction
+from sixfold.graphs.models.forwardgnn.objective import Evaluation, Network, Objective
+from sixfold.graphs.models.forwardgnn.single_forward import SingleForward
+from sixfold.graphs.models.forwardgnn.virtual_nodes import label_columns_with_virtual
+from sixfold.graphs.models.stages import Stage, StepResult, take_step
 
-TEST_STEPS = 10  # without learning, before a prediction
-STORED_STEPS = range(2, 10)  # of these, the ones whose answers count
+TEST_STEPS = 10  # time steps without learning, before a prediction
+STORED_STEPS = range(2, 10)  # the time steps among these whose scores count
 
 States = list[Tensor]
 Top = Float[Tensor, "node classes"] | None  # the state above the last layer: labels, or nothing
 
 
-class TopDown:
-    """Train all layers in time steps, each with what it is told from above.
+class TopToLoss:
+    """Eq. (8): a layer's loss is that of the mean of its output and the states above it.
 
     Args:
-        layers: Convolutions.
-        problem: What each is trained for.
-        config: `sixfold.graphs.models.forwardgnn.estimator.ForwardGNNConfig`; its mode is
-            top_to_input or top_to_loss.
-        top: Label columns of the nodes for top_to_input on classes.
+        base: Mode with the same objective that trains layer by layer.
+    """
+
+    layer_by_layer = False
+    averages_last_heads = False
+
+    def __init__(self, base: SingleForward) -> None:
+        self.base = base
+        self.needs_virtual_nodes, self.reads_labels = base.needs_virtual_nodes, base.reads_labels
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        return self.base.layer_sizes(config)
+
+    def training(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> "TopDownTraining":
+        """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
+        objective = self.base.objective(network, data, validation, generator)
+        return TopDownTraining(self, network, objective, None, max_norm=1.0)
+
+    def class_scores(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Tensor:
+        """Return the sum of all layers' scores of the selected nodes."""
+        return self.summed_scores(network, self.base.evaluation(network, data, nodes), None)
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Average the layers' probabilities."""
+        return scores / config.layers
+
+    @torch.no_grad()
+    def initial_states(
+        self, network: Network, x: Float[Tensor, "node feature"], topology: Topology, top: Top
+    ) -> States:
+        """Fill the states from below, normalised.
+
+        A layer here reads the output below it as it is, although the layers are trained on
+        normalised states: so the official code does it.
+        """
+        states = [row_norm(x)]
+        for conv in network.layers:
+            x = activate(conv, x, topology)
+            states.append(row_norm(x))
+        return states
+
+    def time_step(self, training: "TopDownTraining") -> Iterator[StepResult]:
+        """Update every layer once, each on the states of the step before."""
+        objective, old = training.objective, training.states
+        new, rows = [old[0]], objective.train.rows
+        for number, conv in enumerate(training.network.layers):
+            output = activate(conv, old[number], training.topology)
+            mean = _mean_with_above(output[rows], old, number, rows)
+            new.append(row_norm(output.detach()))
+            yield take_step(training.updates[number], objective.loss_fn([mean]))
+        training.states = new
+
+    @torch.no_grad()
+    def summed_scores(self, network: Network, evaluation: Evaluation, top: Top) -> Tensor:
+        """Sum the scores of all layers, after filling the states from below."""
+        x, topology = evaluation.streams.inputs[0].dense(), evaluation.streams.topologies[0]
+        rows, scores = evaluation.streams.rows, []
+        states = self.initial_states(network, x, topology, top)
+        for number, conv in enumerate(network.layers):
+            output = activate(conv, states[number], topology)[rows]
+            mean = _mean_with_above(output, states, number, rows)
+            scores.append(evaluation.score_fn([mean]))
+        return torch.stack(scores).sum(0)
+
+
+class TopToInput:
+    """Eq. (7): a layer reads the state above its output too.
+
+    Args:
+        base: Mode with the same objective that trains layer by layer.
+    """
+
+    layer_by_layer = False
+    averages_last_heads = False
+
+    def __init__(self, base: SingleForward | LinkPrediction) -> None:
+        self.base = base
+        self.needs_virtual_nodes, self.reads_labels = base.needs_virtual_nodes, base.reads_labels
+
+    def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:
+        """Return the numbers of input and output features of every layer."""
+        above_last = config.classes if self.reads_labels else 0
+        above = [config.hidden] * (config.layers - 1) + [above_last]
+        sizes = self.base.layer_sizes(config)
+        return [(read + top, put) for (read, put), top in zip(sizes, above, strict=True)]
+
+    def training(
+        self,
+        network: Network,
+        data: Data,
+        validation: Data | None,
+        generator: torch.Generator,
+    ) -> "TopDownTraining":
+        """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
+        objective = self.base.objective(network, data, validation, generator)
+        return TopDownTraining(self, network, objective, self._top(network, data), max_norm=None)
+
+    def class_scores(
+        self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
+    ) -> Tensor:
+        """Return the sum of all layers' and time steps' scores of the selected nodes or edges."""
+        evaluation = self.base.evaluation(network, data, nodes)
+        return self.summed_scores(network, evaluation, self._top(network, data))
+
+    def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
+        """Average the probabilities of layers and time steps."""
+        return scores / (config.layers * len(STORED_STEPS))
+
+    @torch.no_grad()
+    def initial_states(
+        self, network: Network, x: Float[Tensor, "node feature"], topology: Topology, top: Top
+    ) -> States:
+        """Fill the states from below, not normalised, with zeros for the states above."""
+        states = [x]
+        sizes = self.layer_sizes(network.config)
+        for conv, (width, _) in zip(network.layers, sizes, strict=True):
+            below = row_norm(states[-1])
+            above = below.new_zeros(len(below), width - below.shape[1])
+            states.append(activate(conv, torch.cat([below, above], 1), topology))
+        return states if top is None else [*states, top]
+
+    def time_step(self, training: "TopDownTraining") -> Iterator[StepResult]:
+        """Update every layer once, each on the newest states, or all on those of the step before.
+
+        Only alternating updates, even layers before odd ones, read the newest states.
+        """
+        objective, network = training.objective, training.network
+        states, alternating = list(training.states), network.config.alternating
+        for number in _order(len(network.layers), alternating):
+            visible = states if alternating else training.states
+            layer_input = _with_above(visible, number)
+            output = activate(network.layers[number], layer_input, training.topology)
+            states[number + 1] = output.detach()
+            loss = objective.loss_fn([output[objective.train.rows]])
+            yield take_step(training.updates[number], loss)
+        training.states = states
+
+    @torch.no_grad()
+    def summed_scores(self, network: Network, evaluation: Evaluation, top: Top) -> Tensor:
+        """Sum the scores of all layers in the stored time steps."""
+        x, topology = evaluation.streams.inputs[0].dense(), evaluation.streams.topologies[0]
+        layers, alternating, scores = network.layers, network.config.alternating, []
+        states = self.initial_states(network, x, topology, top)
+        for time in range(TEST_STEPS):
+            old = list(states)
+            for number in _order(len(layers), alternating):
+                layer_input = _with_above(states if alternating else old, number)
+                states[number + 1] = activate(layers[number], layer_input, topology)
+                if time in STORED_STEPS:
+                    outputs = [states[number + 1][evaluation.streams.rows]]
+                    scores.append(evaluation.score_fn(outputs))
+        return torch.stack(scores).sum(0)
+
+    def _top(self, network: Network, data: Data) -> Top:
+        """Return the state above the last layer: label columns, for node classification only."""
+        if not self.reads_labels:
+            return None
+        return label_columns_with_virtual(data.y, data.train_mask, network.config.classes)
+
+
+class TopDownTraining:
+    """Train all layers in time steps, in a single stage.
+
+    Args:
+        procedure: Time step and initial states.
+        network: Network to train.
+        objective: Objective of every layer.
+        top: State above the last layer.
+        max_norm: Maximum norm of the gradients; unlimited if None.
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], problem: Problem, config: Any, top: Top = None
+        self,
+        procedure: TopToLoss | TopToInput,
+        network: Network,
+        objective: Objective,
+        top: Top,
+        max_norm: float | None,
     ) -> None:
-        self.layers, self.problem, self.config, self.top = list(layers), problem, config, top
-        to_loss = config.mode == "top_to_loss"
+        self.procedure, self.network, self.objective, self.top = procedure, network, objective, top
         self.updates = [
-            OptimizerStep(adam(conv, config), 1.0 if to_loss else None) for conv in layers
+            OptimizerStep(adam(conv, network.config), max_norm) for conv in network.layers
         ]
-        self.time_step = self._to_loss if to_loss else self._to_input
-        self.x, self.topology = problem.train.inputs[0].dense(), problem.train.topologies[0]
-        if to_loss:
-            self.states = loss_states(self.layers, self.x, self.topology)
-        else:
-            self.states = input_states(self.layers, config, self.x, self.topology, top)
+        self.topology = objective.train.topologies[0]
+        x = objective.train.inputs[0].dense()
+        self.states = procedure.initial_states(network, x, self.topology, top)
 
     def objects(self) -> dict[str, Any]:
-        """Name the optimisers and the states."""
-        named: dict[str, Any] = {"states": self}
-        for number, update in enumerate(self.updates):
-            named |= {f"optim-{number}": update.optimizer, f"update-{number}": update}
-        return named
+        """Return the optimisers and the states by name."""
+        return {"states": self} | named_updates(self.updates)
 
     def state_dict(self) -> dict[str, States]:
         """Return the states."""
         return {"states": self.states}
 
     def load_state_dict(self, state: dict[str, States]) -> None:
-        """Take them back."""
+        """Restore the states."""
         self.states = state["states"]
 
-    def open(self, number: int) -> Stage | None:
+    def begin_stage(self, number: int) -> Stage | None:
         """Prepare the only stage."""
         if number > 0:
             return None
-        config, problem = self.config, self.problem
+        config, objective = self.network.config, self.objective
 
         def validate() -> float:
-            assert problem.valid is not None
-            evidence = top_down_evidence(self.layers, problem.valid, config, self.top)
-            return problem.score(evidence)
+            assert objective.valid is not None
+            scores = self.procedure.summed_scores(self.network, objective.valid, self.top)
+            return objective.metric_fn(scores)
 
         return Stage(
-            module=nn.ModuleList(self.layers),
-            step=self.time_step,
-            validate=None if problem.valid is None else validate,
-            monitor=problem.monitor,
+            module=nn.ModuleList(self.network.layers),
+            run_epoch=lambda: self.procedure.time_step(self),
+            validate=None if objective.valid is None else validate,
+            monitor=objective.monitor,
             epochs=config.epochs,
             validate_every=config.validate_every,
             patience=config.patience,
         )
 
-    def close(self, number: int, best: Best) -> None:
-        """Nothing is left to do."""
-
-    def _to_loss(self) -> Iterator[Loss]:
-        """Eq. (8): a layer's loss is that of the mean of its output and those above it."""
-        rows, old, new = self.problem.train.rows, self.states, [self.states[0]]
-        for number, conv in enumerate(self.layers):
-            output = activate(conv, old[number], self.topology)
-            mean = _mean_with_above(output[rows], old, number, rows)
-            new.append(row_norm(output.detach()))
-            yield take_step(self.updates[number], self.problem.loss([mean]))
-        self.states = new
-
-    def _to_input(self) -> Iterator[Loss]:
-        """Eq. (7): a layer reads the state above its output too."""
-        states, alternating = list(self.states), self.config.alternating
-        for number in _order(len(self.layers), alternating):
-            seen = states if alternating else self.states
-            output = activate(self.layers[number], _seen(seen, number), self.topology)
-            states[number + 1] = output.detach()
-            loss = self.problem.loss([output[self.problem.train.rows]])
-            yield take_step(self.updates[number], loss)
-        self.states = states
-
-
-@torch.no_grad()
-def input_states(
-    layers: Sequence[nn.Module],
-    config: Any,
-    x: Float[Tensor, "node feature"],
-    topology: Topology,
-    top: Top,
-) -> States:
-    """Fill the states from below, with zeros for what is above, not normalised."""
-    states = [x]
-    for conv, (width, _) in zip(layers, config.sizes(), strict=True):
-        below = row_norm(states[-1])
-        above = below.new_zeros(len(below), width - below.shape[1])
-        states.append(activate(conv, torch.cat([below, above], 1), topology))
-    return states if top is None else [*states, top]
-
-
-@torch.no_grad()
-def loss_states(
-    layers: Sequence[nn.Module], x: Float[Tensor, "node feature"], topology: Topology
-) -> States:
-    """Fill the states from below, normalised.
-
-    What is passed upward here is not normalised, although the layers are trained on what is: so the
-    official code does it.
-    """
-    states = [row_norm(x)]
-    for conv in layers:
-        x = activate(conv, x, topology)
-        states.append(row_norm(x))
-    return states
-
-
-@torch.no_grad()
-def top_down_evidence(
-    layers: Sequence[nn.Module], evaluation: Evaluation, config: Any, top: Top = None
-) -> Tensor:
-    """Sum what the layers say, after filling the states from below."""
-    x, topology = evaluation.streams.inputs[0].dense(), evaluation.streams.topologies[0]
-    rows, parts = evaluation.streams.rows, []
-    if config.mode == "top_to_loss":
-        states = loss_states(layers, x, topology)
-        for number, conv in enumerate(layers):
-            output = activate(conv, states[number], topology)[rows]
-            mean = _mean_with_above(output, states, number, rows)
-            parts.append(evaluation.evidence([mean]))
-        return torch.stack(parts).sum(0)
-    states = input_states(layers, config, x, topology, top)
-    for time in range(TEST_STEPS):
-        old = list(states)
-        for number in _order(len(layers), config.alternating):
-            seen = _seen(states if config.alternating else old, number)
-            states[number + 1] = activate(layers[number], seen, topology)
-            if time in STORED_STEPS:
-                parts.append(evaluation.evidence([states[number + 1][rows]]))
-    return torch.stack(parts).sum(0)
+    def end_stage(self, number: int, best: Best) -> None:
+        """Do nothing: there is only one stage."""
 
 
 def row_norm(x: Float[Tensor, "node feature"]) -> Float[Tensor, "node feature"]:
-    """Divide each row by its length; zeros stay zeros."""
+    """Divide each row by its L2 norm; zeros stay zeros."""
     return x / (x.norm(dim=1, keepdim=True) + 1e-8)
 
 
-def answers(config: Any) -> int:
-    """Return of how many answers `top_down_evidence` is the sum."""
-    return config.layers * (1 if config.mode == "top_to_loss" else len(STORED_STEPS))
-
-
 def _order(layers: int, alternating: bool) -> list[int]:
-    """Even layers, then odd ones, which then see what the even ones have just put out."""
+    """Return the order of updates; if alternating, even layers first and then odd ones."""
     numbers = list(range(layers))
     return numbers[::2] + numbers[1::2] if alternating else numbers
 
 
-def _seen(states: States, number: int) -> Tensor:
+def _with_above(states: States, number: int) -> Tensor:
+    """Return the input of a layer: the states below and above it, normalised."""
     return torch.cat([row_norm(state) for state in states[number : number + 3 : 2]], 1)
 
 

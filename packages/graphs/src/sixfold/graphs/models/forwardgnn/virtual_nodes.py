@@ -1,9 +1,9 @@
-"""A virtual node for each class, linked with the nodes known to be of it (ForwardGNN, section 3.1).
+"""A virtual node for each class, linked with the nodes of known label (section 3.1).
 
 Virtual nodes come after the real ones: with N nodes, that of class c is node N + c.
 """
 
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,25 +12,31 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.models.forwardgnn.config import Direction, ForwardGNNConfig
 
-Direction = Literal["bidirection", "unidirection"]
+
+def layer_sizes_with_labels(config: ForwardGNNConfig) -> list[tuple[int, int]]:
+    """Return the sizes of layers that read label columns where ``append_label`` puts them."""
+    columns = {"none": (0, 0), "input": (1, 0), "all": (1, 1)}[config.append_label]
+    first, later = (count * config.classes for count in columns)
+    return config.layer_sizes(first=first, later=later)
 
 
 def links(
     y: Int[Tensor, " node"], known: Bool[Tensor, " node"], direction: Direction
 ) -> list[Int[Tensor, "2 known"]]:
-    """Return edges between nodes and the virtual nodes of their classes.
+    """Return the edges between nodes and the virtual nodes of their classes.
 
-    First all to the virtual nodes, then all back, each in the order of the nodes.
+    First come all edges to the virtual nodes, then all edges back, in the order of the nodes.
 
     Args:
-        y: Classes.
-        known: Which nodes to link.
-        direction: ``unidirection`` leaves out the edges back.
+        y: Class labels.
+        known: Mask of the nodes to link.
+        direction: Direction of the edges; ``unidirection`` leaves out the edges back.
     """
     real = known.nonzero()[:, 0]
-    there = torch.stack([real, len(y) + y[real]])
-    return [there, there.flip(0)] if direction == "bidirection" else [there]
+    to_virtual = torch.stack([real, len(y) + y[real]])
+    return [to_virtual, to_virtual.flip(0)] if direction == "bidirection" else [to_virtual]
 
 
 def linked_topology(
@@ -40,14 +46,14 @@ def linked_topology(
     classes: int,
     direction: Direction,
 ) -> Topology:
-    """Return the graph with the virtual nodes in it; their edges come last."""
+    """Return the graph with virtual nodes; their edges come last."""
     return Topology([edge_index, *links(y, known, direction)], len(y) + classes)
 
 
 def label_columns(
     y: Int[Tensor, " node"], known: Bool[Tensor, " node"], classes: int
 ) -> Float[Tensor, "node classes"]:
-    """Return what is appended to features: one-hot where the class is known, else uniform."""
+    """Return label columns for the features: one-hot where the label is known, else uniform."""
     columns = torch.full((len(y), classes), 1 / classes, device=y.device)
     columns[known] = functional.one_hot(y[known], classes).float()
     return columns
@@ -56,21 +62,21 @@ def label_columns(
 def label_columns_with_virtual(
     y: Int[Tensor, " node"], known: Bool[Tensor, " node"], classes: int
 ) -> Float[Tensor, "nodes classes"]:
-    """Return the same, followed by the virtual nodes' own classes."""
-    own = torch.eye(classes, device=y.device)
-    return torch.cat([label_columns(y, known, classes), own])
+    """Return `label_columns` followed by those of the virtual nodes: their own classes."""
+    virtual = torch.eye(classes, device=y.device)
+    return torch.cat([label_columns(y, known, classes), virtual])
 
 
 def class_logits(
     h: Float[Tensor, "nodes feature"], classes: int, temperature: float
 ) -> Float[Tensor, "node classes"]:
-    """Compare nodes with the virtual nodes of all classes, which are the last rows."""
+    """Return dot products of nodes with the virtual nodes of all classes, the last rows."""
     return _ClassLogits.apply(h, classes) / temperature
 
 
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _ClassLogits(Function):
-    """The products; their gradient is written into one tensor, where slices would take three."""
+    """The products, with a gradient written into one tensor, where slices would take three."""
 
     @staticmethod
     def forward(h, classes):
@@ -93,7 +99,7 @@ class _ClassLogits(Function):
 def wrong_classes(
     y: Int[Tensor, " node"], classes: int, generator: torch.Generator
 ) -> Int[Tensor, "node wrong"]:
-    """Draw, for each node, an order of the classes that it is not of."""
+    """Draw, for each node, a random order of its wrong classes."""
     order = torch.rand(len(y), classes, generator=generator).to(y.device)
     order[torch.arange(len(y), device=y.device), y.clamp(min=0)] = 2.0  # sorts last
     return order.argsort(1)[:, : classes - 1]

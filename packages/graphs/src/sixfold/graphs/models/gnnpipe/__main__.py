@@ -15,7 +15,7 @@ from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.estimator import GNNPipe
 
 app = App(name="sixfold.graphs.models.gnnpipe", version_flags=[])
-BUILT_IN = {"digits": digits_graph, "blocks": block_model}
+SYNTHETIC = {"digits": digits_graph, "blocks": block_model}
 
 
 @app.default
@@ -27,21 +27,21 @@ def fit(
     checkpoint_every: int | None = None,
     timeout_s: float = 600.0,
 ) -> None:
-    """Train on a graph; ways times stages is the number of processes.
+    """Train on a graph; the number of processes is ways times stages.
 
     Args:
-        graph: A published graph such as cora or squirrel; or digits or blocks, which are built in.
-        config: See `sixfold show graphs/gnnpipe`.
-        folder: A run folder; the same command goes on with what was begun there.
-        checkpoint_every: Epochs between checkpoints, beside those about once a minute.
-        timeout_s: How long to wait for a process that does not answer.
+        graph: Published graph such as cora or squirrel, or synthetic data: digits or blocks.
+        config: Settings; see `sixfold show graphs/gnnpipe`.
+        folder: Run folder; the same command resumes a killed training.
+        checkpoint_every: Number of epochs between checkpoints, besides one about every minute.
+        timeout_s: Maximum time to wait for another process, in seconds.
     """
     config = config or GNNPipeConfig()
     with launch():
         device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
         if rank() > 0:
-            barrier()  # the first process leaves in the cache what the others read
-        data: Any = (BUILT_IN[graph]() if graph in BUILT_IN else load_graph(graph)).to(device)
+            barrier()  # the first process fills the cache that the others read
+        data: Any = (SYNTHETIC[graph]() if graph in SYNTHETIC else load_graph(graph)).to(device)
         if rank() == 0:
             barrier()
         torch.manual_seed(config.seed)
@@ -49,10 +49,10 @@ def fit(
         options = {"folder": folder, "checkpoint_every": checkpoint_every, "timeout_s": timeout_s}
         model.fit(data, **options)
         if rank() == 0:
-            _say(model, data)
+            _print_summary(model, data)
 
 
-def _say(model: GNNPipe, data: Any) -> None:
+def _print_summary(model: GNNPipe, data: Any) -> None:
     stages = world_size() // model.config.ways
     if model.history:
         print(
@@ -60,14 +60,12 @@ def _say(model: GNNPipe, data: Any) -> None:
         )
         for kind, count in model.bytes_sent.items():
             print(f"{kind}: {count} bytes an epoch, {model.bytes_expected[kind]} by formula")
-        print(
-            f"waiting: {model.bubble_fraction(max(1, stages)):.0%} of an epoch, if stages are even"
-        )
+        print(f"idle: {model.bubble_fraction(max(1, stages)):.0%} of an epoch, if stages are even")
     print(f"test accuracy: {model.score(data):.2f} %", flush=True)
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line and exit code 2."""
+    """Run the command line; a user's mistake is one line and exit code 2."""
     try:
         app()
     except (UserError, OSError) as error:

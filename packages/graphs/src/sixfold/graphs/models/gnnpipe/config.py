@@ -1,6 +1,6 @@
 """Settings of GNNPipe.
 
-J. Chen, Z. Chen, X. Qian, "GNNPipe: Scaling Deep GNN Training with Pipelined Model Parallelism".
+Chen et al., "GNNPipe: Scaling Deep GNN Training with Pipelined Model Parallelism".
 arXiv:2308.10087
 """
 
@@ -16,31 +16,34 @@ Architecture = Literal["gcn", "sage", "gcnii", "resgcn"]
 class GNNPipeConfig(Config):
     """The model and its training; the defaults are the paper's GCN on Squirrel.
 
-    The number of stages is no setting: it is the number of processes over ``ways``, and changes no
-    number.
+    The number of stages is not a setting: it is the number of processes divided by ``ways``, and
+    changes no number.
 
     Args:
-        architecture: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+).
-        features: Of the nodes; taken from the data if not given.
-        classes: Likewise.
+        architecture: Model: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+).
+        features: Number of input features per node; inferred from the data if unset.
+        classes: Number of classes; inferred from the data if unset.
         hidden: Width of every layer.
-        layers: How many aggregate.
-        dropout: Share of the hidden values that is dropped.
-        initial_residual: Weight of the first hidden values in every layer of GCNII (alpha).
-        identity_decay: How fast GCNII's layers turn from their weights to the identity (lambda).
-        chunks: Parts that the nodes are cut into; as many as ``ways`` is exact graph parallelism.
-        ways: Groups that the chunks are divided among, which work side by side.
-        history_period: Epochs between renewals of the snapshot that embeddings of chunks that are
-            still to come are taken from (technique 2); 1 takes those of the epoch before.
-        discard_gradients: Use no gradient of the epoch before, and double those at hand
-            (technique 3).
-        shuffle: Draw a new order of the chunks in every epoch (technique 1).
-        partition: metis needs pymetis; greedy is built in; auto takes metis where it is installed.
-        learning_rate: Of Adam.
-        weight_decay: Of Adam, coupled.
-        epochs: One optimiser step each.
-        evaluate_every: Epochs between exact evaluations on ``val_mask``; the best weights are kept.
-        seed: Of the orders, dropout, and the partition by metis.
+        layers: Number of layers that aggregate.
+        dropout: Dropout rate of hidden values.
+        initial_residual: Weight of the first hidden values in every layer (GCNII only; alpha).
+        identity_decay: Speed at which layers approach the identity (GCNII only; lambda).
+        chunks: Number of parts that the nodes are divided into; with as many chunks as ways the
+            training is exact graph parallelism.
+        ways: Number of groups of processes among which the chunks are divided.
+        history_period: Number of epochs between renewals of the stale embeddings (technique 2); 1
+            uses those of the epoch before.
+        discard_gradients: Whether to discard the gradients of the epoch before and to double those
+            of the present epoch (technique 3).
+        shuffle: Whether every epoch draws a new order of the chunks (technique 1).
+        partition: Graph partitioner: metis (needs pymetis), greedy (built in), or auto, which is
+            metis where pymetis is installed.
+        learning_rate: Learning rate of Adam.
+        weight_decay: Weight decay of Adam, added to the gradient.
+        epochs: Number of epochs, of one optimiser step each.
+        evaluate_every: Number of epochs between exact evaluations on ``val_mask``, of which the
+            best weights are kept.
+        seed: Seed of chunk orders, dropout, and the partition by metis.
     """
 
     architecture: Architecture = "gcn"

@@ -1,7 +1,8 @@
-"""Checkpoints of GNNPipe's four models. The official code publishes none, nor can it be loaded.
+"""Checkpoints of GNNPipe's four models.
 
-Read are sixfold's own keys, and the plain ones of a model that was never cut into layers, with
-weights as (in, out): ``input.weight``, ``layers.3.self_weight``, ``norms.3.weight``.
+There are no published official checkpoints. The keys accepted are sixfold's own, and plain keys of
+an undivided model, with weights shaped (in, out): ``input.weight``, ``layers.3.self_weight``,
+``norms.3.weight``.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 def convert(
     state: Mapping[str, Tensor], config: GNNPipeConfig | None = None
 ) -> tuple[GNNPipeConfig, dict[str, Tensor]]:
-    """Read plain keys as this package's.
+    """Convert plain keys to sixfold's.
 
     Args:
-        state: Weights as (in, out), the norms' as they are.
-        config: What keys cannot say, such as dropout; the architecture and the sizes must fit.
+        state: Weights shaped (in, out), and parameters of norms.
+        config: Settings, if the defaults are wrong for what no key shows, such as dropout.
 
     Raises:
         UserError: a key is unknown, or a layer is missing.
@@ -44,7 +45,7 @@ def convert(
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict:
-    """Tell the architecture and the sizes from our keys.
+    """Infer the architecture and the sizes from sixfold's keys.
 
     Raises:
         UserError: the first or the last layer is missing.
@@ -67,5 +68,6 @@ def recognise(state: Mapping[str, Tensor]) -> dict:
         )
     found = {"architecture": kind, "layers": layers}
     found |= {"features": shapes[f"{first}.weight"][1], "classes": shapes[f"{end}.weight"][0]}
-    alone = last == 0 and kind in ("gcn", "sage")  # the only layer reads x and puts out classes
-    return found if alone else found | {"hidden": shapes[f"{first}.weight"][0]}
+    # a single layer of these maps features to classes, without a hidden width
+    no_hidden = last == 0 and kind in ("gcn", "sage")
+    return found if no_hidden else found | {"hidden": shapes[f"{first}.weight"][0]}

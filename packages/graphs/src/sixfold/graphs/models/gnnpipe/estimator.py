@@ -1,4 +1,4 @@
-"""GNNPipe as an estimator: a model, trained by as many processes as there are."""
+"""GNNPipe as an estimator: build, fit on one or several processes, predict, score."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from sixfold.core import System, UserError, from_pretrained
 from sixfold.core.training.distributed import rank, world_size
 from sixfold.graphs.data.validate import (
     Data,
-    adopt_sizes,
+    check_dtype_and_device,
     check_graph,
     check_labels,
     check_sizes,
-    check_type,
-    chosen,
     fingerprint,
     labels_of,
-    settle,
+    resolve_config,
+    resolve_mask,
+    resolve_sizes,
 )
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
@@ -32,7 +32,7 @@ from sixfold.graphs.models.gnnpipe.process_grid import Grid, bubble_fraction
 from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
 from sixfold.graphs.models.gnnpipe.training import Training, train
-from sixfold.graphs.models.gnnpipe.transport import Transport
+from sixfold.graphs.models.gnnpipe.transport import Communicator
 from sixfold.graphs.models.stages import Row, open_run
 from sixfold.kernels.graph import Csr
 
@@ -40,16 +40,17 @@ from sixfold.kernels.graph import Csr
 class GNNPipe(nn.Module):
     """Learn the classes of nodes on the full graph: ``GNNPipe(layers=8, chunks=8).fit(data)``.
 
-    Under torchrun its processes are ``ways`` pipelines of equally many stages; a single process
-    computes the same numbers. Without torchrun nothing of torch.distributed is used.
+    Under torchrun the processes form ``ways`` pipelines with the same number of stages; a single
+    process computes the same numbers, without torch.distributed.
 
     Args:
-        config: Or its fields by name, as in ``GNNPipe(architecture="gcnii")``.
-        model: Layers of your own instead, see `sixfold.graphs.models.gnnpipe.layers.Layer`;
-            settings that describe a model are then not used.
+        config: Settings; or give its fields by name, as in ``GNNPipe(architecture="gcnii")``.
+        model: Layers of your own, see `sixfold.graphs.models.gnnpipe.layers.Layer`; the settings
+            that describe a model are then ignored.
+        settings: Fields of the config.
 
     Raises:
-        UserError: a setting is unknown or does not fit.
+        UserError: a setting is unknown or invalid.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class GNNPipe(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        self.config = settle(GNNPipeConfig, config, settings, "GNNPipe")
+        self.config = resolve_config(GNNPipeConfig, config, settings, "GNNPipe")
         self._own_model = model is not None
         self.layers = make_layers(self.config) if model is None else check_layers(model)
         self.history: list[Row] = []
@@ -85,22 +86,23 @@ class GNNPipe(nn.Module):
         checkpoint_every: int | None = None,
         timeout_s: float = 600.0,
     ) -> "GNNPipe":
-        """Train, from the weights that are there, on the device where model and data are.
+        """Train from the current weights, on the device of model and data.
 
-        Every process is given the whole graph; the weights to begin with are those of the first.
+        Every process is given the whole graph, and starts from the weights of the first process.
         Afterwards every process has the trained model; ``history`` holds a row for each epoch,
-        ``bytes_sent`` what one epoch sent by kind, and ``bytes_expected`` the same by formula.
+        ``bytes_sent`` the bytes of the last epoch by kind, and ``bytes_expected`` those of the
+        paper's formulas.
 
         Args:
-            data: With ``y`` and ``train_mask``; with ``val_mask`` the best weights are kept.
-            folder: A run folder. Fitting again into it goes on where it was killed, also on another
-                number of stages.
-            part: The chunk of each node, if it is not to be found here.
-            checkpoint_every: Epochs between checkpoints, beside those about once a minute.
-            timeout_s: How long to wait for a process that does not answer.
+            data: Graph with ``y`` and ``train_mask``; with ``val_mask`` the best weights are kept.
+            folder: Run folder; fitting again into the same folder resumes a killed training, also
+                on another number of stages.
+            part: Chunk of each node; partitioned if not given.
+            checkpoint_every: Number of epochs between checkpoints, besides one about every minute.
+            timeout_s: Maximum time to wait for another process, in seconds.
 
         Raises:
-            UserError: the graph cannot be learnt on, or not by so many processes.
+            UserError: the graph cannot be trained on, or not by this number of processes.
             RankFailedError: another process died.
         """
         training = self.prepare(data, part, timeout_s)
@@ -117,13 +119,13 @@ class GNNPipe(nn.Module):
     def prepare(
         self, data: Data, part: Int[Tensor, " node"] | None = None, timeout_s: float = 600.0
     ) -> Training:
-        """Check a graph, cut it, and return a training to be moved on by hand; see `fit`."""
+        """Check and partition a graph, and return its training, to run epochs by hand."""
         check_graph(data)
         validated = getattr(data, "val_mask", None) is not None
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, None if self._own_model else given)
-        self._fit_sizes(data, classes)
+        self._resolve_sizes(data, classes)
         grid = Grid.of(self.config.ways, world_size(), rank(), len(self.layers))
         chunks = self._cut(data, part)
         order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
@@ -134,7 +136,7 @@ class GNNPipe(nn.Module):
             place[data.edge_index],
             Ranges(chunks, grid),
             self.config,
-            Transport(timeout_s),
+            Communicator(timeout_s),
         )
         return Training(pipeline, data.val_mask[order] if validated else None)
 
@@ -142,36 +144,37 @@ class GNNPipe(nn.Module):
     def forward(self, data: Data) -> Float[Tensor, "node classes"]:
         """Return logits of every node, computed exactly, by this process alone."""
         check_graph(data)
-        check_type(data.x, self)
+        check_dtype_and_device(data.x, self)
         if not self._own_model:
             check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
-        state, rows = (data.x,), {}
+        state, matrices = (data.x,), {}
         for layer in map(as_layer, self.layers):
-            given, kept = layer.pre(state)
-            if layer.matrix and layer.matrix not in rows:
-                row, col, weight = entries(layer.matrix, data.edge_index, len(data.x), given.dtype)
-                rows[layer.matrix] = Rows(Csr.from_sorted(row, col, len(data.x)), weight)
-            state = layer.post(rows[layer.matrix].times(given) if layer.matrix else given, kept)
+            values, kept = layer.pre(state)
+            if layer.matrix and layer.matrix not in matrices:
+                row, col, weight = entries(layer.matrix, data.edge_index, len(data.x), values.dtype)
+                matrices[layer.matrix] = Rows(Csr.from_sorted(row, col, len(data.x)), weight)
+            values = matrices[layer.matrix].times(values) if layer.matrix else values
+            state = layer.post(values, kept)
         return state[0]
 
     def predict_proba(
         self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
-        """Return probabilities of the classes; ``test_mask`` is asked if no nodes are given."""
-        nodes = chosen(data, nodes)
+        """Return class probabilities of nodes, those of ``test_mask`` if not given."""
+        nodes = resolve_mask(data, nodes)
         return self(data)[nodes].softmax(1)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the most probable classes; ``test_mask`` is asked if no nodes are given."""
+        """Return the most probable classes of nodes, those of ``test_mask`` if not given."""
         return self.predict_proba(data, nodes).argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent; ``test_mask`` is asked if no nodes are given."""
-        nodes = chosen(data, nodes)
+        """Return the accuracy in per cent on nodes, those of ``test_mask`` if not given."""
+        nodes = resolve_mask(data, nodes)
         return accuracy(self(data)[nodes], labels_of(data)[nodes])
 
     def bubble_fraction(self, stages: int) -> float:
-        """Return the share of an epoch that each of so many equally quick stages would wait."""
+        """Return the fraction of an epoch that a stage idles, if all stages are equally fast."""
         return bubble_fraction(self.config.chunks // self.config.ways, stages)
 
     def _cut(self, data: Data, part: Tensor | None) -> Chunks:
@@ -195,8 +198,9 @@ class GNNPipe(nn.Module):
             )
         return self.chunks
 
-    def _fit_sizes(self, data: Data, classes: int) -> None:
-        check_type(data.x, self)
+    def _resolve_sizes(self, data: Data, classes: int) -> None:
+        """Build the layers again if sizes of the config were left to the data."""
+        check_dtype_and_device(data.x, self)
         if self._own_model:
             width = probe(self.layers, data.x)[-1][1][0]
             if width < classes:
@@ -205,7 +209,7 @@ class GNNPipe(nn.Module):
                 )
             return
         sizes = {"features": data.x.shape[1], "classes": classes}
-        config = adopt_sizes(self.config, sizes, "GNNPipe")
+        config = resolve_sizes(self.config, sizes, "GNNPipe")
         if config is not None:
             like, self.config = next(self.parameters()), config
             self.layers = make_layers(config).to(like)

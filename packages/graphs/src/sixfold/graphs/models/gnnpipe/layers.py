@@ -1,7 +1,7 @@
-"""A layer as the pipeline needs it, cut around its one aggregation; the paper's four models of it.
+"""Layers that are split around their one aggregation, and the paper's four models.
 
-What travels from layer to layer is a tuple of tensors with a row for each node: the hidden values,
-and for GCNII the first hidden values, which every layer reads.
+The state between layers is a tuple of tensors with a row for each node: the hidden values, and for
+GCNII also the first hidden values, which every layer reads.
 """
 
 import math
@@ -20,32 +20,32 @@ MatrixName = Literal["gcn", "mean", "sum"]
 
 @runtime_checkable
 class Layer(Protocol):
-    """What a module must be to be a layer of a pipeline: write `pre` and `post` of your own model.
+    """A layer of a pipeline; implement `pre` and `post` to train a model of your own.
 
-    Both must treat each node alone: only the aggregation between them looks at neighbours. They may
-    draw from torch's default generator, which is seeded for each layer and chunk.
+    Both must treat each node independently: only the aggregation between them reads neighbours.
+    They may draw from torch's default generator, which is seeded for each layer and chunk.
 
     Attributes:
-        matrix: What is aggregated with. ``gcn`` is D^-1/2 (A + I) D^-1/2, ``mean`` divides by the
-            in-degree, ``sum`` is A; None is a layer without aggregation.
+        matrix: Matrix of the aggregation: ``gcn`` is D^-1/2 (A + I) D^-1/2, ``mean`` is A divided
+            by the in-degree, ``sum`` is A; None is a layer without aggregation.
     """
 
     matrix: MatrixName | None
 
     def pre(self, state: State) -> tuple[Tensor, State]:
-        """Return what is aggregated, (node, width), and what else `post` is to be given."""
+        """Return the values to aggregate, (node, width), and tensors to pass on to `post`."""
         ...
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Return the state of the next layer; that of the last one is the logits alone."""
+        """Return the state that enters the next layer; the last layer returns the logits alone."""
         ...
 
 
 def check_layers(layers: Any) -> nn.ModuleList:
-    """Put layers in a list, having looked at each.
+    """Return layers as a list, after a check of each.
 
     Raises:
-        TypeError: one is no module, or lacks matrix, pre or post.
+        TypeError: a layer is no module, or lacks matrix, pre or post.
     """
     for number, layer in enumerate(layers):
         known = getattr(layer, "matrix", "") in ("gcn", "mean", "sum", None)
@@ -58,7 +58,7 @@ def check_layers(layers: Any) -> nn.ModuleList:
 
 
 def make_layers(config: GNNPipeConfig) -> nn.ModuleList:
-    """Build one of the paper's models; all maps are without bias."""
+    """Build one of the paper's models; no linear map has a bias."""
     if config.architecture == "gcnii":
         layers = [GCNIILayer(config, number) for number in range(config.layers)]
         return nn.ModuleList([*layers, Head(config.hidden, config.classes)])
@@ -67,12 +67,12 @@ def make_layers(config: GNNPipeConfig) -> nn.ModuleList:
 
 
 def as_layer(module: nn.Module) -> Layer:
-    """Name the type of an element of a list from `check_layers`."""
+    """Cast an element of a list from `check_layers` to its type."""
     return cast(Layer, module)
 
 
 class GCNLayer(nn.Module):
-    """dropout(relu(A t W)); the first one multiplies by W before it aggregates."""
+    """dropout(relu(A t W)); the first layer multiplies by W before it aggregates."""
 
     matrix: MatrixName | None = "gcn"
 
@@ -87,13 +87,13 @@ class GCNLayer(nn.Module):
         return (self.linear(state[0]) if self.first else state[0]), ()
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Multiply in the others; all but the last end with dropout(relu)."""
+        """Multiply, but for the first layer; apply dropout(relu), but for the last layer."""
         out = aggregated if self.first else self.linear(aggregated)
         return (out if self.last else _drop(out.relu(), self.dropout, self.training),)
 
 
 class SAGELayer(nn.Module):
-    """dropout(relu(t W1 + mean(t) W2)); the first one multiplies by W2 before it aggregates."""
+    """dropout(relu(t W1 + mean(t) W2)); the first layer multiplies by W2 before it aggregates."""
 
     matrix: MatrixName | None = "mean"
 
@@ -105,12 +105,12 @@ class SAGELayer(nn.Module):
         self.neighbours = linear(*_widths(config, number))
 
     def pre(self, state: State) -> tuple[Tensor, State]:
-        """Keep a node's own part."""
+        """Keep the node's own term t W1."""
         (t,) = state
         return (self.neighbours(t) if self.first else t), (self.own(t),)
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Add what the neighbours bring; all but the last end with dropout(relu)."""
+        """Add the neighbours' term; apply dropout(relu), but for the last layer."""
         out = kept[0] + (aggregated if self.first else self.neighbours(aggregated))
         return (out if self.last else _drop(out.relu(), self.dropout, self.training),)
 
@@ -118,7 +118,7 @@ class SAGELayer(nn.Module):
 class GCNIILayer(nn.Module):
     """s = (1 - alpha) A t + alpha h0; dropout(relu(theta s W + (1 - theta) s)).
 
-    The first layer makes h0 = relu(dropout(x) W_in), which travels along with t.
+    The first layer computes h0 = relu(dropout(x) W_in), which is passed on together with t.
     """
 
     matrix: MatrixName | None = "gcn"
@@ -131,14 +131,14 @@ class GCNIILayer(nn.Module):
         self.linear = linear(config.hidden, config.hidden)
 
     def pre(self, state: State) -> tuple[Tensor, State]:
-        """Make h0 in the first layer."""
+        """Compute h0 in the first layer."""
         if self.input is None:
             return state[0], (state[1],)
         first = self.input(_drop(state[0], self.dropout, self.training)).relu()
         return _drop(first, self.dropout, self.training), (first,)
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Mix in h0, then the identity."""
+        """Add the initial residual h0, then the identity map."""
         mixed = (1 - self.alpha) * aggregated + self.alpha * kept[0]
         out = self.theta * self.linear(mixed) + (1 - self.theta) * mixed
         return _drop(out.relu(), self.dropout, self.training), kept[0]
@@ -154,11 +154,11 @@ class Head(nn.Module):
         self.output = linear(width, classes)
 
     def pre(self, state: State) -> tuple[Tensor, State]:
-        """Leave h0 behind."""
+        """Drop h0."""
         return state[0], ()
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Multiply."""
+        """Multiply by W_out."""
         return (self.output(aggregated),)
 
 
@@ -181,7 +181,7 @@ class ResGCNLayer(nn.Module):
         self.output = linear(width, config.classes) if last else None
 
     def pre(self, state: State) -> tuple[Tensor, State]:
-        """Normalise; keep a node's own part, with the residual."""
+        """Normalise; keep the residual and the node's own term."""
         (t,) = state
         if self.norm is None:
             t = t if self.input is None else self.input(t)
@@ -190,7 +190,7 @@ class ResGCNLayer(nn.Module):
         return normed, (t + self.own(normed),)
 
     def post(self, aggregated: Tensor, kept: State) -> State:
-        """Add what the neighbours bring."""
+        """Add the neighbours' term."""
         out = kept[0] + self.neighbours(aggregated)
         if self.last_norm is not None and self.output is not None:
             out = self.output(self._normed(self.last_norm, out))
@@ -201,7 +201,7 @@ class ResGCNLayer(nn.Module):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Make a map without bias, uniform in +-sqrt(5 / (in + out)): a 5, as in the official code."""
+    """Make a linear map without bias, uniform in +-sqrt(5 / (in + out)), as the official code."""
     made = nn.Linear(inputs, outputs, bias=False)
     bound = math.sqrt(5 / (inputs + outputs))
     nn.init.uniform_(made.weight, -bound, bound)
@@ -213,15 +213,15 @@ def _widths(config: GNNPipeConfig, number: int) -> tuple[int, int]:
     return inputs, config.classes if number == config.layers - 1 else config.hidden
 
 
-def _drop(t: Float[Tensor, "node width"], share: float, training: bool) -> Tensor:
-    return functional.dropout(t, share, training)
+def _drop(t: Float[Tensor, "node width"], rate: float, training: bool) -> Tensor:
+    return functional.dropout(t, rate, training)
 
 
 def probe(layers: nn.ModuleList, x: Float[Tensor, "node feature"]) -> list[tuple[int, list[int]]]:
-    """Return, layer by layer, the width of what is aggregated and the widths of the state after it.
+    """Return for each layer the width of its aggregation and the widths of the state after it.
 
     Args:
-        layers: They are run in evaluation mode on two nodes without neighbours.
+        layers: Layers, which are run in eval mode on two nodes without neighbours.
         x: Features.
     """
     found, state, training = [], (x[:2],), [layer.training for layer in layers]

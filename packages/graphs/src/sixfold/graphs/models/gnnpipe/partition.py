@@ -1,4 +1,4 @@
-"""Cut the nodes of a graph into chunks with few edges between them."""
+"""Partition the nodes of a graph into chunks with few edges between them."""
 
 import heapq
 import importlib.util
@@ -18,9 +18,9 @@ class Chunks:
     """Nodes renumbered so that each chunk is a range.
 
     Args:
-        order: Node of the graph at each place.
-        bounds: Where the chunks begin in this order, and the number of nodes at the end.
-        method: What cut them.
+        order: Index in the graph of the node at each place.
+        bounds: First place of each chunk, followed by the number of nodes.
+        method: Name of the partitioner.
     """
 
     order: Int[Tensor, " node"]
@@ -29,7 +29,7 @@ class Chunks:
 
     @classmethod
     def from_parts(cls, part: Int[Tensor, " node"], chunks: int, method: str = "given") -> "Chunks":
-        """Sort the nodes by the chunk of each; within a chunk they keep their order.
+        """Sort the nodes by their chunks; within a chunk they keep their order.
 
         Raises:
             UserError: the chunks are not 0 to chunks - 1, each with a node.
@@ -45,7 +45,7 @@ class Chunks:
 
     @property
     def place(self) -> Int[Tensor, " node"]:
-        """Place of each node of the graph in the order."""
+        """Place of each node of the graph in ``order``."""
         return self.order.argsort()
 
 
@@ -56,17 +56,18 @@ def cut(
     method: Literal["auto", "metis", "greedy"] = "auto",
     seed: int = 0,
 ) -> Chunks:
-    """Cut a graph into chunks of about equal size.
+    """Partition a graph into chunks of about equal size.
 
     Args:
-        edge_index: Of the whole graph.
-        nodes: How many.
-        chunks: How many, at most one for each node.
-        method: metis (the paper's; needs pymetis), greedy, or metis where it is installed.
-        seed: Of metis.
+        edge_index: Edges of the whole graph.
+        nodes: Number of nodes.
+        chunks: Number of chunks, at most one for each node.
+        method: Partitioner: metis (the paper's; needs pymetis), greedy, or auto, which is metis
+            where it is installed.
+        seed: Seed of metis.
 
     Raises:
-        UserError: there are fewer nodes than chunks, or metis is asked for and not installed.
+        UserError: there are fewer nodes than chunks, or metis is chosen and not installed.
     """
     if chunks > nodes:
         raise UserError(
@@ -90,12 +91,12 @@ def cut(
 def cut_edges(edge_index: Int[Tensor, "2 edge"], chunks: Chunks) -> int:
     """Count the edges between chunks."""
     bounds = torch.tensor(chunks.bounds[1:], device=edge_index.device)
-    of = torch.bucketize(chunks.place.to(edge_index.device)[edge_index], bounds, right=True)
-    return int((of[0] != of[1]).sum())
+    chunk = torch.bucketize(chunks.place.to(edge_index.device)[edge_index], bounds, right=True)
+    return int((chunk[0] != chunk[1]).sum())
 
 
 def _neighbours(edge_index: Tensor, nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets and neighbours of each node, in both directions, without loops."""
+    """Return a symmetric adjacency list without self loops: row offsets and neighbours."""
     source, target = edge_index.cpu().numpy()
     kept = source != target
     source, target = source[kept], target[kept]
@@ -114,9 +115,10 @@ def _metis(rows: np.ndarray, columns: np.ndarray, chunks: int, seed: int) -> np.
 
 
 def _greedy(rows: np.ndarray, columns: np.ndarray, chunks: int) -> np.ndarray:
-    """Grow one chunk after the other from a node of small degree, breadth first.
+    """Grow one chunk after the other from a node of small degree.
 
-    The next node is always one with the most edges into the chunk; of these the one seen first.
+    The next node is always the one with the most edges into the chunk; ties go to the node that was
+    seen first.
     """
     nodes = len(rows) - 1
     starts, neighbours = rows.tolist(), columns.tolist()
@@ -124,12 +126,12 @@ def _greedy(rows: np.ndarray, columns: np.ndarray, chunks: int) -> np.ndarray:
     seeds = iter(np.argsort(np.diff(rows), kind="stable").tolist())
     for chunk in range(chunks):
         room = nodes * (chunk + 1) // chunks - nodes * chunk // chunks
-        inside: dict[int, int] = {}  # edges into the chunk of each node at its border
+        inside: dict[int, int] = {}  # number of edges into the chunk, for nodes at its border
         border: list[tuple[int, int, int]] = []
         seen = 0
         while room:
             node = _closest(border, inside, part)
-            if node is None:  # the border is empty: the chunk goes on elsewhere
+            if node is None:  # the border is empty: continue in another component
                 node = next(n for n in seeds if part[n] < 0)
             part[node], room = chunk, room - 1
             for other in neighbours[starts[node] : starts[node + 1]]:
@@ -143,6 +145,6 @@ def _greedy(rows: np.ndarray, columns: np.ndarray, chunks: int) -> np.ndarray:
 def _closest(border: list[tuple[int, int, int]], inside: dict, part: list[int]) -> int | None:
     while border:
         edges, _, node = heapq.heappop(border)
-        if part[node] < 0 and inside[node] == -edges:  # not an entry that is out of date
+        if part[node] < 0 and inside[node] == -edges:  # an outdated entry otherwise
             return node
     return None

@@ -1,4 +1,4 @@
-"""Which process does what: ways of stages, and which layers belong to a stage."""
+"""The grid of processes, ways times stages, and the division of layers among stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class Grid:
     A single process is every way and every stage, and computes the same as many.
 
     Args:
-        ways: In all.
-        stages: Of each way.
-        rank: This process.
-        alone: Whether it is the only one.
+        ways: Number of ways.
+        stages: Number of stages of each way.
+        rank: Rank of this process.
+        alone: Whether this is the only process.
     """
 
     ways: int
@@ -29,7 +29,7 @@ class Grid:
         """Divide processes among ways.
 
         Raises:
-            UserError: the ways cannot have equally many, or there are more stages than layers.
+            UserError: the processes cannot be divided evenly, or there are more stages than layers.
         """
         if processes == 1:
             return cls(ways, 1, 0, True)
@@ -53,51 +53,51 @@ class Grid:
 
     @property
     def own_ways(self) -> range:
-        """The ways that this process works for."""
+        """Ways that this process computes."""
         way = self.rank // self.stages
         return range(self.ways) if self.alone else range(way, way + 1)
 
     @property
     def first(self) -> bool:
-        """Whether it reads the features."""
+        """Whether this stage reads the features."""
         return self.stage == 0
 
     @property
     def last(self) -> bool:
-        """Whether it has the logits."""
+        """Whether this stage puts out the logits."""
         return self.stage == self.stages - 1
 
     @property
     def peers(self) -> list[int]:
-        """The processes of the same stage, way by way; this one among them."""
+        """Ranks of all processes of this stage, way by way."""
         return [way * self.stages + self.stage for way in range(self.ways)]
 
 
 def divide(costs: Sequence[float], stages: int) -> list[range]:
     """Give each stage consecutive layers of about the same cost.
 
-    A stage takes layers until it has its share of the cost that is left, and leaves at least one
-    layer for each stage after it: 33 equal layers among 8 stages are 5, 4, 4, 4, 4, 4, 4, 4.
+    A stage takes layers until it has its share of the remaining cost, and leaves at least one layer
+    for each later stage: 33 equal layers among 8 stages are 5, 4, 4, 4, 4, 4, 4, 4.
     """
-    found, start, left = [], 0, float(sum(costs))
+    parts, start, remaining = [], 0, float(sum(costs))
     for stage in range(stages):
         most = len(costs) - (stages - stage - 1)
         end, cost = start, 0.0
-        while end == start or (end < most and cost < left / (stages - stage)):
+        while end == start or (end < most and cost < remaining / (stages - stage)):
             cost += costs[end]
             end += 1
         if stage == stages - 1:
             end = len(costs)
-        found.append(range(start, end))
-        start, left = end, left - cost
-    return found
+        parts.append(range(start, end))
+        start, remaining = end, remaining - cost
+    return parts
 
 
 def bubble_fraction(steps: int, stages: int) -> float:
-    """Return the share of an epoch that a stage waits, if all take equally long for a chunk.
+    """Return the fraction of an epoch that a stage idles, if all stages are equally fast.
 
     Args:
-        steps: Chunks of a way.
-        stages: Of a way.
+        steps: Number of chunks of a way.
+        stages: Number of stages of a way.
     """
     return (stages - 1) / (steps + stages - 1)

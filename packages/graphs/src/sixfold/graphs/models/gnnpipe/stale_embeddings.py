@@ -1,9 +1,10 @@
-"""Aggregation over chunks of which some are still to come: their embeddings are of an older epoch.
+"""Aggregation with stale embeddings of the chunks that come later in the epoch.
 
-Forward, neighbours in chunks that were processed this epoch contribute fresh values, others those
-of a snapshot, through which no gradient flows. Backward, the chunks come in reverse; a chunk that
-was processed before lends its gradient twice, one that is still to come none: in a random order
-each is there with probability one half, so that a hop's gradient is right on average.
+Forward, neighbours in chunks that were already processed in this epoch contribute fresh values, the
+others values of a snapshot, through which no gradient flows. Backward, the chunks come in reverse
+order; gradients of chunks that were already processed count twice, and those of later chunks not at
+all: in a random order each case has probability one half, so that the gradient over one hop is
+unbiased.
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,18 @@ from torch import Tensor
 
 from sixfold.graphs.models.gnnpipe.adjacency import Adjacency
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
-from sixfold.graphs.models.gnnpipe.transport import Transport
+from sixfold.graphs.models.gnnpipe.transport import Communicator
 
 
-class History:
-    """What one aggregation remembers: the values given (U), a snapshot of them (H), gradients (G).
+class StaleEmbeddings:
+    """Buffers of one aggregation: inputs U, stale embeddings H, gradients G.
 
     Args:
-        adjacency: The matrix.
-        config: The three techniques.
-        like: Its type and device are taken.
-        width: Of the values.
-        transport: For the rows of other ways.
+        adjacency: Matrix of the aggregation.
+        config: Settings of the paper's three techniques.
+        like: Tensor with the dtype and device of the buffers.
+        width: Number of columns of the buffers.
+        communicator: Communication with other ways, for their rows.
     """
 
     def __init__(
@@ -35,64 +36,61 @@ class History:
         config: GNNPipeConfig,
         like: Tensor,
         width: int,
-        transport: Transport,
+        communicator: Communicator,
     ) -> None:
-        self.adjacency, self.config, self.transport = adjacency, config, transport
+        self.adjacency, self.config, self.communicator = adjacency, config, communicator
         self.values = like.new_zeros(adjacency.forward.size, width)
         self.gradients = like.new_zeros(adjacency.backward.size, width)
-        # with a period of one the snapshot is what the last epoch left
-        renewed = config.history_period == 1
-        self.snapshot = self.values if renewed else torch.zeros_like(self.values)
+        # with a period of one the snapshot is the buffer of values as the last epoch left it
+        same = config.history_period == 1
+        self.snapshot = self.values if same else torch.zeros_like(self.values)
 
-    def begin(self) -> None:
-        """Start an epoch with the snapshot.
-
-        In the first epoch after the snapshot was taken it equals the values that are there.
-        """
+    def begin_epoch(self) -> None:
+        """Begin an epoch with the values of the snapshot."""
         if self.snapshot is not self.values:
             self.values.copy_(self.snapshot)
 
     def aggregate(
-        self, step: Sequence[int], given: Sequence[Float[Tensor, "_ width"]]
+        self, step: Sequence[int], values: Sequence[Float[Tensor, "_ width"]]
     ) -> tuple[Float[Tensor, "_ width"], ...]:
-        """Aggregate for the own chunks of a step, with the gradient described above."""
-        return _Aggregate.apply(self, step, *given)
+        """Aggregate for this process's chunks of a step, with the gradient described above."""
+        return _Aggregate.apply(self, step, *values)
 
-    def aggregate_now(
-        self, step: Sequence[int], given: Sequence[Float[Tensor, "_ width"]]
+    def forward(
+        self, step: Sequence[int], values: Sequence[Float[Tensor, "_ width"]]
     ) -> list[Float[Tensor, "_ width"]]:
-        """Do the forward part: remember fresh values, multiply."""
+        """Store the fresh values of a step's chunks, and aggregate for these chunks."""
         side = self.adjacency.forward
-        side.write(self.values, step, given, self.transport)
+        side.write(self.values, step, values, self.communicator)
         return side.times(self.values, step)
 
-    def pull(
+    def backward(
         self, step: Sequence[int], grads: Sequence[Float[Tensor, "_ width"]]
     ) -> list[Float[Tensor, "_ width"]]:
-        """Do the backward part: collect what the out-neighbours' gradients bring."""
+        """Store the gradients of a step's chunks, and sum those of these chunks' out-neighbours."""
         side = self.adjacency.backward
-        side.write(self.gradients, step, grads, self.transport)
-        pulled = side.times(self.gradients, step)
+        side.write(self.gradients, step, grads, self.communicator)
+        summed = side.times(self.gradients, step)
         if self.config.discard_gradients:
             for place in side.places(step):  # for the chunks after this one
                 self.gradients[place] *= 2
-        return pulled
+        return summed
 
-    def end(self, epoch: int) -> None:
-        """Finish an epoch, counted from 0: renew the snapshot in its time, discard gradients."""
+    def end_epoch(self, epoch: int) -> None:
+        """End an epoch, counted from 0: renew the snapshot if it is due, discard gradients."""
         if (epoch + 1) % self.config.history_period == 0 and self.snapshot is not self.values:
             self.snapshot.copy_(self.values)
         if self.config.discard_gradients:
             self.gradients.zero_()
 
     def state(self) -> dict[str, Float[Tensor, "own width"]]:
-        """Return what the next epoch starts from, own rows alone."""
+        """Return this process's rows of the buffers that the next epoch starts from."""
         own = self.adjacency.forward.ranges.stop - self.adjacency.forward.ranges.start
         kept = {"snapshot": self.snapshot[:own]}
         return kept if self.config.discard_gradients else kept | {"gradients": self.gradients[:own]}
 
     def load(self, state: dict[str, Float[Tensor, "node width"]]) -> None:
-        """Take that back, from the rows of the whole graph."""
+        """Restore the buffers from rows of the whole graph."""
         rows = {name: value.to(self.values) for name, value in state.items()}
         self.snapshot.copy_(self.adjacency.forward.complete(rows["snapshot"]))
         if "gradients" in rows:
@@ -102,10 +100,10 @@ class History:
 @no_type_check
 class _Aggregate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, history, step, *given):
-        ctx.history, ctx.step = history, step
-        return tuple(history.aggregate_now(step, given))
+    def forward(ctx: Any, stale, step, *values):
+        ctx.stale, ctx.step = stale, step
+        return tuple(stale.forward(step, values))
 
     @staticmethod
     def backward(ctx: Any, *grads):
-        return None, None, *ctx.history.pull(ctx.step, grads)
+        return None, None, *ctx.stale.backward(ctx.step, grads)

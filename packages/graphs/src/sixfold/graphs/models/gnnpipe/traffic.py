@@ -1,4 +1,4 @@
-"""How many bytes an epoch should send, all processes together."""
+"""Formulas for the bytes that all processes send in an epoch."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ def expected_traffic(
     mirrors, and 2 (W - 1) |theta| numbers. Layer traffic depends neither on L nor on the chunks.
 
     Args:
-        nodes: N.
-        travelling: Numbers that a node takes along, at each of the S - 1 cuts between stages: H, or
+        nodes: Number of nodes N.
+        travelling: Width of the state that is sent at each of the S - 1 cuts between stages: H, or
             2 H for GCNII.
-        aggregated: Numbers that each aggregation reads of a node.
-        mirrors: Distinct neighbours in other ways, summed over ways, of the in-neighbours that
-            values come from and the out-neighbours that gradients come from: twice the paper's M.
-        parameters: Of the whole model.
-        ways: W.
-        item_bytes: Of a number.
+        aggregated: Width of the values that each layer aggregates.
+        mirrors: Number of distinct neighbours in other ways, summed over ways: in-neighbours, which
+            values come from, and out-neighbours, which gradients come from (twice the paper's M).
+        parameters: Number of parameters of the whole model.
+        ways: Number of ways W.
+        item_bytes: Bytes of a number.
     """
     return {
         "layer": 2 * nodes * sum(travelling) * item_bytes,

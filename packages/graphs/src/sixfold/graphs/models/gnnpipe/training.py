@@ -1,7 +1,7 @@
-"""Training: epochs, the optimiser, the best weights, and the state of all stages put together.
+"""Training: epochs, the optimiser, the best weights, and checkpoints of all stages together.
 
-A checkpoint holds the whole model and the history of the whole graph, whichever process has them,
-so that a run goes on with the same numbers on another number of stages.
+A checkpoint holds the whole model and the stale embeddings of the whole graph, gathered from all
+processes, so that a run resumes with the same numbers on another number of stages.
 """
 
 import math
@@ -18,25 +18,26 @@ from sixfold.core.training.run import Position, Run
 from sixfold.core.training.update import Best, EarlyStopping
 from sixfold.graphs.models.gnnpipe.stage import Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic
-from sixfold.graphs.models.gnnpipe.transport import alive
+from sixfold.graphs.models.gnnpipe.transport import naming_lost_ranks
 from sixfold.graphs.models.stages import Row
 
 KINDS = ("layer", "graph", "weight")
 
 
 class Training:
-    """The state of a training, and what moves it on by an epoch.
+    """The state of a training, and its epochs.
 
     Args:
-        pipeline: The stage.
-        valid: Mask of the nodes to validate on, in the chunks' order; None keeps the last weights.
+        pipeline: Stage of this process.
+        val_mask: Mask of the validation nodes, in the chunks' order; if None, the last weights are
+            kept.
     """
 
-    def __init__(self, pipeline: Pipeline, valid: Tensor | None) -> None:
+    def __init__(self, pipeline: Pipeline, val_mask: Tensor | None) -> None:
         self.pipeline, self.config = pipeline, pipeline.config
         own = slice(pipeline.ranges.start, pipeline.ranges.stop)
-        self._valid = None if valid is None else valid[own]
-        self._valid_in_all = 0 if valid is None else int(valid.sum())
+        self._val_mask = None if val_mask is None else val_mask[own]
+        self._num_valid_nodes = 0 if val_mask is None else int(val_mask.sum())
         self.order = torch.arange(pipeline.ranges.per_way)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.optimizer = torch.optim.Adam(
@@ -47,23 +48,24 @@ class Training:
         self.best = Best(EarlyStopping(monitor="accuracy", mode="max"))
         self.sent = dict.fromkeys(KINDS, 0)  # by this process in the last epoch
 
-    def epoch(self, epoch: int) -> float:
-        """Draw an order, take one step of the optimiser; return the loss before it.
+    def run_epoch(self, epoch: int) -> float:
+        """Draw an order of the chunks and take one optimiser step; return the loss before it.
 
         Raises:
             UserError: the loss is not finite.
             RankFailedError: another process died.
         """
-        if self.config.shuffle:  # of the order before
+        if self.config.shuffle:  # shuffles the order of the epoch before
             drawn = torch.randperm(len(self.order), generator=self.generator)
             self.order = self.order[drawn]
-        before, sent = dict(self.pipeline.transport.sent), self.pipeline.transport.sent
+        sent = self.pipeline.communicator.sent
+        before = dict(sent)
         self.optimizer.zero_grad()
         self.pipeline.layers.train()
         loss, _ = self.pipeline.train_epoch(epoch, self.order.tolist())
         self.sent = {kind: sent[kind] - before[kind] for kind in KINDS}
-        total = float(self._total(loss))
-        if not math.isfinite(total):  # known to all processes alike, before any takes the step
+        total = float(self._all_reduce_sum(loss))
+        if not math.isfinite(total):  # all processes see it, before any of them takes the step
             raise UserError(
                 f"the loss became {total} in epoch {epoch + 1} (learning rate "
                 f"{self.config.learning_rate:.3g}); lower learning_rate"
@@ -71,38 +73,35 @@ class Training:
         self.optimizer.step()
         return total
 
-    def accuracy(self, valid: Tensor, count: int) -> float:
-        """Return the exact accuracy in per cent on own nodes of a mask, over all processes."""
-        self.pipeline.layers.eval()
-        logits = self.pipeline.infer()
-        right = 0 if logits is None else (logits.argmax(1) == self.pipeline.y)[valid].sum()
-        return 100 * float(self._total(torch.as_tensor(right, dtype=torch.float64))) / count
-
     def validate(self) -> float:
-        """Score the weights, and keep them if they are the best so far."""
-        assert self._valid is not None
-        score = self.accuracy(self._valid, self._valid_in_all)
+        """Return the exact validation accuracy in per cent; keep the weights if it is the best."""
+        assert self._val_mask is not None
+        self.pipeline.layers.eval()
+        logits, y = self.pipeline.infer(), self.pipeline.y
+        correct = 0 if logits is None else (logits.argmax(1) == y)[self._val_mask].sum()
+        correct = self._all_reduce_sum(torch.as_tensor(correct, dtype=torch.float64))
+        score = 100 * float(correct) / self._num_valid_nodes
         return self.best.update({"accuracy": score}, self.pipeline.layers)
 
     @property
     def validates(self) -> bool:
-        """Whether there is something to validate on."""
-        return self._valid is not None
+        """Whether there are validation nodes."""
+        return self._val_mask is not None
 
     def traffic(self) -> Traffic:
-        """Return the bytes of the last epoch by kind, over all processes."""
+        """Return the bytes that all processes sent in the last epoch, by kind."""
         sent = torch.tensor([self.sent[kind] for kind in KINDS], dtype=torch.float64)
-        return dict(zip(KINDS, map(int, self._total(sent).tolist()), strict=True))
+        return dict(zip(KINDS, map(int, self._all_reduce_sum(sent).tolist()), strict=True))
 
-    def share_weights(self) -> None:
-        """Give every process the weights of every stage."""
+    def broadcast_weights(self) -> None:
+        """Copy the weights of every stage to every process."""
         for stage, numbers in enumerate(self.pipeline.cuts):
             for number in numbers:
                 for value in self.pipeline.layers[number].state_dict().values():
-                    self.pipeline.transport.share(value, stage)
+                    self.pipeline.communicator.broadcast(value, stage)
 
     def state_dict(self) -> dict[str, Any]:
-        """Put together, in process 0, what all of them have; empty in others."""
+        """Gather the state of all processes in process 0; return an empty state in the others."""
         own = self.pipeline.own_layers
         mine = {
             "optimizer": state_of(self.optimizer, self._names())["slots"],
@@ -111,13 +110,13 @@ class Training:
                 for name, value in self.best.weights.items()
                 if name.partition(".")[0] in own
             },
-            "history": {str(n): h.state() for n, h in self.pipeline.histories.items()},
+            "history": {str(n): e.state() for n, e in self.pipeline.stale_embeddings.items()},
         }
         ranks = gather_objects(_on_cpu(mine))
         if not ranks:
             return {}
         merged: dict[str, Any] = {key: {} for key in mine}
-        for part in ranks:  # way after way, as the nodes are
+        for part in ranks:  # way after way, the order of the nodes
             merged["optimizer"] |= part["optimizer"]
             merged["best"] |= part["best"]
             for number, state in part["history"].items():
@@ -133,7 +132,7 @@ class Training:
         return merged | drawn | {"seen": seen | {"bad_evaluations": self.best.bad_evaluations}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take this process's part of it."""
+        """Restore this process's part of a state."""
         own, names = self.pipeline.own_layers, self._names()
         held = state_of(self.optimizer, names)
         slots = {k: v for k, v in state["optimizer"].items() if k.partition(".")[0] in own}
@@ -142,8 +141,8 @@ class Training:
         if state["best"]:
             device = self.pipeline.x.device
             self.best.weights = {name: value.to(device) for name, value in state["best"].items()}
-        for number, history in self.pipeline.histories.items():
-            history.load(state["history"][str(number)])
+        for number, stale in self.pipeline.stale_embeddings.items():
+            stale.load(state["history"][str(number)])
         self.order = state["order"]
         self.generator.set_state(state["generator"])
 
@@ -154,65 +153,65 @@ class Training:
             for name, parameter in layer.named_parameters()
         }
 
-    def _total(self, values: Tensor) -> Tensor:
+    def _all_reduce_sum(self, values: Tensor) -> Tensor:
         values = values.to(self.pipeline.x.device)
-        self.pipeline.transport.total("control", values)
+        self.pipeline.communicator.all_reduce_sum("control", values)
         return values
 
 
 class MergedModel:
-    """A model as a checkpoint holds it: the weights that every stage has trained.
+    """The model of a checkpoint, with the trained weights of every stage.
 
     Args:
-        model: Its ``layers`` are those of the training.
-        training: Shares the weights.
+        model: Model whose ``layers`` are those of the training.
+        training: Training of this process.
     """
 
     def __init__(self, model: nn.Module, training: Training) -> None:
         self.model, self.training = model, training
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Share the weights; every process must ask."""
-        self.training.share_weights()
+        """Broadcast the weights and return those of the whole model; all processes must call."""
+        self.training.broadcast_weights()
         return self.model.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the whole model."""
+        """Load the weights of the whole model."""
         self.model.load_state_dict(state)
 
 
 def train(training: Training, model: nn.Module, run: Run, every: int | None) -> list[Row]:
-    """Train, going on where the run was left; leave the best weights in every process.
+    """Train from the latest position of the run, and copy the best weights to every process.
 
     Args:
-        training: Of this process.
-        model: Holds the layers.
-        run: From `sixfold.graphs.models.stages.open_run`.
-        every: Epochs between checkpoints, beside the run's own in time.
+        training: Training of this process.
+        model: Model that contains the layers.
+        run: Run from `sixfold.graphs.models.stages.open_run`.
+        every: Number of epochs between checkpoints, besides those that the run saves in time.
 
     Returns:
-        A row for every epoch trained here: epoch, loss, and valid_accuracy where it was validated.
+        A row for every epoch trained by this call: epoch, loss, and valid_accuracy if validated.
     """
     merged, config = MergedModel(model, training), training.config
     for value in model.state_dict().values():
-        training.pipeline.transport.share(value, 0)
+        training.pipeline.communicator.broadcast(value, 0)
     run.register("model", merged)
     run.register("training", training)
     position, history = run.restore() or Position(), []
     for epoch in range(position.epoch + 1, config.epochs + 1):
-        row: Row = {"epoch": epoch, "loss": training.epoch(epoch - 1)}
+        row: Row = {"epoch": epoch, "loss": training.run_epoch(epoch - 1)}
         due = epoch % config.evaluate_every == 0 or epoch == config.epochs
         if training.validates and due:
             row["valid_accuracy"] = training.validate()
         run.log(epoch, **row)
         history.append(row)
         position = Position(epoch=epoch, step=epoch)
-        with alive("another rank, at a checkpoint"):
+        with naming_lost_ranks("another rank, at a checkpoint"):
             if every and epoch % every == 0:
                 run.save(position)
             run.checkpoint(position)
     training.best.copy_to(training.pipeline.layers)
-    training.share_weights()
+    training.broadcast_weights()
     run.save(Position(phase=1, epoch=config.epochs, step=config.epochs))
     return history
 

@@ -1,4 +1,4 @@
-"""Everything that is sent between processes goes through here, and is counted."""
+"""Communication between processes, with a count of the bytes sent."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,76 +20,82 @@ class RankFailedError(UserError):
 
 
 class Message(NamedTuple):
-    """A tensor to be sent to a rank, or to be filled by one."""
+    """A tensor to send to a rank, or to receive from it."""
 
     rank: int
     tensor: Tensor
 
 
-class Transport:
-    """Point-to-point messages and sums, with a count of the bytes that this process sent.
+class Communicator:
+    """Send messages, sum and broadcast tensors, and count the bytes that this process sends.
 
-    The kinds are those of the paper's analysis: ``layer`` between stages, ``graph`` between ways,
-    ``weight`` for the sum of the gradients; ``control`` is what training needs beside these
-    (losses, scores, checkpoints) and is left out of their formulas.
+    The kinds of traffic are those of the paper's analysis: ``layer`` between stages, ``graph``
+    between ways, ``weight`` for the sum of the gradients. ``control`` is everything else (losses,
+    scores, checkpoints), which the paper's formulas leave out.
 
     Args:
-        timeout_s: How long to wait for another process.
+        timeout_s: Maximum time to wait for another process, in seconds.
     """
 
     def __init__(self, timeout_s: float = 600.0) -> None:
         self.timeout = timedelta(seconds=timeout_s)
         self.sent: dict[str, int] = dict.fromkeys(("layer", "graph", "weight", "control"), 0)
-        # Works of messages that nobody waits for yet; their tensors must live as long.
-        self._under_way: deque[tuple[Any, Message]] = deque()
+        # Sends not yet waited for; their tensors must stay alive until then.
+        self._pending: deque[tuple[Any, Message]] = deque()
 
     def exchange(self, kind: Kind, out: Iterable[Message], into: Iterable[Message]) -> None:
-        """Send some tensors and wait until others have come; empty ones do not travel.
+        """Start sending messages, and wait for those to receive; empty tensors are not sent.
 
-        Both sides name the same messages in the same order.
+        Both sides must list the same messages in the same order.
+
+        Args:
+            kind: Kind of traffic.
+            out: Messages to send; `drain` waits for them.
+            into: Messages to receive; their tensors are overwritten.
 
         Raises:
             RankFailedError: a process to receive from died, or took longer than the timeout.
         """
         out = [Message(rank, tensor.contiguous()) for rank, tensor in out if tensor.numel()]
-        into = [parcel for parcel in into if parcel.tensor.numel()]
-        receives = [dist.P2POp(dist.irecv, parcel.tensor, parcel.rank) for parcel in into]
-        sends = [dist.P2POp(dist.isend, parcel.tensor, parcel.rank) for parcel in out]
+        into = [message for message in into if message.tensor.numel()]
+        receives = [dist.P2POp(dist.irecv, message.tensor, message.rank) for message in into]
+        sends = [dist.P2POp(dist.isend, message.tensor, message.rank) for message in out]
         if not receives and not sends:
             return
-        with alive(_ranks(into + out)):
+        with naming_lost_ranks(_ranks(into + out)):
             works = dist.batch_isend_irecv([*receives, *sends])
-        self.sent[kind] += sum(parcel.tensor.nbytes for parcel in out)
-        if len(works) != len(receives) + len(sends):  # NCCL makes one work of all
+        self.sent[kind] += sum(message.tensor.nbytes for message in out)
+        if len(works) != len(receives) + len(sends):  # NCCL returns one handle for all
             for work in works:
                 self._wait(work, _ranks(into + out))
             return
-        for work, parcel in zip(works, into, strict=False):
-            self._wait(work, _ranks([parcel]))
-        for work, parcel in zip(works[len(into) :], out, strict=True):
-            self._under_way.append((work, parcel))
+        for work, message in zip(works, into, strict=False):
+            self._wait(work, _ranks([message]))
+        for work, message in zip(works[len(into) :], out, strict=True):
+            self._pending.append((work, message))
 
     def drain(self) -> None:
-        """Wait until all that was sent has arrived.
+        """Wait until all sent messages have arrived.
 
         Raises:
-            RankFailedError: a process that should have received it died or took too long.
+            RankFailedError: a receiving process died or took too long.
         """
-        while self._under_way:
-            work, parcel = self._under_way.popleft()
-            self._wait(work, _ranks([parcel]))
+        while self._pending:
+            work, message = self._pending.popleft()
+            self._wait(work, _ranks([message]))
 
-    def total(self, kind: Kind, values: Tensor, group: Any = None) -> None:
-        """Replace values by their sum over all processes, or those of a group.
+    def all_reduce_sum(self, kind: Kind, values: Tensor, group: Any = None) -> None:
+        """Sum values in place over all processes, or those of a group.
 
-        Counted is what a ring sends: in two rounds each process passes on all pieces but one.
+        The bytes counted are those of a ring all-reduce: in two rounds each process sends all
+        pieces but one.
 
         Raises:
             RankFailedError: a process died or took too long.
         """
         if not dist.is_initialized():
             return
-        with alive("another rank, in a sum"):
+        with naming_lost_ranks("another rank, in a sum"):
             work = dist.all_reduce(values, group=group, async_op=True)
         self._wait(work, "another rank, in a sum")
         size, rank = dist.get_world_size(group), dist.get_rank(group)
@@ -97,8 +103,8 @@ class Transport:
         left_out = pieces[(rank + 1) % size] + pieces[(rank + 2) % size]
         self.sent[kind] += (2 * values.numel() - left_out) * values.element_size()
 
-    def share(self, values: Tensor, source: int) -> None:
-        """Replace values by those of a process.
+    def broadcast(self, values: Tensor, source: int) -> None:
+        """Replace values in place by those of one process.
 
         Raises:
             RankFailedError: a process died or took too long.
@@ -106,28 +112,28 @@ class Transport:
         if not dist.is_initialized():
             return
         ranks = "another rank, in a broadcast"
-        with alive(ranks):
+        with naming_lost_ranks(ranks):
             work = dist.broadcast(values, source, async_op=True)
         self._wait(work, ranks)
         if dist.get_rank() == source:
             self.sent["control"] += values.nbytes * (dist.get_world_size() - 1)
 
     def _wait(self, work: Any, ranks: str) -> None:
-        # NCCL works only queue on the stream: a limit there would mean to wait for the GPU
+        # waiting for NCCL only queues on the stream: a timeout would wait for the GPU
         on_gpu = torch.cuda.is_available() and dist.get_backend() != "gloo"
-        with alive(ranks):
+        with naming_lost_ranks(ranks):
             _ = work.wait() if on_gpu else work.wait(self.timeout)
 
 
 @contextmanager
-def alive(ranks: str) -> Iterator[None]:
-    """Say what a failed message means.
+def naming_lost_ranks(ranks: str) -> Iterator[None]:
+    """Re-raise a failed communication as an error that names the ranks and the way to resume.
 
     Args:
-        ranks: Who should have answered.
+        ranks: Ranks that this process communicates with.
 
     Raises:
-        RankFailedError: for what torch.distributed raises for lost processes and for timeouts.
+        RankFailedError: torch.distributed lost a process or timed out.
     """
     try:
         yield
@@ -142,5 +148,5 @@ def alive(ranks: str) -> Iterator[None]:
         ) from error
 
 
-def _ranks(parcels: list[Message]) -> str:
-    return "rank " + ", ".join(str(rank) for rank in sorted({parcel.rank for parcel in parcels}))
+def _ranks(messages: list[Message]) -> str:
+    return "rank " + ", ".join(str(rank) for rank in sorted({message.rank for message in messages}))

@@ -1,7 +1,6 @@
 """Settings of Mowst.
 
-H. Zeng, H. Lyu, D. Hu, Y. Xia, J. Luo, "Mixture of Weak & Strong Experts on Graphs", ICLR 2024.
-arXiv:2311.05185
+Zeng et al., "Mixture of Weak & Strong Experts on Graphs", ICLR 2024. arXiv:2311.05185
 """
 
 from typing import Literal
@@ -16,41 +15,44 @@ from pydantic import (
 )
 
 from sixfold.core import Config
-from sixfold.graphs.models.mowst.experts import ExpertName
+
+ExpertName = Literal["mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip"]
 
 
 class MowstConfig(Config):
     """The experts and their training; the defaults are the authors' best for Flickr with a GCN.
 
     Args:
-        experts: Weakest first. One alone is trained without a gate.
-        method: mowst chooses an expert for each node and is trained in turns; mowst_star mixes
-            their logits and is trained jointly.
-        gate: What a gate reads: the dispersion of its expert's answer; that and the node's
-            features; or the dispersion, by a network that is made of the features.
-        hidden: Width of every expert, and of the gates.
-        layers: Of every expert, and of the gates.
-        features: Of the nodes; taken from the data if not given.
-        classes: Likewise.
-        heads: Of ``gat``.
-        batch_norm: In experts and gates.
-        hyper_hidden: Width of the networks that make a ``hyper`` gate.
-        hyper_layers: Of these networks.
-        hyper_dropout: In these networks.
-        pretrain: Which of several experts, counted from 0, are first trained alone.
-        early_signal: What is watched meanwhile.
-        dropout: Meanwhile.
-        dropout_gate: Afterwards, and in the gates.
-        learning_rate: Of AdamW alone and in turns.
-        learning_rate_gate: Of AdamW in joint training.
-        weight_decay: Of AdamW.
-        epochs: At most, of each expert alone, of joint training, and of each turn.
-        patience: Epochs in a row without improvement that are allowed.
-        big_patience: Rounds of turns in a row without improvement that are allowed.
-        quirks: Do as the official code does, for comparing with it. Gates are not put back together
-            with the experts; the loss that stops pretraining early is that of the training nodes;
-            Mowst is scored by 50 draws instead of the expected accuracy; Mowst* is asked with
-            probabilities where logits belong, which flattens the dispersion, and mixes these.
+        experts: Experts, weakest first; a single one is trained without a gate.
+        method: mowst draws an expert for each node and is trained in turns; mowst_star mixes
+            logits and is trained jointly.
+        gate: Input of a gate: the dispersion of its expert's logits; the dispersion and the node's
+            features; or the dispersion, with gate weights that a hypernetwork makes of the
+            features.
+        hidden: Width of every expert and gate.
+        layers: Number of layers of every expert and gate.
+        features: Number of input features per node; inferred from the data if unset.
+        classes: Number of classes; inferred from the data if unset.
+        heads: Number of attention heads (GAT only).
+        batch_norm: Whether experts and gates use batch normalisation.
+        hyper_hidden: Width of the hypernetworks (hyper gate only).
+        hyper_layers: Number of layers of the hypernetworks.
+        hyper_dropout: Dropout rate in the hypernetworks.
+        pretrain: Experts that are first trained alone, counted from 0.
+        early_signal: Early stopping criterion of pretraining.
+        dropout: Dropout rate during pretraining.
+        dropout_gate: Dropout rate after pretraining, and in the gates.
+        learning_rate: Learning rate of AdamW in pretraining and in turns.
+        learning_rate_gate: Learning rate of AdamW in joint training.
+        weight_decay: Weight decay of AdamW.
+        epochs: Maximum number of epochs of each pretraining, of joint training, and of each turn.
+        patience: Number of consecutive epochs without improvement that are tolerated.
+        big_patience: Number of consecutive rounds of turns without improvement that are tolerated.
+        official_behaviour: Whether to reproduce the official code where it departs from the paper,
+            for comparisons. Gates are not restored together with their experts; the loss that stops
+            pretraining early is that of the training nodes; Mowst is scored by 50 draws instead of
+            the expected accuracy; Mowst* computes dispersions of probabilities in the place of
+            logits, which flattens them, and mixes probabilities.
     """
 
     experts: tuple[ExpertName, ...] = Field(default=("mlp", "gcn"), min_length=1)
@@ -75,13 +77,13 @@ class MowstConfig(Config):
     epochs: PositiveInt = 20_000
     patience: NonNegativeInt = 100
     big_patience: NonNegativeInt = 10
-    quirks: bool = False
+    official_behaviour: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> "MowstConfig":
-        bad = [i for i in self.pretrain if not 0 <= i < len(self.experts)]
-        if bad and len(self.experts) > 1:
+        unknown = [i for i in self.pretrain if not 0 <= i < len(self.experts)]
+        if unknown and len(self.experts) > 1:
             raise ValueError(
-                f"pretrain names the experts {bad}, but there are {len(self.experts)}, from 0"
+                f"pretrain names the experts {unknown}, but there are {len(self.experts)}, from 0"
             )
         return self

@@ -1,4 +1,4 @@
-"""Official checkpoints of Mowst: their keys, and the settings that can be told from them."""
+"""Official checkpoints of Mowst: their keys, and the settings inferred from them."""
 
 from collections.abc import Mapping
 
@@ -21,26 +21,26 @@ OFFICIAL: Mapping[str, str] = {
 def convert(
     state: Mapping[str, Tensor], config: MowstConfig | None = None
 ) -> tuple[MowstConfig, dict[str, Tensor]]:
-    """Read an official checkpoint, in which each network's keys begin with its name.
+    """Convert an official checkpoint.
 
-    The names are ``model1`` (the MLP), ``model2`` (the GNN), and ``gate`` or the four of a hyper
-    gate; official code keeps them in separate state dicts.
+    Official code keeps each network in a state dict of its own; here their keys begin with
+    ``model1`` (the MLP), ``model2`` (the GNN), and ``gate`` or the four networks of a hyper gate.
 
     Args:
         state: Official weights.
-        config: What the keys cannot say: mowst or mowst_star (the first is assumed), whether the
-            batch norms are used (they are), and all that belongs to training.
+        config: Settings, if the defaults are wrong for what no key shows: mowst or mowst_star,
+            whether batch norms are used, and everything about training.
 
     Raises:
         UserError: a key is unknown, or a network is missing.
     """
     renamed = rename(state, OFFICIAL, what="checkpoint of Mowst")
-    ours = {_gat(name): value for name, value in renamed.items()}
+    ours = {_without_src_dst(name): value for name, value in renamed.items()}
     return config or MowstConfig.parse(recognise(ours), "checkpoint of Mowst"), ours
 
 
 def recognise(state: Mapping[str, Tensor]) -> dict:
-    """Tell experts, gate and sizes from our keys.
+    """Infer experts, gate and sizes from sixfold's keys.
 
     Raises:
         UserError: a network is missing.
@@ -81,6 +81,6 @@ def recognise(state: Mapping[str, Tensor]) -> dict:
     return found | {"gate": "dispersion" if reads == 2 else "dispersion_and_features"}
 
 
-def _gat(name: str) -> str:
-    """Give the projection of a GAT from before PyG 2.4 its present name."""
+def _without_src_dst(name: str) -> str:
+    """Rename the projection of a GAT from before PyG 2.4."""
     return name.replace(".lin_src.weight", ".lin.weight").replace(".lin_dst.weight", ".lin.weight")

@@ -1,12 +1,12 @@
-"""The experts that Mowst mixes, of the official sizes and parameter names: an MLP, and GNNs.
+"""The experts of Mowst, with the official sizes and parameter names: an MLP, and GNNs.
 
-Every layer but the last is followed by batch normalisation, an activation and dropout. All experts
-are called with features and a `Topology`, and put out logits of the classes.
+Every layer but the last is followed by batch normalisation, an activation and dropout. An expert
+maps features and a `Topology` to logits.
 """
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -16,19 +16,14 @@ from torch.nn import functional
 from sixfold.core import UserError
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology, convolve
+from sixfold.graphs.models.mowst.config import ExpertName, MowstConfig
 
-ExpertName = Literal["mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip"]
-MakeStrong = Callable[[int, int], nn.Module]  # features and classes to a module of PyG's manner
+MakeExpert = Callable[[int, int], nn.Module]  # features, classes to module(x, edge_index)
 Activation = Callable[[Tensor], Tensor]
 
 
-def make_expert(name: ExpertName, config: Any) -> nn.Module:
-    """Make an expert; ``_skip`` adds an MLP's logits to those of the GNN.
-
-    Args:
-        name: Which.
-        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
-    """
+def make_expert(name: ExpertName, config: MowstConfig) -> nn.Module:
+    """Make an expert by name; ``_skip`` adds an MLP's logits to those of the GNN."""
     widths = [config.features, *[config.hidden] * (config.layers - 1), config.classes]
     kind, _, skip = name.partition("_")
     if kind == "mlp":
@@ -38,12 +33,13 @@ def make_expert(name: ExpertName, config: Any) -> nn.Module:
 
 
 class MLP(nn.Module):
-    """Tell a node's class from its own features.
+    """Classify a node by its own features.
 
     Args:
-        widths: Of input, hidden layers and output.
-        dropout: After every layer but the last.
-        batch_norm: Without it the norms keep their parameters, unused, as in the official code.
+        widths: Widths of input, hidden layers and output.
+        dropout: Dropout rate after every layer but the last.
+        batch_norm: Whether batch norms are used; unused ones keep their parameters, as in the
+            official code.
     """
 
     def __init__(self, widths: list[int], dropout: float, *, batch_norm: bool = True) -> None:
@@ -62,27 +58,27 @@ class MLP(nn.Module):
         )
 
     def after_first(self, x: Float[Tensor, "node hidden"]) -> Float[Tensor, "node classes"]:
-        """Go on from what the first linear map put out."""
+        """Apply all layers after the first linear map to its output."""
         for norm, lin in zip(self.bns, self.lins[1:], strict=True):
             x = lin(_between(self, x, norm, torch.relu))
         return x
 
     def reset_parameters(self) -> None:
-        """Draw anew; PyG's GINConv asks for it when it is made."""
+        """Draw all parameters again; PyG's GINConv calls this when it is built."""
         for module in (*self.lins, *self.bns):
             module.reset_parameters()  # type: ignore[operator]
 
 
 class GNN(nn.Module):
-    """Tell a node's class from its neighbourhood.
+    """Classify a node by its neighbourhood.
 
     Args:
-        kind: gcn, sage, gin or gat. Each layer of gin holds an MLP with as many layers as there
-            are layers here.
-        widths: Of input, hidden layers and output.
-        dropout: After every layer but the last.
-        batch_norm: As of `MLP`.
-        heads: Of gat, whose hidden layers are so many times wider.
+        kind: Convolution: gcn, sage, gin or gat. Each layer of gin contains an MLP with as many
+            layers as this network.
+        widths: Widths of input, hidden layers and output.
+        dropout: Dropout rate after every layer but the last.
+        batch_norm: Whether batch norms are used; see `MLP`.
+        heads: Number of attention heads (gat only), by which hidden layers are wider.
     """
 
     def __init__(
@@ -123,7 +119,7 @@ class GNN(nn.Module):
             case "sage":
                 return SAGEConv(features, width)
             case "gin":
-                # the last one is as wide inside as what it reads, not as what it puts out
+                # inside, the last layer is as wide as its input, not as its output
                 hidden = features if average and layers > 1 else width
                 widths = [features, *[hidden] * (layers - 1), width]
                 return GINConv(MLP(widths, self.dropout, batch_norm=self.batch_norm))
@@ -144,12 +140,12 @@ class Skip(nn.Module):
         return self.gnn(x, topology) + self.mlp(x)
 
 
-class Foreign(nn.Module):
-    """Call a module of PyG's manner, ``module(x, edge_index)``, as an expert.
+class CustomExpert(nn.Module):
+    """Use a module with PyG's signature, ``module(x, edge_index)``, as an expert.
 
     Args:
-        module: Puts out logits.
-        classes: How many of them for each node.
+        module: Module that puts out logits.
+        classes: Number of classes.
     """
 
     def __init__(self, module: nn.Module, classes: int) -> None:
@@ -170,18 +166,15 @@ class Foreign(nn.Module):
 
 
 def set_dropout(module: nn.Module, dropout: float) -> None:
-    """Change the dropout of every MLP and GNN inside."""
+    """Set the dropout rate of every MLP and GNN in a module."""
     for part in module.modules():
         if isinstance(part, MLP | GNN):
             part.dropout = dropout
 
 
-def reach(expert: nn.Module) -> int | None:
-    """Return how many hops away the nodes are that an expert's answer depends on.
-
-    Of a foreign module that cannot be told: None.
-    """
-    if isinstance(expert, Foreign):
+def num_hops(expert: nn.Module) -> int | None:
+    """Return the number of hops that an expert's logits depend on; None for a `CustomExpert`."""
+    if isinstance(expert, CustomExpert):
         return None
     return len(expert.gnn.convs) if isinstance(expert, Skip) else len(getattr(expert, "convs", ()))
 

@@ -1,10 +1,10 @@
-"""How much the weak expert is trusted: the dispersion of its answer, and the gate that reads it.
+"""The confidence in an expert: the dispersion of its logits, and the gate that reads it.
 
-The dispersion is taken without a gradient, so the gate teaches the weak expert nothing.
+The dispersion is computed without a gradient, so that the gate does not train its expert.
 """
 
 import math
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.graphs.layers.features import Features
+from sixfold.graphs.models.mowst.config import MowstConfig
 from sixfold.graphs.models.mowst.experts import MLP
 
 
 def variance_confidence(logits: Float[Tensor, "node classes"]) -> Float[Tensor, " node"]:
-    """Return the variance of the probabilities, divided by that of certainty: 0 to 1."""
+    """Return the variance of the class probabilities over that of a one-hot vector: 0 to 1."""
     classes = logits.shape[1]
     return logits.softmax(1).var(1, correction=0) / ((classes - 1) / classes**2)
 
 
 def entropy_confidence(logits: Float[Tensor, "node classes"]) -> Float[Tensor, " node"]:
-    """Return one minus the entropy of the probabilities, divided by its maximum: 0 to 1."""
+    """Return one minus the entropy of the class probabilities over its maximum: 0 to 1."""
     logs = logits.log_softmax(1)
     entropy = -(logs.exp() * logs).sum(1)
     return 1 - entropy / math.log(logits.shape[1])
@@ -30,26 +31,28 @@ def entropy_confidence(logits: Float[Tensor, "node classes"]) -> Float[Tensor, "
 
 @torch.no_grad()
 def dispersion(logits: Float[Tensor, "node classes"]) -> Float[Tensor, "node 2"]:
-    """Return both confidences."""
+    """Return variance and entropy confidence."""
     return torch.stack([variance_confidence(logits), entropy_confidence(logits)], 1)
 
 
-class Answers(NamedTuple):
-    """What experts say of every node, how far each is trusted, and what share each then has."""
+class ExpertOutputs(NamedTuple):
+    """Outputs of all experts and gates for every node.
+
+    Args:
+        logits: Logits of each expert.
+        confidences: Confidence of each gate: one for every expert but the last.
+        mixture_weights: Weights of the experts, which sum to one.
+    """
 
     logits: list[Float[Tensor, "node classes"]]
     confidences: list[Float[Tensor, " node"]]
-    shares: Float[Tensor, "node expert"]
+    mixture_weights: Float[Tensor, "node expert"]
 
 
 class Gate(nn.Module):
-    """Turn dispersion, and features if they are wanted, into a confidence between 0 and 1.
+    """Map the dispersion, and features if the config says so, to a confidence between 0 and 1."""
 
-    Args:
-        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
-    """
-
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: MowstConfig) -> None:
         super().__init__()
         self.reads_features = config.gate == "dispersion_and_features"
         width = 2 + (config.features if self.reads_features else 0)
@@ -69,15 +72,12 @@ class Gate(nn.Module):
 
 
 class HyperGate(nn.Module):
-    """A gate whose two linear maps are made, for each node, of its features.
+    """A gate of two linear maps whose weights hypernetworks make of each node's features.
 
-    There is nothing between the two maps, as in the official code.
-
-    Args:
-        config: `sixfold.graphs.models.mowst.model.MowstConfig`.
+    There is no activation between the two maps, as in the official code.
     """
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: MowstConfig) -> None:
         super().__init__()
         inner = [config.hyper_hidden] * (config.hyper_layers - 1)
 
@@ -96,17 +96,17 @@ class HyperGate(nn.Module):
         return ((hidden * self.para2(x)).sum(1) + self.bias2(x)[:, 0]).sigmoid()
 
 
-def mixture(
+def mixture_weights(
     confidences: list[Float[Tensor, " node"]], like: Float[Tensor, "node _"]
 ) -> Float[Tensor, "node expert"]:
-    """Return the share of each expert, weakest first: C1, (1 - C1) C2, ..., what is left.
+    """Return the weight of each expert, weakest first: C1, (1 - C1) C2, ..., the remainder.
 
     Args:
-        confidences: Of every expert but the last.
-        like: A tensor with a row for each node.
+        confidences: Confidences of every expert but the last.
+        like: Tensor with a row for each node, whose dtype and device the weights have.
     """
-    shares, left = [], torch.ones_like(like[:, 0])
+    weights, remainder = [], torch.ones_like(like[:, 0])
     for confidence in confidences:
-        shares.append(left * confidence)
-        left = left * (1 - confidence)
-    return torch.stack([*shares, left], 1)
+        weights.append(remainder * confidence)
+        remainder = remainder * (1 - confidence)
+    return torch.stack([*weights, remainder], 1)

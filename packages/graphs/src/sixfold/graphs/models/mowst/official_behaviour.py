@@ -1,4 +1,4 @@
-"""What the official code of Mowst does otherwise; for comparing with it (`MowstConfig.quirks`)."""
+"""Predictions and scores of the official code (`MowstConfig(official_behaviour=True)`)."""
 
 from typing import Any
 
@@ -6,32 +6,40 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sixfold.graphs.models.mowst.gates import Answers, dispersion, mixture
+from sixfold.graphs.models.mowst.gates import ExpertOutputs, dispersion, mixture_weights
 
-DRAWS = 50
+DRAWS = 50  # of an expert for each node
 
 
-def flattened(model: Any, answers: Answers, x: Float[Tensor, "node feature"]) -> Answers:
-    """Put probabilities in the place of logits for Mowst*, whose gates then see them flattened."""
+def with_probabilities_as_logits(
+    model: Any, outputs: ExpertOutputs, x: Float[Tensor, "node feature"]
+) -> ExpertOutputs:
+    """Replace logits by probabilities for Mowst*, which flattens the dispersions of its gates.
+
+    Args:
+        model: `sixfold.graphs.models.mowst.model.Mowst`.
+        outputs: Outputs of its experts.
+        x: Features.
+    """
     if model.config.method != "mowst_star":
-        return answers
-    said = [logits.softmax(1) for logits in answers.logits]
-    pairs = zip(model.gates, said, strict=False)
-    confidences = [gate(dispersion(probabilities), x) for gate, probabilities in pairs]
-    return Answers(said, confidences, mixture(confidences, x))
+        return outputs
+    probabilities = [logits.softmax(1) for logits in outputs.logits]
+    pairs = zip(model.gates, probabilities, strict=False)
+    confidences = [gate(dispersion(part), x) for gate, part in pairs]
+    return ExpertOutputs(probabilities, confidences, mixture_weights(confidences, x))
 
 
 def sampled_accuracy(
-    answers: Answers, y: Int[Tensor, " node"], nodes: Bool[Tensor, " node"]
+    outputs: ExpertOutputs, y: Int[Tensor, " node"], nodes: Bool[Tensor, " node"]
 ) -> float:
-    """Return the mean accuracy in per cent of draws of an expert for each node.
+    """Return the accuracy in per cent, averaged over draws of an expert for each node.
 
     The draws come from torch's global generator.
     """
-    right = torch.stack([logits.argmax(1) == y for logits in answers.logits], 1)
-    bounds, hits = answers.shares.cumsum(1), []
+    correct = torch.stack([logits.argmax(1) == y for logits in outputs.logits], 1)
+    bounds, accuracies = outputs.mixture_weights.cumsum(1), []
     for _ in range(DRAWS):
         drawn = torch.rand(len(y), 1, device=y.device)
-        chosen = (drawn >= bounds[:, :-1]).sum(1, keepdim=True)
-        hits.append(right.gather(1, chosen)[nodes].double().mean())
-    return 100 * float(torch.stack(hits).mean())
+        expert = (drawn >= bounds[:, :-1]).sum(1, keepdim=True)
+        accuracies.append(correct.gather(1, expert)[nodes].double().mean())
+    return 100 * float(torch.stack(accuracies).mean())
