@@ -154,8 +154,8 @@ CLAIM = Claim(
     title="Mowst: a mixture of a weak and a strong expert",
     text="The paper (arXiv:2311.05185) claims that a mixture of a weak expert, an MLP, and a "
     "strong one, a GNN, is better than either, and than a GNN with an MLP as skip connection, on "
-    "every graph. Here all are tuned by as many trials (learning rates), by validation accuracy. Mowst "
-    "chooses an expert for each node, its accuracy is the expected one; Mowst* mixes logits.",
+    "every graph. Here all are tuned by as many trials (learning rates), by validation accuracy. "
+    "Mowst chooses an expert for each node, its accuracy is the expected one; Mowst* mixes logits.",
     metrics={name: Metric(f"{name}, %") for name in (*GRAPHS, *SYNTHETIC)},
     comparisons=[
         Comparison(mixture, rival, every=True)
