@@ -171,7 +171,7 @@ CLAIM = Claim(
     "single forward 92.67 % at one and 94.07 ± 0.88 % at two (spread by n, not n - 1). "
     "Forward-forward reads the labels of training and validation nodes when it predicts other "
     "nodes; the rest do not. At two to four layers the test is of non-inferiority, by one point.",
-    metrics={f"accuracy_{d}": Metric(f"{d} layer{'s' * (d > 1)}, %") for d in DEPTHS},
+    metrics={f"accuracy_{d}": Metric(f"accuracy of {d} layer{'s' * (d > 1)}, %") for d in DEPTHS},
     comparisons=[
         Comparison("single_forward", f"backprop_{d}", f"accuracy_{d}", margin=float(d > 1))
         for d in DEPTHS

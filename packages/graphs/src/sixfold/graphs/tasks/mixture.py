@@ -156,7 +156,7 @@ CLAIM = Claim(
     "strong one, a GNN, is better than either, and than a GNN with an MLP as skip connection, on "
     "every graph. Here all are tuned by as many trials (learning rates), by validation accuracy. "
     "Mowst chooses an expert for each node, its accuracy is the expected one; Mowst* mixes logits.",
-    metrics={name: Metric(f"{name}, %") for name in (*GRAPHS, *SYNTHETIC)},
+    metrics={name: Metric(f"accuracy on {name}, %") for name in (*GRAPHS, *SYNTHETIC)},
     comparisons=[
         Comparison(mixture, rival, every=True)
         for mixture in ("mowst", "mowst_star")

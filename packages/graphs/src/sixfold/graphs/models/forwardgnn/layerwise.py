@@ -102,8 +102,9 @@ class LayerwiseTraining:
 
         def run_epoch() -> Iterator[StepResult]:
             conv.train()
-            outputs = [source.train_output() for source in self.train_inputs]
-            yield take_step(update, objective.loss_fn(outputs))
+            # the outputs are not named: they must be gone when the backward pass runs
+            loss = objective.loss_fn([source.train_output() for source in self.train_inputs])
+            yield take_step(update, loss)
 
         @torch.no_grad()
         def validate() -> float:
