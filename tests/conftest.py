@@ -28,6 +28,17 @@ if installed("beartype") and not jaxtyping.config.jaxtyping_disable:
     jaxtyping.install_import_hook(list(filter(installed, CHECKED)), "beartype.beartype")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Keep tests that share a costly fixture in one process; any process may take the others."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        own = [f for found in fixtures for f in found if f.baseid.startswith("tests")]
+        if any(fixture.scope != "function" for fixture in own):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 def pytest_runtest_setup(item):
     """Skip tests of kernels without Triton, which compiles them, or interprets without a GPU."""
     if item.get_closest_marker("interp") and not installed("triton"):
