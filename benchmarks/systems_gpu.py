@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import write_benchmark
+from timing import error_line, write_benchmark
 from torch import Tensor, nn
 
 from sixfold.core import System
@@ -33,7 +33,7 @@ EPOCHS = 2  # of an estimator's fit
 PRECISIONS = ("float32", "bfloat16")
 TRAINING, INFERENCE = "training step", "inference"
 # Largest relative error in the 2-norm, against the CPU in float32; a GPU sums in another order. In
-# bfloat16, twice the error that the CPU makes in bfloat16 passes too.
+# bfloat16, one and a half times the CPU's own error in bfloat16 passes too.
 TOLERANCE = {
     (INFERENCE, "float32"): 1e-3,
     (TRAINING, "float32"): 1e-2,
@@ -50,7 +50,7 @@ NOTE = (
     "events; a training step includes Adam, a fit its set-up and a copy of the model. Memory: the "
     "most that the call held above model and data. Errors are relative 2-norms against the CPU in "
     "float32, of the output, of all gradients of one item, or of the losses of a fit; bfloat16 may "
-    "have twice the error that it has on the CPU."
+    "have one and a half times the error that it has on the CPU."
 )
 
 Batch = dict[str, Tensor]
@@ -280,7 +280,8 @@ class Subject:
         settings = {**self.case.settings, **(self.case.small if rehearse else {})}
         config = system.config.parse(settings, path)
         torch.manual_seed(0)
-        self.model, self.data = system.build(config), self.case.data(config, rehearse=rehearse)
+        self.model = system.build(config)
+        self.data: Any = self.case.data(config, rehearse=rehearse)
         self.expected: dict[str, Tensor] = {}
 
     def measure(self, what: str, precision: str, device: str) -> dict[str, Any]:
@@ -291,7 +292,7 @@ class Subject:
         tolerance = TOLERANCE[what, precision]
         if precision == "bfloat16":
             on_cpu = relative(self.result(what, precision, "cpu"), self.expected[what])
-            tolerance = max(tolerance, 2 * on_cpu)
+            tolerance = min(max(tolerance, 1.5 * on_cpu), 0.9)  # zeros have an error of 1
         model, data, context = self.place(precision, device)
         call = context(self.case.work(what, model, data))
         ms, cuda = median_ms(call, device), device == "cuda"
@@ -365,7 +366,7 @@ def measure_all(
                 subject = Subject(path, systems[path], rehearse=rehearse)
             row |= subject.measure(what, precision, device)
         except Exception as error:  # one system's failure must not hide the others' numbers
-            row["note"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            row["note"] = error_line(error)
         failed += row["equal"] != "yes"
         print(*row.values(), sep=" | ", flush=True)
         write()
