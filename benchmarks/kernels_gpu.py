@@ -202,8 +202,8 @@ def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(y, inputs, sent.view(y.shape).to(y.dtype))
 
 
-class Kernels(TorchDispatchMode):
-    """Notes which operators of sixfold ran: without any, it was a reference."""
+class OperatorLog(TorchDispatchMode):
+    """Record which operators of sixfold ran; if none did, a reference ran."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def errors(case: Case, dtype: torch.dtype) -> tuple[float, float, int]:
     """Return the relative errors of the values and of the worst gradient, and the kernels run."""
     inputs = case.draw(dtype)
     exact = [value.detach().cpu().double().requires_grad_() for value in inputs]
-    with Kernels() as ran:
+    with OperatorLog() as ran:
         y = case.op(*inputs)
         found = gradients(y, inputs)
     expected = case.plain(*exact)

@@ -35,8 +35,9 @@ def test_a_system_that_fails_leaves_the_others_their_rows(monkeypatch):
     path = "speech/tf_transformer"
     broken = systems_gpu.Case(lambda *_: {}, lambda m, b: b["gone"], lambda m, b: b["gone"])
     monkeypatch.setitem(systems_gpu.CASES, "speech/frcrn", broken)
-    rows = systems_gpu.plan({"speech/frcrn": SYSTEMS[path], path: SYSTEMS[path]})
-    systems, written = dict.fromkeys(("speech/frcrn", path), SYSTEMS[path]), []
+    systems = {"speech/frcrn": SYSTEMS[path], path: SYSTEMS[path]}
+    written: list[int] = []
+    rows = systems_gpu.plan(systems)
     failed = systems_gpu.measure_all(rows, systems, "cpu", lambda: written.append(1), rehearse=True)
     assert failed == 4
     assert len(written) == len(rows) == 8
