@@ -48,8 +48,8 @@ def make(data: Data, conv: str, mode: str, layers: int, epochs: int) -> ForwardG
     return ForwardGNN(ForwardGNNConfig.parse(settings, "benchmark"))
 
 
-def training(data: Data, conv: str, epochs: int, rounds: int) -> dict:
-    """Train two layers both ways in turn; a line of the table."""
+def time_training(data: Data, conv: str, epochs: int, rounds: int) -> dict:
+    """Train two layers both ways in turn; return a row of the table."""
     ours, theirs, ratios, last = [], [], [], {}
     for _ in range(rounds):
         model = make(data, conv, "single_forward", 2, epochs)
@@ -61,7 +61,7 @@ def training(data: Data, conv: str, epochs: int, rounds: int) -> dict:
         losses = plain.train(layers, data, model.virtual_nodes, epochs=epochs)
         theirs.append(perf_counter() - start)
         ratios.append(theirs[-1] / ours[-1])
-        last = same_results(model, layers, losses, data)
+        last = check_results(model, layers, losses, data)
     return {
         "convolution": conv,
         "steps": 2 * epochs,
@@ -72,8 +72,8 @@ def training(data: Data, conv: str, epochs: int, rounds: int) -> dict:
     }
 
 
-def same_results(model: ForwardGNN, layers: list, losses: list[float], data: Data) -> dict:
-    """Stop if the two trainings differ; say what both got."""
+def check_results(model: ForwardGNN, layers: list, losses: list[float], data: Data) -> dict:
+    """Raise if the losses of the two trainings differ; return both test accuracies."""
     found = [row["loss"] for row in model.history]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-3, atol=1e-4)
     x, edges = plain.augmented(data, model.virtual_nodes)
@@ -83,7 +83,7 @@ def same_results(model: ForwardGNN, layers: list, losses: list[float], data: Dat
 
 
 def memory(data: Data, conv: str, depth: int) -> dict:
-    """Compare what training holds at most, besides model and graph; a line of the table."""
+    """Compare peak memory of training, besides model and graph; return a row of the table."""
     held = {}
     for mode in ("single_forward", "backprop"):
         model = make(data, conv, mode, depth, 2)
@@ -118,20 +118,23 @@ def backpropagate(layers: list, data: Data, epochs: int) -> None:
 
 def main() -> None:
     """Measure both, or one, and write the tables."""
-    parser = argparse.ArgumentParser(description="Time ForwardGNN against the plain procedure.")
+    parser = argparse.ArgumentParser(
+        description="Time ForwardGNN against the plain procedure.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--only", choices=("speed", "memory"), help="one of the two tables")
-    parser.add_argument("--epochs", type=int, default=10, help="of each layer, default 10")
-    parser.add_argument("--rounds", type=int, default=3, help="of each comparison, default 3")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each layer")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison")
     given = parser.parse_args()
     data = photo()
     if given.only != "memory":
-        write_speed([shown(training(data, c, given.epochs, given.rounds)) for c in CONVS])
+        write_speed([print_row(time_training(data, c, given.epochs, given.rounds)) for c in CONVS])
     if given.only != "speed":
-        write_memory([shown(memory(data, c, depth)) for c in CONVS for depth in DEPTHS])
+        write_memory([print_row(memory(data, c, depth)) for c in CONVS for depth in DEPTHS])
 
 
-def shown(row: dict) -> dict:
-    """Print a line of a table as soon as it is known."""
+def print_row(row: dict) -> dict:
+    """Print and return a row of a table."""
     print(*row.values(), sep=" | ", flush=True)
     return row
 

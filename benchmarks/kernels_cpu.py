@@ -21,7 +21,7 @@ from torch import Tensor
 from sixfold import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "kernels" / "support"))
+sys.path[:0] = [str(ROOT / "tests" / "kernels" / "support"), str(ROOT / "tests" / "kernels")]
 import reference_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 from test_spectral_conv import (  # noqa: E402  # pyright: ignore[reportMissingImports]
     naive_spectral_conv,
@@ -49,7 +49,7 @@ class Case:
 
 
 def tensors(*shapes: Sequence[int], scale: float = 1.0) -> list[Tensor]:
-    """Draw what an operator takes; all of it wants a gradient."""
+    """Draw an operator's inputs, all of which get a gradient."""
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randn(tuple(shape), generator=generator) * scale for shape in shapes]
     return [value.requires_grad_() for value in drawn]
@@ -202,7 +202,7 @@ def edge_conv() -> Iterator[Case]:
 
 
 def layer_norm_cf() -> Iterator[Case]:
-    """CFSR's norm over channels; ours of images that lie channels last."""
+    """CFSR's norm over channels; sixfold's form takes channels-last images."""
     x, weight, bias = tensors((1, 48, 128, 128), (48,), (48,))
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     yield Case(
@@ -382,7 +382,7 @@ def training(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable
 
 
 def timed(calls: dict[str, Callable[[], Any]]) -> list[Comparison]:
-    """Let the calls take turns for about `SECONDS`, three times at least."""
+    """Time the calls in turn for about `SECONDS`, in three rounds at least."""
     for call in calls.values():
         call()  # compiles
     start = time.perf_counter()

@@ -1,57 +1,57 @@
 """Triton kernels of `sixfold.kernels` on a CUDA GPU: correctness, speed, share of the roofline.
 
-    python benchmarks/kernels_gpu.py [--only NAME] [--interpret]
+    python benchmarks/kernels_gpu.py [--only NAME] [--rehearse] [--out FOLDER]
 
-Needs torch and Triton, nothing else of the project: it finds the operators beside itself. Every
-operator is held at three shapes against its plain form in float64 on the CPU, values and gradients;
-then plain form, reference, compiled reference and kernels are timed. ``--interpret`` does the first
-half at small shapes on a CPU, in Triton's interpreter.
+Every operator is compared at three shapes with its plain form in float64 on the CPU, values and
+gradients; then plain form, reference, compiled reference and kernels are timed. Both tables are
+written row by row, the first shape of every operator first. ``--rehearse`` compares only, at small
+shapes on a CPU, in Triton's interpreter.
 """
 
 import argparse
 import itertools
-import json
 import math
 import os
-import platform
 import sys
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "kernels_gpu.json"
-INTERPRET = "--interpret" in sys.argv
-if INTERPRET:
+RESULTS = ROOT / "benchmarks" / "results" / "gpu"
+REHEARSE = "--rehearse" in sys.argv
+if REHEARSE:
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
 
 import torch  # noqa: E402
+from timing import error_line, write_benchmark  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-try:
-    import jaxtyping  # noqa: F401
-except ImportError:  # it only annotates; without it an annotation is the bare type
-    bare = type("Bare", (), {"__class_getitem__": classmethod(lambda _, item: item[0])})
-    sys.modules["jaxtyping"] = types.ModuleType("jaxtyping")
-    sys.modules["jaxtyping"].__dict__.update(dict.fromkeys(("Float", "Int", "Bool"), bare))
-
-sys.path[:0] = [str(ROOT / "kernels" / "src"), str(ROOT / "tests" / "kernels" / "support")]
-import reference_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from sixfold import kernels  # noqa: E402
 from sixfold.kernels import _dispatch  # noqa: E402
 
-DEVICE = "cpu" if INTERPRET else "cuda"
+sys.path.insert(0, str(ROOT / "tests" / "kernels" / "support"))
+import reference_kernels as plain  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+COMMAND = "python benchmarks/kernels_gpu.py"
+DEVICE = "cpu" if REHEARSE else "cuda"
 L2_BYTES = 60 * 2**20
 TOLERANCE = {  # relative errors of values and of gradients
     torch.float32: (1e-5, 1e-5),
     torch.bfloat16: (8e-3, 1.5e-2),
     torch.float16: (1.5e-3, 4e-3),
 }
+FORWARD, TRAINING = "forward", "forward + backward"
+CUT = "not reached in the time limit"
+CHECKED = "Relative 2-norms of the error against the plain form in float64 on the CPU."
+TIMED = (
+    "Medians in milliseconds; other inputs in each call, so that none is in the cache. The "
+    "roofline is that of a forward pass; it is not measured for the others."
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def dwconv1d() -> Iterator[Case]:
     """Depthwise temporal convolution and its input; MossFormer2's sizes, and a causal one."""
     sizes = [(4, 4000, 2048, 17, 8), (1, 2000, 256, 39, 19), (2, 8000, 512, 20, 19)]
     for batch, time, channels, taps, left in (
-        [(2, 37, 45, 5, 2), (1, 9, 33, 20, 19), (2, 40, 3, 1, 0)] if INTERPRET else sizes
+        [(2, 37, 45, 5, 2), (1, 9, 33, 20, 19), (2, 40, 3, 1, 0)] if REHEARSE else sizes
     ):
         padding, count = (left, taps - 1 - left), batch * time * channels
         yield Case(
@@ -95,9 +95,7 @@ def dwconv1d() -> Iterator[Case]:
 def spmm() -> Iterator[Case]:
     """Weighted sums over the edges of graphs with skewed in-degrees."""
     sizes = [(40_000, 480_000, 128), (100_000, 2_000_000, 64), (20_000, 1_000_000, 256)]
-    for nodes, edges, features in (
-        [(30, 100, 17), (5, 700, 8), (40, 20, 33)] if INTERPRET else sizes
-    ):
+    for nodes, edges, features in [(30, 100, 17), (5, 700, 8), (40, 20, 33)] if REHEARSE else sizes:
         generator = torch.Generator().manual_seed(0)
         source = torch.randint(nodes, (edges,), generator=generator)
         target = (torch.rand(edges, generator=generator) ** 3 * nodes).long()
@@ -124,7 +122,7 @@ def fdconv_weight() -> Iterator[Case]:
     """Weighted sums of a basis, with all four factors."""
     sizes = [(16, 4, (512, 512, 3, 3)), (8, 4, (128, 128, 3, 3)), (32, 16, (256, 256, 1, 1))]
     tiny = [(3, 4, (5, 7, 3, 3)), (9, 2, (17, 3, 1, 1)), (1, 1, (4, 4, 3, 1))]
-    for batch, members, shape in tiny if INTERPRET else sizes:
+    for batch, members, shape in tiny if REHEARSE else sizes:
         out, inputs, height, width = shape
         count = math.prod(shape)
 
@@ -154,7 +152,7 @@ def gau_attention() -> Iterator[Case]:
     """MossFormer2's attention, groups of 256 tokens, keys of 128."""
     sizes = [(4, 4096, 128, 1024, 256), (1, 16_384, 128, 1024, 256), (8, 2048, 128, 512, 256)]
     tiny = [(2, 32, 16, 40, 16), (1, 48, 24, 33, 24), (1, 16, 16, 16, 16)]
-    for batch, tokens, key, value, group in tiny if INTERPRET else sizes:
+    for batch, tokens, key, value, group in tiny if REHEARSE else sizes:
         keys, values, count = (batch, tokens, key), (batch, tokens, value), batch * tokens
         yield Case(
             "gau_attention",
@@ -170,7 +168,7 @@ def gau_attention() -> Iterator[Case]:
 def cross_epilogue() -> Iterator[Case]:
     """FCN's linear cross layer with its norm, after the matrix product."""
     sizes = [(4096, 312), (65_536, 312), (16_384, 1024)]
-    for rows, half in [(7, 33), (3, 5), (40, 16)] if INTERPRET else sizes:
+    for rows, half in [(7, 33), (3, 5), (40, 16)] if REHEARSE else sizes:
         wide = (rows, 2 * half)
         yield Case(
             "cross_epilogue",
@@ -204,8 +202,8 @@ def gradients(y: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(y, inputs, sent.view(y.shape).to(y.dtype))
 
 
-class Kernels(TorchDispatchMode):
-    """Notes which operators of sixfold ran: without any, it was a reference."""
+class OperatorLog(TorchDispatchMode):
+    """Record which operators of sixfold ran; if none did, a reference ran."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +219,7 @@ def errors(case: Case, dtype: torch.dtype) -> tuple[float, float, int]:
     """Return the relative errors of the values and of the worst gradient, and the kernels run."""
     inputs = case.draw(dtype)
     exact = [value.detach().cpu().double().requires_grad_() for value in inputs]
-    with Kernels() as ran:
+    with OperatorLog() as ran:
         y = case.op(*inputs)
         found = gradients(y, inputs)
     expected = case.plain(*exact)
@@ -237,20 +235,18 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def check(case: Case, dtypes: Sequence[torch.dtype]) -> Iterator[dict[str, Any]]:
-    """Compare with float64 on the CPU in each number format."""
-    for dtype in dtypes:
-        forward, backward, operators = errors(case, dtype)
-        most = TOLERANCE[dtype]
-        yield {
-            "operator": case.operator,
-            "shape": case.what,
-            "dtype": str(dtype).removeprefix("torch."),
-            "error": forward,
-            "gradient error": backward,
-            "kernels run": operators,
-            "right": forward < most[0] and backward < most[1] and operators > 0,
-        }
+def check(case: Case, dtype: torch.dtype) -> dict[str, Any]:
+    """Compare with float64 on the CPU; the cells of a row."""
+    forward, backward, operators = errors(case, dtype)
+    most = TOLERANCE[dtype]
+    right = forward < most[0] and backward < most[1] and operators > 0
+    return {
+        "error": forward,
+        "gradient error": backward,
+        "kernels run": operators,
+        "right": "yes" if right else "NO",
+        "note": "",
+    }
 
 
 def peaks() -> dict[str, float]:
@@ -274,37 +270,37 @@ def median(do_bench: Callable[..., Any], call: Callable[[], Any]) -> float:
     return float(do_bench(call, return_mode="median"))
 
 
-def times(case: Case, dtype: torch.dtype, peak: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Time the four forms, forward and with their backward."""
+def times(case: Case, dtype: torch.dtype, what: str, peak: dict[str, float]) -> dict[str, Any]:
+    """Time the four forms, forward or with their backward; the cells of a row."""
     from triton.testing import do_bench
 
-    size = torch.empty(0, dtype=dtype).element_size()
-    moved = size * case.numbers + case.indices
+    moved = moved_bytes(case, dtype)
     sets = [case.draw(dtype, seed) for seed in range(max(2, math.ceil(2 * L2_BYTES / moved)))]
     floor = max(moved / peak["bytes/s"], case.flops / peak[f"{dtype} FLOP/s"])
-    for what in ("forward", "forward + backward"):
-        row = {
-            "operator": case.operator,
-            "shape": case.what,
-            "dtype": str(dtype).removeprefix("torch."),
-            "pass": what,
-            "bytes": moved,
-            "flops": case.flops,
-        }
-        torch._dynamo.reset()
-        for name, function, keep in (
-            ("plain", case.plain, reference),
-            ("reference", case.op, reference),
-            ("compiled", torch.compile(case.op), reference),
-            ("triton", case.op, nullcontext),
-        ):
-            call = rotating(function, sets, backward=what != "forward")
+    row: dict[str, Any] = {"note": ""}
+    torch._dynamo.reset()
+    for name, function, keep in (
+        ("plain", case.plain, reference),
+        ("reference", case.op, reference),
+        ("compiled", torch.compile(case.op), reference),
+        ("triton", case.op, nullcontext),
+    ):
+        call = rotating(function, sets, backward=what == TRAINING)
+        try:
             with keep():
                 row[f"{name}, ms"] = median(do_bench, call)
+        except Exception as error:  # what cannot be compiled leaves the others' times
+            row["note"] += f"{name}: {error_line(error)}. "
+    if "triton, ms" in row and "compiled, ms" in row:
         row["triton over compiled"] = row["compiled, ms"] / row["triton, ms"]
-        if what == "forward":
-            row["share of the roofline"] = 1e3 * floor / row["triton, ms"]
-        yield row
+    if "triton, ms" in row and what == FORWARD:
+        row["share of the roofline"] = 1e3 * floor / row["triton, ms"]
+    return row
+
+
+def moved_bytes(case: Case, dtype: torch.dtype) -> float:
+    """Return the fewest bytes that a forward pass can read and write."""
+    return torch.empty(0, dtype=dtype).element_size() * case.numbers + case.indices
 
 
 def rotating(
@@ -325,56 +321,86 @@ def rotating(
     return call
 
 
-def show(row: dict[str, Any]) -> None:
-    """Print one line."""
-    values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
-    print(" | ".join(values), flush=True)
+Row = dict[str, Any]
+Job = tuple[Row, Callable[[], Row]]  # cells of a row that are known, and how to get the others
 
 
-def machine() -> dict[str, str]:
-    """Name what the numbers are of."""
-    return {
-        "gpu": torch.cuda.get_device_name() if not INTERPRET else "none: interpreted",
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "triton": __import__("triton").__version__,
-    }
+def check_jobs(cases: Sequence[Case]) -> Iterator[Job]:
+    """Plan the comparisons in each number format."""
+    empty = dict.fromkeys(("error", "gradient error", "kernels run", "right"))
+    for case in cases:
+        for dtype in (torch.float32, torch.bfloat16, *([] if REHEARSE else [torch.float16])):
+            yield named(case, dtype) | empty, partial(check, case, dtype)
+
+
+def time_jobs(cases: Sequence[Case], peak: dict[str, float]) -> Iterator[Job]:
+    """Plan the timings, of training in bfloat16 first."""
+    empty = dict.fromkeys([f"{form}, ms" for form in ("plain", "reference", "compiled", "triton")])
+    empty |= dict.fromkeys(("triton over compiled", "share of the roofline"))
+    for dtype, what in itertools.product((torch.bfloat16, torch.float32), (TRAINING, FORWARD)):
+        for case in cases:
+            work = {"bytes": moved_bytes(case, dtype), "FLOPs": case.flops}
+            row = named(case, dtype) | {"pass": what} | work | empty
+            yield row, partial(times, case, dtype, what, peak)
+
+
+def named(case: Case, dtype: torch.dtype) -> Row:
+    """Name what a row is of."""
+    kind = str(dtype).removeprefix("torch.")
+    return {"operator": case.operator, "shape": case.what, "dtype": kind}
+
+
+def run(page: Path, title: str, jobs: Sequence[Job], note: str) -> list[Row]:
+    """Run jobs one by one, and write the table after each; what fails is noted in its row."""
+    command = f"{COMMAND} --rehearse" if REHEARSE else COMMAND
+    rows = [row | {"note": CUT} for row, _ in jobs]
+    for row, (_, job) in zip(rows, jobs, strict=True):
+        write_benchmark(page, title, command, rows, note)
+        try:
+            row |= job()
+        except Exception as error:  # one operator's failure must not hide the others' numbers
+            row["note"] = error_line(error)
+        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
+        print(" | ".join(values), flush=True)
+    write_benchmark(page, title, command, rows, note)
+    return rows
 
 
 def main() -> None:
-    """Check the operators, time them if there is a GPU, and write the results."""
+    """Check the operators, time them if there is a GPU, and write both tables."""
     parser = argparse.ArgumentParser(description="Check and time the Triton kernels.")
     parser.add_argument("--only", choices=CASES, metavar="NAME", help=", ".join(CASES))
-    parser.add_argument("--interpret", action="store_true", help="check on a CPU, small shapes")
-    only = parser.parse_args().only
+    parser.add_argument("--rehearse", action="store_true", help="check on a CPU, small shapes")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
+    given = parser.parse_args()
     if _dispatch.triton is None:
         print("kernels_gpu: triton is not installed, so there are no kernels to measure")
         return
-    if not INTERPRET and not torch.cuda.is_available():
-        print("kernels_gpu: no CUDA GPU here, nothing measured; --interpret checks on a CPU")
+    if not REHEARSE and not torch.cuda.is_available():
+        print("kernels_gpu: no CUDA GPU here, nothing measured; --rehearse checks on a CPU")
         return
-    if INTERPRET:
+    if REHEARSE:
         _dispatch.on_gpu = lambda tensor: True  # the public operators take their kernels
-    cases = [case for name, make in CASES.items() if only in (None, name) for case in make()]
-    dtypes = [torch.float32, torch.bfloat16, *([] if INTERPRET else [torch.float16])]
-    checks = []
-    for case in cases:
-        for row in check(case, dtypes):
-            checks.append(row)
-            show(row)
-    wrong = [row for row in checks if not row["right"]]
-    if not INTERPRET:
-        peak, timings = peaks(), []
-        for case in cases:
-            for dtype in (torch.bfloat16, torch.float32):
-                for row in times(case, dtype, peak):
-                    timings.append(row)
-                    show(row)
-        result = {"machine": machine(), "peaks": peak, "checks": checks, "times": timings}
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {RESULTS.relative_to(ROOT)}")
-    if wrong:
-        raise SystemExit(f"{len(wrong)} of {len(checks)} checks failed")
+    made = [list(make()) for name, make in CASES.items() if given.only in (None, name)]
+    cases = [case for alike in zip(*made, strict=True) for case in alike]  # all have three
+    versions = f"Triton {_dispatch.triton.__version__}. "
+    title = "Triton kernels" + (", rehearsed at small shapes in the interpreter" * REHEARSE)
+    page = given.out / "kernels_checks.md"
+    rows = run(page, f"{title}: correctness", list(check_jobs(cases)), versions + CHECKED)
+    failed = [row for row in rows if row["right"] != "yes"]
+    page = given.out / "kernels_times.md"
+    if REHEARSE:
+        planned = [row | {"note": "no CUDA GPU"} for row, _ in time_jobs(cases, {})]
+        write_benchmark(page, f"{title}: time", f"{COMMAND} --rehearse", planned, versions)
+    else:
+        peak = peaks()
+        about = "; ".join(f"{value:.3g} {name}" for name, value in peak.items())
+        note = f"{versions}{TIMED} Measured peaks: {about}."
+        rows = run(page, f"{title}: time", list(time_jobs(cases, peak)), note)
+        failed += [row for row in rows if row["note"]]
+    print(f"wrote {given.out}")
+    if failed:
+        raise SystemExit(f"kernels_gpu: {len(failed)} rows failed")
 
 
 if __name__ == "__main__":

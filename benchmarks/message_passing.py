@@ -48,40 +48,41 @@ class Case:
 
 
 def photo() -> Case:
-    """Photo, with features drawn."""
+    """Load Photo, with random features."""
     data = load_graph("photo", 0)
-    return Case("Photo", drawn(len(data.y)), data.edge_index)
+    return Case("Photo", random_features(len(data.y)), data.edge_index)
 
 
 def physics() -> Case:
-    """Physics, with features drawn; its own 8415 would make gather-scatter wait for their size."""
+    """Load Physics, with random features: its own 8415 would dominate gather-scatter's time."""
     data = load_graph("physics", 0)
-    return Case("Physics", drawn(len(data.y)), data.edge_index)
+    return Case("Physics", random_features(len(data.y)), data.edge_index)
 
 
 def power_law() -> Case:
-    """40,000 nodes, 12 edges into each on average, most into few.
+    """Draw a graph of 40,000 nodes and 480,000 edges, most of them into few nodes.
 
-    No loops: PyG's GCN replaces them in an edge_index, but doubles them in a sparse matrix.
+    Without self-loops: PyG's GCN replaces self-loops of an edge_index, but doubles those of a
+    sparse matrix.
     """
     nodes, edges = 40_000, 480_000
     generator = torch.Generator().manual_seed(0)
     source = torch.randint(nodes, (edges,), generator=generator)
     target = (torch.rand(edges, generator=generator) ** 3 * nodes).long()
     edge_index = torch.stack([source, target])[:, source != target].unique(dim=1)
-    return Case("power law", drawn(nodes), edge_index)
+    return Case("power law", random_features(nodes), edge_index)
 
 
 GRAPHS = {graph.__name__: graph for graph in (photo, physics, power_law)}
 
 
-def drawn(nodes: int) -> Tensor:
-    """Draw dense features."""
+def random_features(nodes: int) -> Tensor:
+    """Draw dense features of every node."""
     return torch.randn(nodes, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
 def measure(case: Case, name: str, rounds: int) -> dict:
-    """Time one network on one graph in all ways; a line of the table."""
+    """Time one network on one graph in all ways; return a row of the table."""
     torch.manual_seed(0)
     make = MAKE[name]
     first = nn.ModuleList([make(case.x.shape[1], HIDDEN), make(HIDDEN, CLASSES)])
@@ -95,9 +96,9 @@ def measure(case: Case, name: str, rounds: int) -> dict:
         matrix = transposed(case.edge_index, len(case.x))
         forwards["sparse"] = lambda layers: plain(layers, case.x, matrix)
     with torch.no_grad():
-        said = {way: forward(first) for way, forward in forwards.items()}
-    for out in said.values():
-        torch.testing.assert_close(out, said["gather"], rtol=1e-3, atol=1e-3)
+        outputs = {way: forward(first) for way, forward in forwards.items()}
+    for out in outputs.values():
+        torch.testing.assert_close(out, outputs["gather"], rtol=1e-3, atol=1e-3)
     epochs = {way: epoch(forward, copy.deepcopy(first), y) for way, forward in forwards.items()}
     found = {row.name: row for row in compare(epochs, rounds, warmup=1)}
     gather, sparse = found["gather"], found.get("sparse")
@@ -125,7 +126,7 @@ def transposed(edge_index: Tensor, nodes: int) -> Tensor:
 
 
 def epoch(forward: Callable[[Any], Tensor], layers: nn.ModuleList, y: Tensor) -> Callable:
-    """Return what trains for one epoch."""
+    """Return a call that trains for one epoch."""
     optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
 
     def run() -> None:
@@ -140,7 +141,7 @@ def main() -> None:
     """Measure all graphs, or one, and write the table."""
     parser = argparse.ArgumentParser(description="Time epochs of graph networks.")
     parser.add_argument("--only", choices=GRAPHS, help="print one graph, write nothing")
-    parser.add_argument("--rounds", type=int, default=3, help="of each comparison, odd")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison, odd")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", ".*[Ss]parse (CSR|invariant).*")
     rows = []

@@ -69,7 +69,7 @@ def network(repeats: int) -> dict:
 
 
 def row(what: str, calls: dict[str, Callable[[], None]], repeats: int) -> dict:
-    """Time two alternatives in turn; a line of the table."""
+    """Time two alternatives in turn; return a row of the table."""
     plain, fast = compare(calls, repeats, warmup=1)
     memory = {name: peak_memory(call) / 2**20 for name, call in calls.items()}
     line = {

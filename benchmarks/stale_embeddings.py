@@ -1,8 +1,8 @@
-"""Where old embeddings mislead GNNPipe, and what cures it: a deep GCNII on a small block model.
+"""Where stale embeddings mislead GNNPipe, and what cures that: a deep GCNII on a block model.
 
 The paper's logs have one failure: GCNII of 32 layers on ogbn-arxiv, 14.3 % of accuracy by the
 pipeline, 67.7 % by the exact full graph. That graph is not at hand; here is a small one on which
-the same happens. Training loss is with old embeddings, accuracy is computed exactly.
+the same happens. The training loss is that of stale embeddings; accuracy is computed exactly.
 """
 
 import argparse
@@ -25,7 +25,7 @@ EPOCHS = 80
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact full graph": {"chunks": 1},
     "pipeline, all three techniques": {},
-    "history of the epoch before (period 1)": {"history_period": 1},
+    "stale embeddings of the epoch before (period 1)": {"history_period": 1},
     "gradients kept, none doubled": {"discard_gradients": False},
     "period 1, gradients kept": {"history_period": 1, "discard_gradients": False},
     "chunks in fixed order": {"shuffle": False},
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(settings: dict[str, Any], seed: int) -> tuple[float, float]:
+def train(settings: dict[str, Any], seed: int) -> tuple[float, float]:
     """Train one variant; return the last loss and the test accuracy of the last weights."""
     data = block_model(
         nodes=600, classes=8, features=16, degree=14.0, homophily=0.7, signal=1.0, seed=seed
@@ -56,12 +56,14 @@ def trained(settings: dict[str, Any], seed: int) -> tuple[float, float]:
 def main() -> None:
     """Train every variant and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="of graph and weights, default 3")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="seeds of graph and weights (default: 3)"
+    )
     seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
     rows = []
     for name, settings in VARIANTS.items():
-        losses, scores = zip(*(trained(settings, seed) for seed in range(seeds)), strict=True)
+        losses, scores = zip(*(train(settings, seed) for seed in range(seeds)), strict=True)
         row = {
             "training": name,
             "last loss": f"{statistics.fmean(losses):.2f}",
@@ -74,7 +76,7 @@ def main() -> None:
         f"{EPOCHS} epochs; mean ± std over {seeds} seeds, which draw graph and weights."
     )
     path = ROOT / "benchmarks" / "results" / "stale_embeddings.md"
-    write_benchmark(path, "Old embeddings against exact training", COMMAND, rows, note)
+    write_benchmark(path, "Stale embeddings against exact training", COMMAND, rows, note)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Part:
 
 
 def as_they_come(separator: Separator, sound: Tensor, window_s: float, overlap_s: float) -> Joined:
-    """Cut windows in the middle of their overlap, and join them in whatever order they are."""
+    """Cut windows in the middle of their overlap, and join the speakers in the given order."""
     size, overlap = (round(s * SAMPLE_RATE) for s in (window_s, overlap_s))
     pieces, stretches, at, samples = [], [], 0, sound.shape[1]
     for first in range(0, max(1, samples - overlap), size - overlap):
@@ -65,7 +65,7 @@ def as_they_come(separator: Separator, sound: Tensor, window_s: float, overlap_s
 def by_correlation(
     separator: Separator, sound: Tensor, window_s: float, overlap_s: float
 ) -> Joined:
-    """Join them by correlation, whichever way up they are."""
+    """Join windows by correlation, with the polarity that the separator gives."""
     lengths = []
 
     def recorded(window: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def by_correlation(
 def upright_by_correlation(
     separator: Separator, sound: Tensor, window_s: float, overlap_s: float
 ) -> Joined:
-    """Join them as ``sixfold run`` does: every window's speakers are turned upright before."""
+    """Join windows as ``sixfold run`` does: by correlation, after turning the speakers upright."""
 
     def turned(window: Tensor) -> Tensor:
         return with_aligned_polarity(lambda _: separator(window))(window[:, 0])
@@ -105,18 +105,18 @@ def swaps(
                 and clean.square().mean() > PAUSE * part.sources.square().mean()
             ):
                 found = speakers[None, :, first:stop]
-                orders.append(pit(found, clean, likeness)[1][0].tolist())
+                orders.append(pit(found, clean, absolute_correlation)[1][0].tolist())
         seams += max(0, len(orders) - 1)
         changed += sum(a != b for a, b in pairwise(orders))
     return changed, seams
 
 
-def likeness(a: Tensor, b: Tensor) -> Tensor:
-    """Correlate, whichever way up."""
+def absolute_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the absolute correlation, which does not depend on polarity."""
     return correlation(a, b).abs()
 
 
-def level(speakers: Tensor, parts: Sequence[Part]) -> float:
+def mean_si_sdr(speakers: Tensor, parts: Sequence[Part]) -> float:
     """Return the mean SI-SDR over items and speakers, each item in its best order as a whole."""
     scores = []
     for part in parts:
@@ -140,7 +140,7 @@ METHODS = {  # name: how, seconds of a window and of its overlap
 def measure(
     what: str, recordings: Sequence[tuple[Separator, Tensor, list[Part]]]
 ) -> list[dict[str, object]]:
-    """Make a row of each method over all recordings."""
+    """Return a row for each method, over all recordings."""
     rows = []
     for name, (method, (window_s, overlap_s)) in METHODS.items():
         changed = seams = 0
@@ -149,7 +149,7 @@ def measure(
             speakers, stretches = method(separator, sound, window_s, overlap_s)
             one = swaps(speakers, stretches, parts)
             changed, seams = changed + one[0], seams + one[1]
-            levels.append(level(speakers, parts))
+            levels.append(mean_si_sdr(speakers, parts))
         rows.append(
             {
                 "recordings": what,
@@ -166,15 +166,15 @@ def measure(
     return rows
 
 
-def clocked(mixture: Tensor) -> Tensor:
-    """Make sound of a mixture (time,)."""
+def with_sample_numbers(mixture: Tensor) -> Tensor:
+    """Stack a mixture (time,) and the number of each of its samples."""
     return torch.stack([mixture, torch.arange(len(mixture)).float()])
 
 
 def published_separator(
     estimates: Tensor, polarity: Tensor, generator: torch.Generator
 ) -> Separator:
-    """Return what gives upright estimates in a random order, each output with its polarity."""
+    """Return a separator that gives upright estimates in a random order, with output polarities."""
 
     def separator(window: Tensor) -> Tensor:
         first = int(window[0, 1, 0])
@@ -185,13 +185,13 @@ def published_separator(
 
 
 def polarities(item: dict[str, Tensor]) -> Tensor:
-    """Say which of the published outputs are upside down: -1."""
+    """Return the polarity of each published output, -1 if it is upside down."""
     _, order = pit(item["estimates"][None], item["sources"][None])
     found = item["estimates"][order[0]]
     return (found * item["sources"]).sum(1).sign()[order[0].argsort()]
 
 
-def published() -> list[dict[str, object]]:
+def measure_published() -> list[dict[str, object]]:
     """Measure the published outputs: each item alone, and all in one recording."""
     items = fetch_examples()
     polarity = polarities(items[0])
@@ -205,11 +205,11 @@ def published() -> list[dict[str, object]]:
             parts.append(Part(at, item["sources"]))
             at = parts[-1].stop
             one = published_separator(polarity[:, None] * item["estimates"], polarity, generator)
-            alone.append((one, clocked(item["mixture"]), [Part(0, item["sources"])]))
+            alone.append((one, with_sample_numbers(item["mixture"]), [Part(0, item["sources"])]))
         estimates = polarity[:, None] * torch.cat([item["estimates"] for item in order], 1)
         mixture = torch.cat([item["mixture"] for item in order])
         separator = published_separator(estimates, polarity, generator)
-        together.append((separator, clocked(mixture), parts))
+        together.append((separator, with_sample_numbers(mixture), parts))
     return [
         *measure("published outputs, each of 20 items", alone),
         *measure("published outputs, 20 items in a row", together),
@@ -217,7 +217,7 @@ def published() -> list[dict[str, object]]:
 
 
 @torch.inference_mode()
-def trained() -> list[dict[str, object]]:
+def measure_trained() -> list[dict[str, object]]:
     """Measure the pipeline's network on its pair's held-out recordings, spoken without a pause."""
     model = load(NETWORK)
     first, second = (list(own.values()) for own in read("real", "test").values())
@@ -227,21 +227,21 @@ def trained() -> list[dict[str, object]]:
         end = min(map(len, talks))
         mixture, sources = mix(talks[0][:end], talks[1][:end], 0.0)
         separator = lambda window: model(window[:, 0])  # noqa: E731
-        recordings.append((separator, clocked(mixture), [Part(0, sources)]))
+        recordings.append((separator, with_sample_numbers(mixture), [Part(0, sources)]))
     return measure("pipeline's MossFormer2, held-out recordings", recordings)
 
 
 def main() -> None:
     """Measure everything and write the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    rows = published()
+    rows = measure_published()
     _, _, about = (__doc__ or "").partition("\n\n")
     note = (
         f"{about.strip()}\n\nSwaps are counted at seams inside an item; SI-SDR is of the joined "
         f"speakers, each item in its best order as a whole. {DRAWS} draws of all orders."
     )
     if NETWORK.is_file():
-        rows += trained()
+        rows += measure_trained()
     else:
         note += f" The pipeline's network: not measured, there is no {NETWORK.relative_to(ROOT)}."
     write_benchmark(

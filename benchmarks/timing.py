@@ -61,6 +61,11 @@ def write_benchmark(
     write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
+def error_line(error: Exception) -> str:
+    """Return the kind and the first line of an error, for a row that could not be measured."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def _rounds(calls: list[Callable[[], Any]], repeats: int, warmup: int) -> list[list[float]]:
     """Seconds of each call in each round; the calls take turns."""
     seconds: list[list[float]] = [[] for _ in calls]
