@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from sixfold.core import UserError
-from sixfold.core.cli import app
+from sixfold.core.cli import build_app
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.speech import FRCRN, FRCRNConfig
@@ -290,6 +290,6 @@ def test_a_long_run_shows_a_progress_bar_on_a_terminal(monkeypatch, delay):
 def test_the_command_line_runs_it(tmp_path, weights, capsys):
     noisy, clean = recording(tmp_path / "noisy.wav"), tmp_path / "clean.wav"
     words = ["run", "speech/frcrn", str(noisy), str(clean), "--weights", str(weights)]
-    app([*words, "--chunk-s", "0.1"], result_action="return_value")
+    build_app()([*words, "--chunk-s", "0.1"], result_action="return_value")
     assert soundfile.info(clean).frames == 3001
     assert "clean.wav: written" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def along_all(matrices: Matrices, field: Tensor) -> Tensor:
 
 
 def summed(matrices: Matrices, fields: Sequence[Tensor], onto: Tensor | None = None) -> Tensor:
-    """Multiply each field along the axis of its own number, and sum: with derivatives, div."""
+    """Multiply field i along axis i, and sum; with derivatives, this is the divergence."""
     for axis, (matrix, field) in enumerate(zip(matrices, fields, strict=True)):
         onto = along(matrix, field, axis, onto)
     assert onto is not None

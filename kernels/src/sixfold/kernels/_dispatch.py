@@ -1,4 +1,4 @@
-"""Which of its two paths an operator takes, and what its Triton kernels need in order to exist.
+"""The choice between an operator's two paths, and what its Triton kernels need to be defined.
 
 Without Triton an operator's file still imports: its kernels are then plain functions that nobody
 calls. `SIXFOLD_KERNELS=reference` keeps every operator on its reference.
@@ -33,7 +33,7 @@ _warned: set[tuple[str, str]] = set()
 
 
 def interpreted() -> bool:
-    """Say whether Triton interprets kernels on the CPU (``TRITON_INTERPRET=1`` at import)."""
+    """Return whether Triton interprets kernels on the CPU (``TRITON_INTERPRET=1`` at import)."""
     return triton is not None and bool(triton.knobs.runtime.interpret)
 
 
@@ -48,16 +48,16 @@ DEVICES = ("cuda", "cpu") if interpreted() else ("cuda",)
 
 
 def use_fused(op: str, *tensors: Tensor | None, unsupported: str | None = None) -> bool:
-    """Decide whether an operator runs its Triton kernels rather than its reference.
+    """Return whether an operator runs its Triton kernels rather than its reference.
 
-    Kernels take CUDA tensors of `FUSED_DTYPES` outside the transforms of ``torch.func``. Tensors on
-    a GPU that the reference gets for another reason than the switch or an export are worth a
-    warning: one for each operator and reason. A compiled graph keeps the answer it was traced with.
+    Kernels take CUDA tensors of `FUSED_DTYPES` outside the transforms of ``torch.func``. Where the
+    reference runs on a GPU for another reason than the switch or an export, a warning says so, once
+    for each operator and reason. A compiled graph keeps the answer of its tracing.
 
     Args:
         op: Name of the operator, for the warning.
-        tensors: Its floating-point arguments.
-        unsupported: What the operator itself says against its kernels, if anything.
+        tensors: Floating-point arguments of the operator.
+        unsupported: Reason of the operator itself against its kernels; None if it has none.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     if not any(on_gpu(tensor) for tensor in given):
@@ -72,7 +72,7 @@ def use_fused(op: str, *tensors: Tensor | None, unsupported: str | None = None) 
 
 
 def on_gpu(tensor: Tensor) -> bool:
-    """Say whether a tensor is where compiled kernels run."""
+    """Return whether a tensor is on a device that compiled kernels run on."""
     return tensor.is_cuda
 
 
@@ -108,7 +108,7 @@ def reference_vjp(
     gradients enabled (``create_graph=True``) comes here instead.
 
     Returns:
-        One gradient an input, None where none is needed.
+        One gradient per input, None where it is not needed.
     """
     if sent.is_cuda:
         _warn_once(op, "second derivatives are taken through it")
@@ -127,14 +127,14 @@ def reference_vjp(
 
 
 def autotune(configs: Sequence[dict[str, int]], key: Sequence[str]) -> Callable[[Any], Any]:
-    """Try launch configurations once for each value of the key, and keep the verdicts on disk.
+    """Time launch configurations once for each value of the key, and keep the choice on disk.
 
-    The first configuration serves without trial in the interpreter, with ``SIXFOLD_AUTOTUNE=0``
+    The first configuration is taken without timing in the interpreter, with ``SIXFOLD_AUTOTUNE=0``
     and under ``torch.use_deterministic_algorithms``: a tile's size changes the order of sums.
 
     Args:
-        configs: Constants of the kernel, ``num_warps`` and ``num_stages``; at most eight.
-        key: Arguments of the kernel, no raw lengths or batch sizes among them.
+        configs: Values of the kernel's constants, ``num_warps`` and ``num_stages``; at most eight.
+        key: Names of the arguments that decide; no raw lengths or batch sizes among them.
     """
     return lambda kernel: kernel if triton is None else _Tuned(kernel, configs, key)
 

@@ -1,7 +1,7 @@
 """The residual of LESnets with the numbers of the published code, which the tests compare with.
 
-Full complex spectra: a derivative of a Nyquist mode is imaginary and falls with the imaginary
-part, products of two of them stay.
+Full complex spectra: the derivative of a Nyquist mode is imaginary and is dropped with the
+imaginary part, while products of two such derivatives stay.
 """
 
 import math
@@ -20,9 +20,9 @@ def official_residual(
     """Return residual and divergence; the arguments are those of `les_residual`.
 
     Args:
-        dhit: The function for homogeneous turbulence, else the one for the mixing layer. It takes
-            the vorticity by a half spectrum, which keeps some Nyquist modes, divides the
-            divergence by the number of points, and has another guard of 1 / k^2.
+        dhit: Whether to follow the function for homogeneous turbulence, not the one for the mixing
+            layer. The former takes the vorticity by a half spectrum, which keeps some Nyquist
+            modes, divides the divergence by the number of points, and guards 1 / k^2 otherwise.
     """
     sizes = velocity.shape[-3:]
     k, mask = _modes(sizes, box, velocity)

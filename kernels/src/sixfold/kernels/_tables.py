@@ -11,9 +11,9 @@ _kept: dict[tuple, tuple[Tensor, ...]] = {}
 def tables(
     make: Callable[..., tuple[Tensor, ...]], *arguments: Hashable, like: Tensor
 ) -> tuple[Tensor, ...]:
-    """Make constants in float64 and round them to another tensor's type, on its device.
+    """Make constants in float64 and round them to another tensor's dtype, on its device.
 
-    They are kept for the next call, except while a graph is traced, which holds its own.
+    The constants are cached, except while a graph is traced, which holds its own.
     """
     if torch.compiler.is_compiling():
         return tuple(table.to(like.device, like.dtype) for table in make(*arguments))

@@ -23,14 +23,14 @@ def bilinear_fusion(
     """Fuse two vectors by one bilinear form per head and output, summed over the heads.
 
     Head h reads the h-th contiguous chunk of x and of y. The stored shape of the weight is the
-    official one and says little: its numbers lie, row by row, in the order (heads, x of the head,
+    official one and says little: the numbers lie, row by row, in the order (heads, x of the head,
     out, y of the head), the outputs *between* x and y.
 
     Args:
         x: First stream.
         y: Second stream.
-        weight: ``x_size * y_size / heads`` entries for each output.
-        heads: Chunks of both streams.
+        weight: Bilinear forms, ``x_size * y_size / heads`` entries for each output.
+        heads: Number of chunks that each stream is cut into.
 
     Raises:
         ValueError: heads do not divide a stream, or the weight has another number of entries.

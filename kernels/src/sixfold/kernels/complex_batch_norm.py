@@ -35,14 +35,14 @@ def complex_batch_norm(
     The running moments are returned, not changed in place; in evaluation they are those given.
 
     Args:
-        x: Planar, real parts of all channels first.
-        moments: Running mean (re, im) and covariance (rr, ii, ri).
-        weight: W as (rr, ii, ri).
-        bias: Of the real and of the imaginary part.
-        training: Use the moments of the batch, and let them flow into the running ones.
-        momentum: Share of the batch in the new running moments. Its covariance enters unbiased,
-            n/(n - 1), and with eps already on it, as in the authors' layer.
-        eps: Added to both variances.
+        x: Planar tensor, the real parts of all channels first.
+        moments: Running mean (re, im) and running covariance (rr, ii, ri).
+        weight: Entries of W as (rr, ii, ri).
+        bias: Offsets of the real and of the imaginary part.
+        training: Whether to use the moments of the batch and update the running ones with them.
+        momentum: Weight of the batch in the new running moments. The batch's covariance enters
+            unbiased, n/(n - 1), and with eps already added, as in the authors' layer.
+        eps: Constant added to both variances.
 
     Raises:
         ValueError: channels do not agree, or one number a channel is to be whitened by itself.

@@ -11,9 +11,9 @@ reads its input once and makes no interleaved copies:
 Gauss' form pays where the multiplications dominate: from 64 channels on. Two real convolutions with
 biases a and b, used crosswise, have the bias (a - b, a + b).
 
-The operators bring their backward. It keeps the planar input alone, takes the weight's gradient
-from `conv2d_weight`, and of a transposed convolution, which the forward pass computes as two
-ordinary ones (even rows and odd), it takes both gradients from one strided convolution.
+The operators define their own backward pass, which keeps the planar input alone and takes the
+weight's gradient from `conv2d_weight`. A transposed convolution is two ordinary ones in the forward
+pass (even rows and odd); both of its gradients come from one strided convolution.
 """
 
 import itertools
@@ -48,12 +48,12 @@ def complex_conv2d(
     Args:
         x: One or more planar tensors; their complex channels are concatenated.
         real: Weight (out, in, height, width) and bias (out,) of the real part.
-        imag: The same of the imaginary part.
-        stride: As in torch.
-        padding: Zeros on both sides of height and width.
+        imag: Weight and bias of the imaginary part, shaped alike.
+        stride: Stride along height and width.
+        padding: Number of zeros on either side of height and width.
 
     Raises:
-        ValueError: x has other channels than the kernel reads.
+        ValueError: the number of x's channels is not the one that the kernel reads.
     """
     channels = _channels("complex_conv2d", x, real[0].shape[1])
     kernel = complex_kernel(real[0], imag[0], channels)
@@ -74,10 +74,10 @@ def complex_conv_transpose2d(
     Args:
         x: One or more planar tensors; their complex channels are concatenated.
         real: Weight (in, out, height, width), torch's order, and bias (out,) of the real part.
-        imag: The same of the imaginary part.
+        imag: Weight and bias of the imaginary part, shaped alike.
 
     Raises:
-        ValueError: x has other channels than the kernel reads.
+        ValueError: the number of x's channels is not the one that the kernel reads.
     """
     channels = _channels("complex_conv_transpose2d", x, real[0].shape[0])
     bias = complex_bias(real[1], imag[1])
@@ -93,10 +93,10 @@ def complex_kernel(real: Tensor, imag: Tensor, channels: Sequence[int], axis: in
     """Return the real kernel of a complex one, in the form that suits its size.
 
     Args:
-        real: A, (out, in, height, width).
-        imag: B, likewise.
-        channels: Complex channels of each planar tensor that the input is made of.
-        axis: Where A has its inputs; 0 for the order of a transposed convolution.
+        real: Real part A, (out, in, height, width).
+        imag: Imaginary part B, shaped as A.
+        channels: Number of complex channels of each planar tensor of the input.
+        axis: Axis of A's input channels; 0 in a transposed convolution's order.
 
     Returns:
         Block form, (2 out, 2 in, ...), or Gauss' form, whose first axis is three times and whose
@@ -123,12 +123,12 @@ def apply_kernel(
     """Convolve planar tensors with the kernel that `complex_kernel` made.
 
     Args:
-        x: As `complex_kernel` was told.
-        kernel: In either form.
-        bias: (2 out,).
-        stride: As in torch.
-        padding: Zeros on both sides of height and width.
-        scale: If the kernel went through `scaled_kernel`, the same scale.
+        x: Planar tensors with as many channels as `complex_kernel` was told.
+        kernel: Real kernel in either form.
+        bias: Bias (2 out,), as `complex_bias` returns it.
+        stride: Stride along height and width.
+        padding: Number of zeros on either side of height and width.
+        scale: Scale that `scaled_kernel` was given, if the kernel went through it.
     """
     if kernel.shape[1] == sum(part.shape[1] for part in x):
         return functional.conv2d(torch.cat(list(x), 1), kernel, bias, stride, padding)
@@ -138,7 +138,7 @@ def apply_kernel(
 
 
 def scaled_kernel(kernel: Tensor, scale: Float[Tensor, " out2"]) -> Tensor:
-    """Scale the planar channels of the output, as to fold a batch norm into the kernel.
+    """Scale the planar channels of the output, e.g. to fold a batch norm into the kernel.
 
     In Gauss' form the first group serves both parts, so `apply_kernel` takes the scale again.
     """
@@ -154,9 +154,9 @@ def transposed_kernels(real: Tensor, imag: Tensor, channels: Sequence[int]) -> t
     these would idle (`THIN_CHANNELS`), the one kernel of a matrix product is returned.
 
     Args:
-        real: A, (in, out, height, width).
-        imag: B, likewise.
-        channels: Complex channels of each planar tensor that the input is made of.
+        real: Real part A, (in, out, height, width).
+        imag: Imaginary part B, shaped as A.
+        channels: Number of complex channels of each planar tensor of the input.
     """
     if real.shape[1] <= THIN_CHANNELS:
         return (_block(real, imag, channels, axis=0).transpose(0, 1),)
@@ -204,7 +204,7 @@ class _GaussConv(Function):
 
 
 class _ConvTranspose(Function):
-    """`apply_transposed` with its backward, for a kernel in torch's order of a transposed one."""
+    """`apply_transposed` with its backward, for a kernel in ``conv_transpose2d``'s order."""
 
     @staticmethod
     def forward(ctx, kernel, bias, *x):
@@ -248,14 +248,14 @@ def _parted(grad: Tensor, x: Sequence[Tensor], *, gauss: bool) -> list[Tensor]:
 
 
 def _spread(x: Sequence[Tensor], sign: int = 1) -> Tensor:
-    """Return what Gauss' three groups read: im + sign re, re, im."""
+    """Return the inputs of Gauss' three groups: im + sign re, re, im."""
     halves = [part.chunk(2, 1) for part in x]
     sums = [torch.add(im, re, alpha=sign) for re, im in halves]
     return torch.cat([*sums, *(re for re, _ in halves), *(im for _, im in halves)], 1)
 
 
 def _merge(y: Tensor, signs: Tensor) -> Tensor:
-    """Combine what Gauss' three groups give, s, p and q: p + signs[0] s and q + signs[1] s.
+    """Combine the outputs s, p and q of Gauss' three groups: p + signs[0] s and q + signs[1] s.
 
     The adjoint of `_spread`, for signs of sign and 1.
     """
@@ -301,7 +301,7 @@ def _both_rows(
 
 
 def _overlap_add(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Convolve, transposed, by one matrix product: what each position adds to its neighbours."""
+    """Convolve, transposed, by one matrix product followed by overlap-add."""
     out, _, height, width = kernel.shape
     kernel = functional.pad(kernel, (0, 0, 0, height % 2)).unflatten(2, (-1, 2))
     pairs, parts = kernel.shape[2], kernel.permute(1, 2, 4, 3, 0).flatten(1)
@@ -315,7 +315,7 @@ def _overlap_add(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 
 def _channels(name: str, x: Sequence[Tensor], channels: int) -> list[int]:
-    """Return the complex channels of each part, which should be as many as the kernel reads."""
+    """Return the number of complex channels of each part; check their sum against the kernel's."""
     if sum(part.shape[1] for part in x) != 2 * channels:
         shapes = ", ".join(str(tuple(part.shape)) for part in x)
         raise ValueError(

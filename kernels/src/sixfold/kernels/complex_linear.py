@@ -23,11 +23,11 @@ def complex_linear(
     Args:
         x: Planar vectors, real parts first.
         real: Weight (out, in) and bias (out,) of the real layer.
-        imag: The same of the imaginary layer. The biases a and b come to a - b on the real part
-            and a + b on the imaginary one.
+        imag: Weight and bias of the imaginary layer. The biases a and b become a - b on the real
+            part and a + b on the imaginary one.
 
     Raises:
-        ValueError: x is not twice as wide as the layers, or they differ.
+        ValueError: x is not twice as wide as the layers, or the layers' sizes differ.
     """
     (a, _), (b, _) = real, imag
     if a.shape != b.shape or x.shape[-1] != 2 * a.shape[1]:

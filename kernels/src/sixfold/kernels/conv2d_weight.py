@@ -1,9 +1,9 @@
 """The weight gradient of a two-dimensional convolution, fast for channels-last tensors on a CPU.
 
-PyTorch's is far slower than the forward pass there. Here it is one matrix product a tap, (out,
-positions) by (positions, in), which runs at the speed of a matrix product. Nothing is gathered for
-a tap: with the input's rows as long as the padded ones, and the gradient's rows stretched to the
-same length by zeros, a tap is the same memory at another offset. A stride is a reordering into
+PyTorch's own gradient is far slower than its forward pass there. Here the gradient is one matrix
+product a tap, (out, positions) by (positions, in), at that product's speed. Nothing is gathered
+for a tap: with the input's rows as long as the padded ones, and the gradient's rows stretched to
+the same length by zeros, a tap is the same memory at another offset. A stride is a reordering into
 phases, done in the one copy that pads.
 """
 
@@ -25,15 +25,15 @@ def conv2d_weight(
     padding: tuple[int, int] = (0, 0),
     groups: int = 1,
 ) -> Float[Tensor, "out in_group kh kw"]:
-    """Do what ``torch.nn.grad.conv2d_weight`` does, without dilation.
+    """Compute what ``torch.nn.grad.conv2d_weight`` computes, without dilation.
 
     Args:
         x: Input of the convolution.
-        shape: Shape of its weight, and of the result.
-        grad: Gradient of its output.
-        stride: As in torch.
-        padding: As in torch, zeros on both sides of height and width.
-        groups: As in torch.
+        shape: Shape of the convolution's weight, and so of the result.
+        grad: Gradient of the convolution's output.
+        stride: Stride along height and width.
+        padding: Number of zeros on either side of height and width.
+        groups: Number of groups of channels.
     """
     kernel, total = shape[2:], x.new_zeros(shape[2], shape[3], shape[0], shape[1])
     rows = max(1, CHUNK // max(1, stride[0] * x[:, :, 0].numel()))  # of the output, in a chunk
@@ -48,7 +48,7 @@ def conv2d_weight(
 
 
 def _products(x: Tensor, grad: Tensor, kernel, stride, groups: int) -> Tensor:
-    """Return the weight's gradient (kh, kw, out, in_group) for an input with its padding."""
+    """Return the weight's gradient (kh, kw, out, in_group) for a padded input."""
     (out, *sizes), inputs = grad.shape[1:], x.shape[1] // groups
     # Rows and columns of a phase: enough for the taps of every position, and for all of x.
     height, width = (

@@ -1,4 +1,4 @@
-"""What follows the matrix product in a cross layer of FCN: self-mask, product, shortcut.
+"""The part of FCN's cross layer after its matrix product: self-mask, product, shortcut.
 
     m = relu(layer_norm(h; gamma, beta))   (or relu(h))        h = x W^T, half as wide as x
     y = x0 * ([h, h m] + bias) + x                             x0 = x in the exponential network
@@ -33,12 +33,12 @@ def cross_epilogue(
     """Turn the half-width product of a cross layer into the layer's output, before dropout.
 
     Args:
-        h: Product of x and the layer's weight, batch-normalised if the layer does so.
+        h: Product of x and the layer's weight, batch-normalised if the layer has a batch norm.
         x: Input of the layer.
-        bias: Added to both halves.
+        bias: Bias of both halves.
         x0: Input of the first layer (linear cross); None stands for x (exponential cross).
-        norm: Scale and offset (half,) of the layer norm, if there is one.
-        eps: Of the layer norm.
+        norm: Scale and offset (half,) of the layer norm; None if the layer has none.
+        eps: Constant added to the variance of the layer norm.
 
     Raises:
         ValueError: sizes do not agree.
@@ -105,7 +105,7 @@ def _backward(
     sent, h, x0, bias, gamma, beta, grad_h, grad_x0, sums, rows, chunk, half, eps,
     SAME: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Take ``chunk`` rows; the sums over them are the program's own, (2 or 4, half)."""
+    """Process ``chunk`` rows; each program writes its own sums over them, (2 or 4, half)."""
     program = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < half

@@ -7,8 +7,8 @@
 On a CPU, the usual way, ``conv1d`` between two transposes, copies the tensor twice and then runs a
 convolution that PyTorch does not vectorise over channels. Here the tensor is *viewed* as a
 channels-last image of height ``time``: x is read once, y is written once, nothing else moves.
-PyTorch's own gradient of that convolution is slow in the weight, so the operator brings its
-backward: the input's gradient is the same call with the taps reversed, the weight's is one
+PyTorch's own gradient of that convolution is slow in the weight, so the operator defines its own
+backward pass: the input's gradient is the same call with the taps reversed, the weight's is one
 multiply-and-sum per tap. Of the activation only x is kept; u is computed again.
 
 On a GPU one kernel reads x and writes y, where the chain of activation, two transposes,
@@ -42,17 +42,17 @@ def dwconv1d(
 ) -> Float[Tensor, "batch time_out *rest channel"]:
     """Filter every channel with its own taps along axis 1 (cross-correlation, as in torch).
 
-    The output has ``time + left + right - dilation (taps - 1)`` steps, perhaps none. Causal is
-    ``padding=(dilation * (taps - 1), 0)``.
+    The output has ``time + left + right - dilation (taps - 1)`` steps, perhaps none.
+    ``padding=(dilation * (taps - 1), 0)`` makes the filter causal.
 
     Args:
-        x: Any number of axes may stand between time and channel; each position is a sequence.
-        weight: As of a depthwise ``nn.Conv1d``; with m > 1, as of one of ``groups=channel``, where
-            output c reads the input channels m c to m c + m - 1.
-        padding: Zeros before the first and after the last step; a negative number cuts steps off.
-        dilation: Steps between two taps.
-        residual: Add the (activated) input; needs as many steps and channels out as in.
-        pre_act: Applied to x first.
+        x: Channels-last sequences; any number of axes may stand between time and channel.
+        weight: Weight of a depthwise ``nn.Conv1d``; with m > 1, of an ``nn.Conv1d`` with
+            ``groups=channel``, whose output c reads the input channels m c to m c + m - 1.
+        padding: Number of zeros before the first and after the last step; a negative number crops.
+        dilation: Number of steps between two taps.
+        residual: Whether to add the (activated) input; needs as many steps and channels out as in.
+        pre_act: Activation applied to x first.
 
     Raises:
         ValueError: sizes do not fit; the message names both.
@@ -67,7 +67,7 @@ def dwconv1d(
 def dwconv1d_reference(
     x: Tensor, weight: Tensor, left: int, right: int, dilation: int, residual: bool, silu: bool
 ) -> Tensor:
-    """Say what the operator means, in the fastest plain PyTorch for a CPU."""
+    """Compute the operator in the plain PyTorch that is fastest on a CPU."""
     _, m, taps = weight.shape
     if m > 1:  # one depthwise convolution for each input channel of the groups
         parts = x.unflatten(-1, (-1, m)).unbind(-1)
@@ -155,10 +155,10 @@ def _in_chunks(
     before: Callable[[Tensor], Tensor] = lambda part: part,
     after: Callable[[Tensor, slice], Tensor] = lambda part, steps: part,
 ) -> Tensor:
-    """Convolve in chunks of time, with what is done before and after while they are in the cache.
+    """Activate, convolve and add in chunks of time, each while it is in the cache.
 
-    Nor is there then an intermediate tensor of the size of x: fresh memory of that size costs more
-    than the arithmetic.
+    No intermediate tensor then has the size of x: fresh memory of that size costs more than the
+    arithmetic.
     """
     (left, right), reach, time = padding, dilation * (weight.shape[-1] - 1), x.shape[1]
     steps, y = time + left + right - reach, None
@@ -349,7 +349,7 @@ def _backward_weight(
 def dwconv1d_fused(
     x: Tensor, weight: Tensor, left: int, right: int, dilation: int, residual: bool, silu: bool
 ) -> Tensor:
-    """Run the Triton kernel; arguments as of `dwconv1d_reference`."""
+    """Run the Triton kernel; the arguments are those of `dwconv1d_reference`."""
     x, weight = x.contiguous(), weight.contiguous()
     channels, m, taps = weight.shape
     batch, time, *rest, _ = x.shape
@@ -374,7 +374,7 @@ def dwconv1d_backward(
     grad: Tensor, x: Tensor, weight: Tensor, left: int, dilation: int, residual: bool, silu: bool,
     need_x: bool, need_weight: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of x and of weight; one that is not needed is empty."""
+    """Return the gradients of x and of weight; a gradient that is not needed is empty."""
     grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
     channels, m, taps = weight.shape
     batch, time, *rest, _ = x.shape

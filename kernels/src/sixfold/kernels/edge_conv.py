@@ -27,8 +27,8 @@ def edge_conv(
     Args:
         x: Image.
         weight: Learned kernel of each channel, of odd height and width.
-        bias: Its bias.
-        branches: As of `edge_conv_merge`.
+        bias: Bias of the learned kernel.
+        branches: Scale, fixed mask and bias of each branch, shaped as in `edge_conv_merge`.
 
     Raises:
         ValueError: channels do not agree, or the kernel has an even side.
@@ -53,9 +53,9 @@ def edge_conv_merge(
 
     Args:
         weight: Learned kernel of each channel.
-        bias: Its bias.
+        bias: Bias of the learned kernel.
         branches: Scale (channel, 1, 1, 1), fixed mask (channel or 1, 1, kh, kw) and bias (channel,)
-            of each.
+            of each branch.
 
     Raises:
         ValueError: a branch has other sizes.

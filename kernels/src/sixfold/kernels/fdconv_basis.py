@@ -7,9 +7,9 @@ inverse transform is linear, so the weighted sum may stand on either side of it:
 
 - `fdconv_basis` inverts every group once; a sample's kernel is then a sum of ``copies * groups``
   arrays, which is one matrix product for the batch (`fdconv_weight`). The basis does not depend on
-  the samples: in evaluation it is computed once and kept.
-- `fdconv_mixture` weighs the spectrum and inverts once a sample. It is the cheaper one where the
-  basis must be made anew, as in training, and has more members than the batch has samples.
+  the samples: in evaluation the basis is computed once and kept.
+- `fdconv_mixture` weighs the spectrum and inverts once a sample: cheaper where the basis must
+  be made anew, as in training, and has more members than the batch has samples.
 """
 
 import torch
@@ -28,10 +28,10 @@ def frequency_groups(
     Many radii are exactly equal; positions of one radius stay in the order of the flat index.
 
     Args:
-        rows: Of the plane, ``out * kh``.
-        columns: Of the plane, ``in * kw``.
+        rows: Number of rows of the plane, ``out * kh``.
+        columns: Number of columns of the plane, ``in * kw``.
         groups: Number of groups.
-        keep: Share of the positions to keep, those of the lowest radius.
+        keep: Fraction of the positions to keep, those of the lowest radius.
 
     Returns:
         Row and column indices into a spectrum of ``rows`` by ``columns // 2 + 1``.
@@ -58,18 +58,18 @@ def fdconv_basis(
     indices: Int[Tensor, "2 groups length"],
     shape: Shape,
 ) -> Float[Tensor, "members out in kh kw"]:
-    """Invert every group of every copy by itself; members are ordered by copy, then group.
+    """Invert every group of every copy separately; members are ordered by copy, then group.
 
     Args:
-        spectrum: The parameter: real and imaginary parts either at all positions of the plane,
-            (copies, rows, columns // 2 + 1, 2), or at the kept ones, (copies, kept, 2), in order.
-            The first is scaled by (min(out, in) // 2) groups copies, the second, as in the
-            official code, is not.
-        indices: From `frequency_groups`.
-        shape: Of a kernel, (out, in, kh, kw).
+        spectrum: Parameter of the layer: real and imaginary parts either at all positions of the
+            plane, (copies, rows, columns // 2 + 1, 2), or at the kept ones, (copies, kept, 2), in
+            order. The first layout is scaled by (min(out, in) // 2) groups copies, the second,
+            as in the official code, is not.
+        indices: Rows and columns of each group, from `frequency_groups`.
+        shape: Shape of a kernel, (out, in, kh, kw).
 
     Raises:
-        ValueError: the spectrum has other sizes than the shape or the indices.
+        ValueError: the spectrum's sizes do not fit the shape or the indices.
     """
     scale, half = _scale(spectrum, indices, shape), _plane_size(shape)[1]
     values = torch.view_as_complex(spectrum.contiguous())
@@ -80,7 +80,7 @@ def fdconv_basis(
 
 
 class _Members(torch.autograd.Function):
-    """Invert every group of (copies, positions) by itself.
+    """Invert every group of (copies, positions) separately.
 
     The backward pass of the inverse counts every column twice but those that are their own mirror
     image; here that factor meets the positions of a group, not the planes of all.
@@ -109,7 +109,7 @@ class _Members(torch.autograd.Function):
 
 
 def _places(indices: Tensor, rows: int, half: int) -> Int[Tensor, " positions"]:
-    """Return where each position lies in a row of planes, one for each group."""
+    """Return the index of each position in a row of planes, one plane for each group."""
     group = torch.arange(indices.shape[1], device=indices.device)[:, None]
     return ((group * rows + indices[0]) * half + indices[1]).flatten()
 
@@ -123,10 +123,10 @@ def fdconv_mixture(
     """Return ``attention @ fdconv_basis(...)`` with one inverse transform a sample.
 
     Args:
-        attention: Weight of each member, by copy, then group.
-        spectrum: As of `fdconv_basis`.
-        indices: From `frequency_groups`.
-        shape: Of a kernel, (out, in, kh, kw).
+        attention: Weight of each member, ordered by copy, then group.
+        spectrum: Parameter of the layer, in either layout of `fdconv_basis`.
+        indices: Rows and columns of each group, from `frequency_groups`.
+        shape: Shape of a kernel, (out, in, kh, kw).
 
     Raises:
         ValueError: sizes do not agree.
@@ -149,7 +149,7 @@ def fdconv_mixture(
 
 
 def _scale(spectrum: Tensor, indices: Tensor, shape: Shape) -> float:
-    """Return the factor of a spectrum, whose two layouts are told apart by their sizes."""
+    """Return the scale of a spectrum; its number of axes tells the two layouts apart."""
     copies, (_, groups, length), plane = spectrum.shape[0], indices.shape, _plane_size(shape)
     if spectrum.shape[1:] == (*plane, 2):
         return float((min(shape[:2]) // 2) * groups * copies)

@@ -5,8 +5,8 @@
 with mixture = sum_g attention[b, g] basis[g] and gate = mult sigmoid(logit) or 1 + tanh(logit).
 In eager mode a matrix product writes the mixture and every factor reads and writes it again, some
 ten passes over batch * kernel numbers. The fused kernel reads the logits once, the basis once for
-each eight samples, and writes W once. Nothing but its inputs is kept for the backward pass, which
-makes the mixture again and is one kernel between matrix products.
+every eight samples, and writes W once. Only the inputs are kept for the backward pass, which
+computes the mixture again and is one kernel between matrix products.
 """
 
 from functools import partial, reduce
@@ -33,18 +33,18 @@ def fdconv_weight(
     *,
     activation: Literal["sigmoid", "tanh"] = "sigmoid",
 ) -> Float[Tensor, "batch out in kh kw"]:
-    """Return a convolution kernel for each sample. A factor that is None is one.
+    """Return a convolution kernel for each sample. A factor that is None counts as 1.
 
     Args:
-        attention: Weight of each member of the basis; None if ``basis`` has a kernel for each
-            sample already, as `fdconv_mixture` makes them.
-        basis: From `fdconv_basis`.
+        attention: Weight of each member of the basis; None if ``basis`` holds a kernel for each
+            sample already, as `fdconv_mixture` returns.
+        basis: Members of the basis, from `fdconv_basis`.
         spatial: Factor of each tap.
         channel: Factor of each input channel.
         filter: Factor of each output channel.
-        local_logit: Of a factor for each number; any memory layout.
-        mult: Of the sigmoid; tanh has none.
-        activation: Of the logits.
+        local_logit: Logits of a gate for each entry of the kernel, in any memory layout.
+        mult: Factor of the sigmoid; not used by tanh.
+        activation: Activation of the logits.
 
     Raises:
         ValueError: sizes do not agree, or there is no such activation.
@@ -113,7 +113,7 @@ def _forward(
     MIXED: tl.constexpr, SPATIAL: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr,
     LOGIT: tl.constexpr, TANH: tl.constexpr, SAMPLES: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
-    """One output channel, a block of places and a block of samples a program."""
+    """Compute, a program, one output channel, a block of places and a block of samples."""
     place = tl.program_id(0) * PLACES + tl.arange(0, PLACES)
     row, rows = tl.program_id(1).to(tl.int64), tl.num_programs(1).to(tl.int64)
     sample = tl.program_id(2).to(tl.int64) * SAMPLES + tl.arange(0, SAMPLES)
@@ -158,7 +158,7 @@ def _backward(
     SPATIAL: tl.constexpr, CHANNEL: tl.constexpr, FILTER: tl.constexpr, LOGIT: tl.constexpr,
     TANH: tl.constexpr, SAMPLES: tl.constexpr, PLACES: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Take ``ROWS`` output channels; sums over them, and over the places, are the program's own.
+    """Process ``ROWS`` output channels; each program writes its own sums over them and the places.
 
     by_place is (row blocks, batch, places), by_filter is (place blocks, batch, rows).
     """
@@ -216,13 +216,13 @@ def _options(batch: int, places: int, factors: list[Tensor | None], activation: 
 
 
 def _one_tap_axis(logit: Tensor) -> Tensor:
-    """Return the logits with taps that a single stride walks; a transposed layout is kept."""
+    """Return the logits with one stride for both axes of taps; a transposed layout is kept."""
     fits = logit.stride(3) == logit.shape[4] * logit.stride(4)
     return logit if fits or 1 in logit.shape[3:] else logit.contiguous()
 
 
 def _strides(logit: Tensor) -> list[int]:
-    """Strides of batch, out, in and tap; the axis of length one, if any, has no say."""
+    """Return the strides of batch, out, in and tap; an axis of length one does not count."""
     tap = logit.stride(3) if logit.shape[4] == 1 else logit.stride(4)
     return [*logit.stride()[:3], tap]
 
@@ -299,7 +299,7 @@ def fdconv_weight_backward(
     """Return gradients of the mixture and of the logits, and two sums of the product rule.
 
     The sums are over the output channels, (batch, 1, in, kh, kw), without the factors of tap and
-    input channel, and over all else than them, (batch, out), without the filter's.
+    input channel, and over all the rest, (batch, out), without the filter's factor.
     """
     batch, rows, inputs, height, width = sent.shape
     grad_mixture, grad_logit = _grad_places(sent, local_logit)

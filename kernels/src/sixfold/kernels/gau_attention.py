@@ -41,26 +41,27 @@ def gau_attention(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Value:
-    """Attend and gate; any number of tokens, the last group is filled up with zeros.
+    """Attend and gate; any number of tokens, the last group is padded with zeros.
 
-    Under autocast all inputs are cast to its type. With dropout the reference runs on a GPU too.
+    Under autocast all inputs are cast to autocast's dtype. With dropout the reference runs on a GPU
+    too.
 
     Args:
         quad_q: Queries of the attention inside a group.
-        quad_k: Its keys.
+        quad_k: Keys of the attention inside a group.
         lin_q: Queries of the attention across groups.
-        lin_k: Its keys.
+        lin_k: Keys of the attention across groups.
         v: Values.
-        u: The other values, which gate.
-        group: Tokens in a group.
+        u: Second values, which gate.
+        group: Number of tokens in a group.
         mask: True where a token may be attended to. The sums are divided by the number of all
-            tokens nevertheless.
-        causal: Attend to no later token: inside a group up to the token itself, across groups to
-            the complete ones before.
-        dropout: Chance to drop an entry of A; zero outside of training.
+            tokens all the same.
+        causal: Whether to attend to no later token: inside a group up to the token itself, across
+            groups to the complete groups before.
+        dropout: Probability of dropping an entry of A; zero outside of training.
 
     Raises:
-        TypeError: inputs of several types, outside autocast.
+        TypeError: the inputs have several dtypes, outside autocast.
         ValueError: sizes do not fit; the message names both.
     """
     tensors = (quad_q, quad_k, lin_q, lin_k, v, u)

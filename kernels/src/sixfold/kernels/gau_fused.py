@@ -1,7 +1,7 @@
 """The fused path of `sixfold.kernels.gau_attention`, for one memory of v and one of u.
 
-The backward pass keeps no intermediate result of the forward one. It makes the gradients of the
-attentions and, small as they are, A and the gradient of S; the rest are plain matrix products.
+The backward pass keeps no intermediate result of the forward pass. Its kernels write the gradients
+of att_v and att_u and, small as they are, A and the gradient of S; the rest are matrix products.
 """
 
 from collections.abc import Callable
@@ -113,14 +113,14 @@ gau_fused.register_autograd(_pull, setup_context=_setup)
 
 
 def _grid(v: Tensor, group: int, across: str) -> Callable[[dict], tuple[int, int, int]]:
-    """Cut each group in rows, and the values (COLUMNS) or the group again (KEYS) across."""
+    """Return the grid: blocks of rows of each group, and blocks of values (COLUMNS) or KEYS."""
     size = v.shape[2] if across == "COLUMNS" else group
     batch_groups = v.shape[0] * -(-v.shape[1] // group)
     return lambda tile: (-(-size // tile[across]), -(-group // tile["ROWS"]), batch_groups)
 
 
 def _sizes(quad_q: Tensor, v: Tensor, group: int, causal: bool) -> dict[str, int | str]:
-    """Return what the kernels are told besides tensors."""
+    """Return the kernels' arguments that are no tensors."""
     width, exact = quad_q.shape[2], torch.backends.cuda.matmul.fp32_precision != "tf32"
     return {
         "tokens": v.shape[1],
@@ -139,5 +139,5 @@ def _contiguous(*tensors: Tensor | None) -> list:
 
 
 def _flat(x: Tensor, tokens: int) -> Tensor:
-    """Join groups and drop what filled up the last one."""
+    """Join the groups and drop the padding of the last one."""
     return x.flatten(1, 2)[:, :tokens].contiguous()

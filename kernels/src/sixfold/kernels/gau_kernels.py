@@ -1,12 +1,12 @@
 """The Triton kernels of `sixfold.kernels.gau_attention`.
 
-A program has ROWS tokens of one group and COLUMNS of the values; v and u go together, so that it
-can gate what it summed. It computes its part of A anew for each block of columns: 2 g d operations
-a token, against 4 g COLUMNS for the sums. Sums are float32. Where the backward pass writes groups
-it fills up the last one with zeros.
+A program has ROWS tokens of one group and COLUMNS of the values; v and u go together, so that the
+program can gate its own sums. A is computed again for each block of columns: 2 g d operations a
+token, against 4 g COLUMNS for the sums. Sums are float32. The backward pass pads the last group
+that it writes with zeros.
 
-UPCAST makes the interpreter's products right, which knows no bfloat16; WIDTH is a power of two that
-holds D.
+UPCAST makes products right in the interpreter, which has no bfloat16; WIDTH is a power of two, at
+least D.
 """
 
 from sixfold.kernels._dispatch import autotune, jit, tl
@@ -20,7 +20,7 @@ TILES = [
 
 @jit
 def _place(tokens, GROUP: tl.constexpr):
-    """Return the batch, the first token of the group and the one past its last."""
+    """Return the batch, the first token of the group and the end of the group."""
     groups = tl.cdiv(tokens, GROUP)
     first = (tl.program_id(2) % groups) * GROUP
     return (tl.program_id(2) // groups).to(tl.int64), first, tl.minimum(first + GROUP, tokens)
@@ -55,7 +55,7 @@ def _scores(
     CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return relu(S) of a block, zero where no attention goes."""
+    """Return relu(S) of a block, zero where the mask or causality forbids attention."""
     s = tl.maximum(tl.dot(q, tl.trans(k), input_precision=PRECISION) * (1.0 / GROUP), 0.0)
     if mask is not None:
         seen = tl.load(mask + base + keys, mask=keys < end, other=0) != 0
@@ -67,7 +67,7 @@ def _scores(
 
 @jit
 def _differentiate(att_v, att_u, own_v, own_u, sent, out, part, rows, columns, end, E):
-    """Write the gradients of att_v, att_u, v and u, the last two without what A sends them."""
+    """Write the gradients of att_v, att_u, v and u, the last two without A's contribution."""
     gate = tl.sigmoid(att_v * own_u)
     inner = sent * att_u * own_v * gate * (1.0 - gate)
     _store(out, rows, columns, end, E, inner * own_u)

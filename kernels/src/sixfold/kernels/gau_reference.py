@@ -10,7 +10,7 @@ PIECE = 2**19  # numbers of v in a few groups
 
 
 def memory_of(lin_k: Tensor, values: Tensor, group: int, causal: bool) -> Tensor:
-    """Return M, (batch, 1 or groups, key, value): what the linear queries read."""
+    """Return M, (batch, 1 or groups, key, value): the memory that linear queries read."""
     if not causal:
         return (lin_k.mT @ values / values.shape[1])[:, None]
     total = (grouped(lin_k, group).mT @ grouped(values, group) / group).cumsum(1)
@@ -32,7 +32,7 @@ def attend_reference(
 ) -> Tensor:
     """Attend to the group and to the memory, and gate.
 
-    On a CPU a few groups at once, so that what is between the products stays in the cache.
+    On a CPU a few groups at a time, so that the intermediate results stay in the cache.
     """
     memories = (memory_v, memory_u)
     groups = max(1, PIECE // max(1, v.shape[0] * v.shape[2] * group))
@@ -74,7 +74,7 @@ def _attend(
 
 
 def _attention(scores: Tensor, values: Tensor, far: Tensor, memory: Tensor) -> Tensor:
-    """Add A times the values to what was read from the memory, in one product."""
+    """Add A times the values to the part that was read from the memory, in one product."""
     (batch, tokens, width), (groups, group) = values.shape, scores.shape[1:3]
     own = grouped(values, group).flatten(0, 1)
     read = (far @ memory).reshape(own.shape)
@@ -83,10 +83,10 @@ def _attention(scores: Tensor, values: Tensor, far: Tensor, memory: Tensor) -> T
 
 
 def grouped(x: Tensor, group: int) -> Tensor:
-    """Fill up axis 1 with zeros and split it into groups, (batch, groups, group, ...).
+    """Pad axis 1 with zeros and split it into groups, (batch, groups, group, ...).
 
-    An exported graph has always something to fill up, one group more if need be: it would be for
-    full groups alone, or for others alone.
+    An exported graph always pads, by one more group if need be; else it would hold for full groups
+    alone, or for others alone.
     """
     groups = (x.shape[1] + group - 1) // group
     if torch.compiler._is_exporting_flag:
@@ -98,5 +98,5 @@ def grouped(x: Tensor, group: int) -> Tensor:
 
 
 def spread(x: Tensor, memory: Tensor) -> Tensor:
-    """View (batch, groups, group, ...) so that its second axis is that of a memory."""
+    """View (batch, groups, group, ...) so that the second axis is that of a memory."""
     return x if memory.shape[1] > 1 else x.flatten(1, 2)[:, None]

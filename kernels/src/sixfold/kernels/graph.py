@@ -14,13 +14,14 @@ class Csr:
     """Edges sorted by row, then by column; row i owns the edges rowptr[i] to rowptr[i + 1].
 
     Args:
-        rowptr: Where each row's edges begin.
-        row: Of each edge.
-        col: Of each edge.
-        segments: At most `SEGMENT` edges of one row each: the row, the first edge, and the number
-            of its partial result, or -1 if it is the row's only one. Empty rows have one too.
-        long_rows: Rows of several segments: the row, its first partial result, and past its last.
-        partials: Partial results in all.
+        rowptr: Index of each row's first edge.
+        row: Row of each edge.
+        col: Column of each edge.
+        segments: Pieces of a row, of at most `SEGMENT` edges: the row, the first edge, and the
+            index of the segment's partial result, or -1 if it is the row's only segment. Empty
+            rows have a segment too.
+        long_rows: Rows of several segments: the row, and the start and end of its partial results.
+        partials: Number of partial results.
     """
 
     rowptr: Int[Tensor, " pointer"]
@@ -69,10 +70,10 @@ class Graph:
     stay apart. Indices are int32 as long as they fit.
 
     Args:
-        by_target: Row = target, column = source.
-        by_source: Row = source, column = target.
-        perm: Place in the edge list of each edge.
-        order: Place in ``by_target`` of each edge of ``by_source``.
+        by_target: Edges with row = target, column = source.
+        by_source: Edges with row = source, column = target.
+        perm: Index in the edge list of each edge.
+        order: Index in ``by_target`` of each edge of ``by_source``.
     """
 
     by_target: Csr
@@ -86,7 +87,7 @@ class Graph:
 
         Raises:
             TypeError: the edge list does not hold integers.
-            ValueError: it has another shape, or names a node that is not there.
+            ValueError: the edge list has another shape, or names a node that does not exist.
         """
         if edge_index.dtype not in (torch.int64, torch.int32):
             raise TypeError(
@@ -123,29 +124,29 @@ class Graph:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes, isolated ones included."""
+        """Number of nodes, isolated ones included."""
         return self.by_target.rowptr.shape[0] - 1
 
     @property
     def num_edges(self) -> int:
-        """Edges, each as often as it occurs."""
+        """Number of edges; repeated edges count each time."""
         return self.by_target.col.shape[0]
 
     @property
     def in_degree(self) -> Int[Tensor, " node"]:
-        """Edges that end at each node."""
+        """Number of edges that end at each node."""
         return self.by_target.rowptr.diff()
 
     def mean_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
-        """Return one over the in-degree of each edge's target."""
+        """Return 1 / in-degree of each edge's target."""
         scale = self.in_degree.double().reciprocal().to(dtype)
         return scale.index_select(0, self.by_target.row)
 
     def symmetric_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
-        """Return D^-1/2 A D^-1/2 with the in-degrees D, the normalisation of a GCN; keep it.
+        """Return D^-1/2 A D^-1/2 with the in-degrees D, the weights of a GCN; not cached.
 
-        For the usual D^-1/2 (A + I) D^-1/2 take it of `with_self_loops`. An edge from a node that
-        receives nothing has weight zero.
+        For the usual D^-1/2 (A + I) D^-1/2 call this on `with_self_loops()`. An edge from a
+        node that receives nothing has weight zero.
         """
         degree = self.in_degree.double()
         scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
@@ -153,9 +154,9 @@ class Graph:
         return (scale.index_select(0, row) * scale.index_select(0, col)).to(dtype)
 
     def with_self_loops(self) -> "Graph":
-        """Give every node exactly one edge to itself; loops that are there are replaced.
+        """Return the graph with exactly one self-loop per node; existing self-loops are replaced.
 
-        In ``perm`` the loop of node i has the place ``num_edges + i``, as if the loops had been
+        In ``perm`` the loop of node i has the index ``num_edges + i``, as if the loops had been
         appended to the edge list: ``torch.cat([values, loop_values])[graph.perm]``.
         """
         row, col = self.by_target.row.long(), self.by_target.col.long()

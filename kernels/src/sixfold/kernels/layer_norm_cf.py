@@ -23,13 +23,13 @@ def layer_norm_cf(
     """Normalise every pixel over its channels; the result is laid out channels last.
 
     Args:
-        x: Channels-last memory is fastest.
+        x: Images, fastest in channels-last memory.
         weight: Scale of each channel.
         bias: Offset of each channel.
-        eps: Added to the variance, inside the square root.
+        eps: Constant added to the variance, inside the square root.
 
     Raises:
-        ValueError: weight or bias has not one number a channel.
+        ValueError: weight or bias does not have one number a channel.
     """
     channels = x.shape[1]
     if weight.shape != (channels,) or bias.shape != (channels,):
@@ -46,10 +46,10 @@ def layer_norm_last(
     bias: Float[Tensor, " channel"],
     eps: float,
 ) -> Float[Tensor, "*batch channel"]:
-    """Do what ``torch.nn.functional.layer_norm`` does over the last axis, with exact gradients.
+    """Compute ``torch.nn.functional.layer_norm`` over the last axis, with exact gradients.
 
-    PyTorch's CPU kernel sums the gradients of weight and bias over all rows in the format of x,
-    which loses them in half precision, so there the norm is taken in float32.
+    PyTorch's CPU kernel sums the gradients of weight and bias over all rows in the dtype of x,
+    which loses them in half precision, so there the norm is computed in float32.
     """
     channels = (x.shape[-1],)
     if x.dtype in (torch.bfloat16, torch.float16) and not x.is_cuda:

@@ -48,17 +48,17 @@ def les_residual_loss(
 
     Args:
         velocity: Frames ``time_step`` apart; the residual is taken at all but the first and last.
-        time_step: dt.
-        viscosity: nu.
-        smagorinsky: Cs2, the squared Smagorinsky constant; a tensor to learn it.
-        filter_width: Delta. The published code has 2 pi / 32 (dhit) and 8 pi / 32 (tml) whatever
-            the grid.
+        time_step: Time dt between two frames.
+        viscosity: Kinematic viscosity nu.
+        smagorinsky: Squared Smagorinsky constant Cs2; a tensor if it is learned.
+        filter_width: Filter width Delta. The published code has 2 pi / 32 (dhit) and 8 pi / 32
+            (tml) whatever the grid.
         box: Lengths of a period along x, y and z; (4 pi, 8 pi, 8 pi) in the code's tml.
-        official_quirks: Give the numbers of the code's function of this name: mean flow damped,
+        official_quirks: Name of the code's function whose numbers to give: mean flow damped,
             Nyquist modes kept here and there, dhit's divergence divided by the number of points.
 
     Raises:
-        ValueError: fewer than three frames, or no three components.
+        ValueError: there are fewer than three frames, or not three components.
         TypeError: velocity is neither float32 nor float64.
     """
     terms = (time_step, viscosity, smagorinsky, filter_width, box)

@@ -11,7 +11,7 @@ real numbers, in the input's own layout: no complex tensor, and each image is re
 
 The official code makes the masks on a grid of 64 x 64 and resizes them with nearest interpolation,
 so for other sizes a box differs a little from the exact one; and for most heights above 64 the
-rows +f and -f are not kept alike. Such a mask has no real basis; it takes the FFT.
+rows +f and -f are not kept alike. Such a mask has no real basis and is applied by FFT.
 """
 
 import math
@@ -34,9 +34,10 @@ def lowpass2d(
     """Return the image low-passed at each cutoff, in cycles per pixel (0.5 keeps nearly all).
 
     Args:
-        x: Images. Their size is a constant in compiled and exported graphs.
-        cutoffs: Frequencies below ``cutoff + 1e-8`` are kept. The official code compares in
-            float32, so a cutoff of 0.25 keeps less than 0.25, one of 0.125 keeps 0.125 too.
+        x: Images, whose size is a constant in compiled and exported graphs.
+        cutoffs: Cutoff frequencies; those below ``cutoff + 1e-8`` are kept. The official code
+            compares in float32, so a cutoff of 0.25 keeps less than 0.25, one of 0.125 keeps 0.125
+            too.
 
     Raises:
         ValueError: a cutoff is negative, or the image has no pixels.
@@ -91,7 +92,7 @@ _box._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAcces
 
 
 def _nearest(mask: list[bool], size: int) -> tuple[bool, ...]:
-    """Resize as torch's nearest interpolation does, whose arithmetic is in float32."""
+    """Return the indices of torch's nearest interpolation, whose arithmetic is in float32."""
     step = _float32(len(mask) / size)
     return tuple(mask[min(int(_float32(i * step)), len(mask) - 1)] for i in range(size))
 

@@ -2,7 +2,7 @@
 
 While it trains the block is ``x + W_out act(W_in x + b_in) + b_out`` with a norm before either
 layer, where ``act`` is GELU on the first ``active`` hidden channels and the identity on the rest.
-What passes the idle ones is linear and is one matrix of the input's width, shortcut included:
+The path through the idle channels is linear: one matrix of the input's width, shortcut included:
 
     y = W3 gelu(W2 x + b2) + (A x + b1)      A = I + W_out[:, idle] W_in[idle]
 
@@ -28,9 +28,9 @@ def merged_ffn(
 
     Args:
         x: Tokens.
-        weight: A above W2.
-        bias: b1, then b2.
-        out_weight: W3; it may have no columns.
+        weight: Rows of A, then of W2.
+        bias: Entries of b1, then of b2.
+        out_weight: Weight W3, perhaps without columns.
 
     Raises:
         ValueError: sizes do not agree.
@@ -57,15 +57,15 @@ def merge_ffn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``weight``, ``bias`` and ``out_weight`` of `merged_ffn`, computed in float64.
 
-    A layer scale after the block belongs into ``layer_out``, weight rows and bias alike.
+    A layer scale after the block belongs in ``layer_out``, weight rows and bias alike.
 
     Args:
         layer_in: Weight (hidden, width) and bias of the first layer.
         layer_out: Weight (width, hidden) and bias of the second.
-        active: Hidden channels with an activation, counted from the first.
-        norm_in: Scale and offset (width,) that a batch norm before the first layer comes to:
+        active: Number of hidden channels with an activation, which come first.
+        norm_in: Scale and offset (width,) of a batch norm before the first layer:
             ``gamma / sqrt(var + eps)`` and ``beta - mean * scale``.
-        norm_out: The same (hidden,) before the second layer.
+        norm_out: Scale and offset (hidden,) of a batch norm before the second layer.
 
     Raises:
         ValueError: sizes do not agree or ``active`` exceeds the hidden width.
@@ -87,7 +87,7 @@ def merge_ffn(
 
 
 def _fold(layer: Affine, norm: Affine | None) -> Affine:
-    """Fold what a norm does to the layer's input into the layer, in float64."""
+    """Fold a norm of the layer's input into the layer, in float64."""
     weight, bias = (value.double() for value in layer)
     if norm is None:
         return weight, bias

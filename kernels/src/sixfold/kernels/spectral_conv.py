@@ -48,7 +48,7 @@ def spectral_conv(
             its last m modes (2 m in all), for the last its first m; see `merge_corners`.
 
     Raises:
-        ValueError: sizes do not fit, or there are more modes than x has; the message names both.
+        ValueError: sizes do not fit, or the weight has more modes than x; the message names both.
     """
     _check(x, weight)
     sizes, kept = tuple(x.shape[2:]), tuple(weight.shape[:-3])
@@ -139,7 +139,7 @@ def _half_dft(n: int, kept: int):
 
 
 def _dft(n: int, kept: int):
-    """Return what acts on real and on imaginary parts (2 kept, n), and the inverse of a pair."""
+    """Return the DFT of real and of imaginary parts (2 kept, n), and the inverse of a pair."""
     mode = torch.arange(kept, dtype=torch.float64)
     mode = torch.where(mode < kept // 2, mode, mode + n - kept)
     angle = 2 * math.pi / n * (mode[:, None] * torch.arange(n, dtype=torch.float64) % n)
@@ -149,7 +149,7 @@ def _dft(n: int, kept: int):
 
 
 def _fft_is_cheaper(sizes, kept) -> bool:
-    """Compare multiply-adds of the products with n log2(n) of the transforms, one way."""
+    """Return whether n log2(n), one way, is below the multiply-adds of the matrix products."""
     rows, columns = math.prod(sizes[:-1]), kept[-1]
     products = 2 * rows * sizes[-1] * columns
     transforms = rows * sizes[-1] * math.log2(sizes[-1]) / 2

@@ -88,9 +88,9 @@ def wavenumbers(
     """Return the wavenumbers of the modes of `rfft3`, in radians per unit of length.
 
     Args:
-        sizes: Points along x, y and z.
-        box: Lengths of a period along them.
-        like: A field, whose type and device they take.
+        sizes: Number of points along x, y and z.
+        box: Lengths of a period along x, y and z.
+        like: Field whose dtype and device the wavenumbers take.
     """
     return tables(_wavenumbers, tuple(sizes), tuple(box), like=like)[0]
 
@@ -133,7 +133,7 @@ def _counts(z: int, like: Tensor) -> Tensor:
 
 
 def _column_counts(z: int) -> tuple[Tensor]:
-    """Count the columns of the full spectrum that each one of the half stands for."""
+    """Return how many columns of the full spectrum each column of the half stands for."""
     mode = torch.arange(z // 2 + 1)
     return (torch.where((mode == 0) | (2 * mode == z), 1, 2)[:, None].expand(-1, 2),)
 

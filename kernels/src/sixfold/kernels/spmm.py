@@ -5,7 +5,7 @@
 Gather, multiply, scatter-add reads and writes (edges, features) about five times. Here each row of
 the result is summed where it is, as a bag of rows of x: those are read once, the result is written
 once. The gradient of x is the same sum over the reversed edges, which the graph has sorted already;
-that of a weight is the scalar product of its edge's two rows.
+the gradient of a weight is the scalar product of the edge's two rows.
 
 On a GPU the Triton kernels do the same in float32, long rows in pieces, without atomics: results
 do not change from run to run. Per edge they read one row of x, one index and one weight.
@@ -29,21 +29,22 @@ def spmm(
     edge_weight: Float[Tensor, " edge"] | None = None,
     reduce: Literal["sum", "mean", "max"] = "sum",
 ) -> Float[Tensor, "node feature"]:
-    """Reduce, at each node, what its incoming edges bring: the weighted rows of their sources.
+    """Reduce, at each node, the weighted rows of the sources of its incoming edges.
 
     A node that receives nothing gets zeros, also from ``max``.
 
     Args:
-        graph: Over the rows of x.
-        x: In this type and on this device the result comes back.
-        edge_weight: In the graph's order of edges (`Graph.perm`); one if not given.
-        reduce: The mean divides by the number of edges, not by the sum of weights. Of equal largest
-            values the first edge gets the gradient; ``max`` has none for weights.
+        graph: Graph whose nodes are the rows of x.
+        x: Node features; the result has their dtype and device.
+        edge_weight: Weights in the graph's order of edges (`Graph.perm`); one if not given.
+        reduce: Name of the reduction. The mean divides by the number of edges, not by the sum of
+            weights. Of equal largest values the first edge gets the gradient; ``max`` has no
+            gradient for weights.
 
     Raises:
-        TypeError: x or edge_weight are no floating-point numbers.
-        ValueError: sizes or devices do not fit, reduce is unknown, or weights of ``max`` want a
-            gradient.
+        TypeError: x or edge_weight are not floating point.
+        ValueError: sizes or devices do not fit, reduce is unknown, or the weights of ``max``
+            require a gradient.
     """
     _check(graph, x, edge_weight, reduce)
     if reduce == "max":

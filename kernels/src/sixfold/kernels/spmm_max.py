@@ -1,8 +1,8 @@
-"""The largest value that the edges of a graph bring to each node; part of `sixfold.kernels.spmm`.
+"""The maximum over each node's incoming edges; part of `sixfold.kernels.spmm`.
 
     y[i, f] = max over the edges e into node i of weight[e] x[source of e, f]
 
-Both paths remember which edge it was, the first of equal ones, and send the gradient there.
+Both paths store which edge won, the first of equal ones, and send the gradient there.
 """
 
 import warnings
@@ -19,12 +19,12 @@ EDGES = 16  # that a program reads at once
 
 
 def block_of(features: int) -> int:
-    """Say how many features one program handles: a power of two, 128 at most."""
+    """Return the number of features that one program handles: a power of two, at most 128."""
     return min(128, 1 << (features - 1).bit_length())
 
 
 def spmm_max(graph: Graph, x: Tensor, weight: Tensor | None) -> Tensor:
-    """Take the maximum; zeros where there is no edge, no gradient for the weights."""
+    """Compute the maximum; zeros where there is no edge, no gradient for the weights."""
     return _Max.apply(x, weight, graph)[0]
 
 
@@ -56,7 +56,7 @@ class _Max(Function):
 
 
 def largest_reference(edges: Csr, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the largest values and the edges they came by; no edge is the number of edges."""
+    """Return the largest values and their edges; the number of edges stands for no edge."""
     count, size = len(edges.col), len(edges.rowptr) - 1
     weight = x.new_ones(count) if weight is None else weight.to(x.dtype)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -103,7 +103,7 @@ def _largest(
     EDGES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Find the largest values of one row and the edges they came by."""
+    """Find the largest values of one row and their edges."""
     row = tl.program_id(0).to(tl.int64)
     edge, end = tl.load(rowptr + row), tl.load(rowptr + row + 1)
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -144,7 +144,7 @@ def _route(
     EDGES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Collect, for one source, the gradients of the targets that its edges won."""
+    """Sum, for one source, the gradients of the targets at which its edges won."""
     row = tl.program_id(0).to(tl.int64)
     edge, end = tl.load(rowptr + row), tl.load(rowptr + row + 1)
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -169,7 +169,7 @@ def _route(
 def spmm_max_fused(
     x: Tensor, weight: Tensor | None, rowptr: Tensor, col: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Launch the kernel of the maximum; the graph's tensors are those of its targets."""
+    """Launch the kernel of the maximum, with the tensors of the graph by target."""
     x, features = x.contiguous(), x.shape[1]
     y, winner = torch.empty_like(x), x.new_empty(x.shape, dtype=col.dtype)
     if y.numel():
@@ -194,7 +194,7 @@ def spmm_max_backward(
     col: Tensor,
     order: Tensor,
 ) -> Tensor:
-    """Launch the kernel of its gradient; the graph's tensors are those of its sources."""
+    """Launch the kernel of the maximum's gradient, with the tensors of the graph by source."""
     grad, features = grad.contiguous(), grad.shape[1]
     out = torch.empty_like(grad)
     if out.numel():

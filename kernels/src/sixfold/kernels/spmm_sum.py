@@ -4,7 +4,7 @@
 `edge_products`: out[e] = <left[row e], right[col e]>, the gradient of the weights.
 
 The kernels accumulate in float32. A row of more than `SEGMENT` edges is summed in pieces, and the
-pieces in a second pass, so that nodes with very many neighbours delay nobody.
+pieces in a second pass, so that a node with very many neighbours does not delay the others.
 """
 
 import torch
@@ -19,7 +19,7 @@ EDGES = 16  # that a program reads at once
 
 
 def weighted_sum(edges: Csr, x: Tensor, weight: Tensor | None) -> Tensor:
-    """Sum the rows of x that the edges of each row name; no gradient."""
+    """Sum the weighted rows of x over the edges of each row; no gradient."""
     if use_fused("spmm", x):
         weight = None if weight is None else weight.float()
         tensors = (edges.rowptr, edges.col, edges.segments, edges.long_rows)
@@ -28,7 +28,7 @@ def weighted_sum(edges: Csr, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def weighted_sum_reference(edges: Csr, x: Tensor, weight: Tensor | None) -> Tensor:
-    """Sum them as bags of embeddings, PyTorch's fastest formulation."""
+    """Compute `weighted_sum` as bags of embeddings, PyTorch's fastest formulation."""
     return functional.embedding_bag(
         edges.col,
         x.contiguous(),
@@ -40,14 +40,14 @@ def weighted_sum_reference(edges: Csr, x: Tensor, weight: Tensor | None) -> Tens
 
 
 def edge_products(edges: Csr, left: Tensor, right: Tensor) -> Tensor:
-    """Multiply, for each edge, the left row of its row and the right row of its column."""
+    """Return, for each edge, the scalar product of left[row] and right[col]."""
     if use_fused("spmm", left, right):
         return spmm_edge_products_fused(left, right, edges.row, edges.col)
     return edge_products_reference(edges, left, right)
 
 
 def edge_products_reference(edges: Csr, left: Tensor, right: Tensor) -> Tensor:
-    """Take them as the gradient of a bag's weights, which makes no (edges, features) tensor."""
+    """Compute `edge_products` as the gradient of a bag's weights: no (edges, features) tensor."""
     tensors = (left.contiguous(), right.contiguous(), edges.col, edges.rowptr, edges.row)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(*tensors, 0)
 

@@ -3,46 +3,51 @@
 import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import App, Parameter
+from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import UserError
-from sixfold.core.system import domains, find_system, load_function
+from sixfold.core.system import System, domains, find_system, load_function
 
 if TYPE_CHECKING:
+    from cyclopts import App
+
     from sixfold.core.pipeline.params import TaskRun
 
-app = App(
-    name="sixfold",
-    help="Published deep-learning systems: train, score, run and export them.",
-    version_flags=[],
-)
 
-
-@app.command(name="list")
 def list_() -> None:
-    """List the systems of the installed domains: name, published sizes, paper."""
+    """List the systems of the installed domains: sizes, paper, published weights."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("system", "published size", "parameters", "paper", box=None)
+    name, *others = (Column(name, no_wrap=True) for name in ("system", "parameters", "paper"))
+    size = Column("published size", overflow="fold")
+    table = Table(name, size, *others, "weights", box=None)
     for name, module in domains().items():
         for system in module.SYSTEMS:
             sizes = system.published or {"": (None, None)}
-            for size, (_, count) in sizes.items():
+            for row, (size, (_, count)) in enumerate(sizes.items()):
                 count = f"{count:,}" if count else ""
-                table.add_row(f"{name}/{system.name}", size, count, system.paper)
+                weights = "" if row else _weights(system)
+                table.add_row(f"{name}/{system.name}", size, count, system.paper, weights)
     Console().print(table)
 
 
-@app.command
+def _weights(system: System) -> str:
+    """Return whether cache or mirror hold the published weights; empty if there are none."""
+    from sixfold.core.weights.published import list_weights
+
+    found = list_weights(system).values()
+    return "" if not found else "here" if all(found) else "not here"
+
+
 def show(name: str) -> None:
-    """Show a system's settings with their defaults, its sizes, and what `run` takes.
+    """Show a system: its settings with their defaults, published sizes and weights.
 
     Args:
         name: domain/system, e.g. speech/frcrn.
     """
+    from sixfold.core.weights.published import list_weights
+
     system = find_system(name)
     print(f"{name}: {(inspect.getdoc(system.build) or '').splitlines()[0]}\npaper: {system.paper}")
     print("settings (defaults are the published size):")
@@ -51,11 +56,20 @@ def show(name: str) -> None:
         print(f"  {key}: {kind} = {field.default}")
     for size, (_, count) in system.published.items():
         print(f"published: {size}, {count:,} parameters")
+    for weights, here in list_weights(system).items():
+        print(f"weights: {weights} ({'here' if here else 'fetched at first use'})")
     if system.run:
         print(f"run: sixfold run {name} --help")
 
 
-@app.command
+def doctor() -> None:
+    """Report versions, devices, fused kernels, and the data, weights and extras found here."""
+    from sixfold.core.doctor import diagnose
+
+    for label, text in diagnose():
+        print(f"{label:<16} {text}")
+
+
 def inputs(pipeline: str) -> None:
     """Write which data `auto` means on this machine and hashes of the code; DVC depends on both.
 
@@ -68,7 +82,6 @@ def inputs(pipeline: str) -> None:
     stages.inputs(Pipeline.find(pipeline))
 
 
-@app.command
 def prepare(name: str) -> None:
     """Prepare the data of a task or of all tasks, as `data:` of params.yaml says.
 
@@ -81,7 +94,6 @@ def prepare(name: str) -> None:
         stages.prepare(task)
 
 
-@app.command
 def train(name: str) -> None:
     """Train every seed of a task's systems; a training that was stopped goes on.
 
@@ -100,7 +112,6 @@ def train(name: str) -> None:
             stages.train(task, _entries(name))
 
 
-@app.command
 def evaluate(name: str) -> None:
     """Score every trained seed of a task's systems, its references, and its measurements.
 
@@ -126,7 +137,6 @@ def _entries(name: str) -> list[str]:
     return name.split("/", 2)[2:]
 
 
-@app.command
 def report(pipeline: str) -> None:
     """Write reports/<pipeline>.md and the page reports/<pipeline>/index.html from the results.
 
@@ -139,7 +149,6 @@ def report(pipeline: str) -> None:
     write_report(Pipeline.find(pipeline))
 
 
-@app.command
 def repro(
     pipeline: str,
     *,
@@ -173,7 +182,6 @@ def repro(
     write_report(found)
 
 
-@app.command
 def claims(*, write: Path | None = None) -> None:
     """Print what holds of every claim, as a Markdown table, from the committed results.
 
@@ -193,19 +201,18 @@ def claims(*, write: Path | None = None) -> None:
         replace_between_markers(write, "claims", text)
 
 
-@app.command(help_flags=[])
-def run(
-    name: str = "--help", *arguments: Annotated[str, Parameter(allow_leading_hyphen=True)]
-) -> None:
+def run(name: str = "--help", *arguments: str) -> None:
     """Run a system on a file: sixfold run speech/frcrn noisy.wav clean.wav.
 
     Args:
         name: domain/system, e.g. speech/frcrn.
-        arguments: What the system takes: see sixfold run <name> --help.
+        arguments: Arguments of the system; sixfold run <name> --help lists them.
     """
     if name in ("--help", "-h"):
-        app.help_print(["run"])
+        build_app().help_print(["run"])
         return
+    from cyclopts import App
+
     system = find_system(name)
     if system.run is None:
         raise UserError(f"{name} has nothing to run on a file")
@@ -214,14 +221,13 @@ def run(
     command(arguments)
 
 
-@app.command
-def export(name: str, folder: Path, *, weights: Path) -> None:
+def export(name: str, folder: Path, *, weights: str) -> None:
     """Export a system with its weights to torch.export and ONNX, compared with PyTorch.
 
     Args:
         name: domain/system, e.g. speech/frcrn.
-        folder: Where model.pt2, model.onnx and export.json go.
-        weights: Official or sixfold checkpoint.
+        folder: Folder of the results model.pt2, model.onnx and export.json.
+        weights: Path of an official or sixfold checkpoint, or name of published weights.
     """
     from sixfold.core.weights.convert import from_pretrained
     from sixfold.core.weights.export import export as write
@@ -234,12 +240,45 @@ def export(name: str, folder: Path, *, weights: Path) -> None:
     print(f"exported: {folder} ({errors})")
 
 
+VERBS = (
+    show, doctor, inputs, prepare, train, evaluate, report, repro, claims, export,
+)  # fmt: skip
+
+
+def build_app() -> "App":
+    """Make the command line of the verbs.
+
+    Raises:
+        UserError: cyclopts, which parses it, is not installed.
+    """
+    try:
+        from cyclopts import App, Parameter
+    except ModuleNotFoundError:
+        raise UserError("the command needs: pip install 'sixfold-core[pipeline,train]'") from None
+    from sixfold.core.doctor import installed_versions
+
+    app = App(
+        name="sixfold",
+        help="Published deep-learning systems: train, score, run and export them.",
+        version=lambda: "\n".join(f"{name} {v}" for name, v in installed_versions().items()),
+        help_format="plaintext",
+        version_format="plaintext",
+    )
+    app.command(list_, name="list")
+    for verb in VERBS:
+        app.command(verb)
+    # What follows the name of a system is the system's to parse.
+    rest = Parameter(allow_leading_hyphen=True)
+    app.command(run, help_flags=[], version_flags=[], default_parameter=rest)
+    return app
+
+
 def main() -> None:
     """Run the command line; what the user can mend is one line and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        build_app()(arguments)
     except (UserError, OSError) as error:
         if debug:
             raise

@@ -17,8 +17,8 @@ Part of the paper -> file:
     training in turns (Algorithm 2) and jointly   -> training.py
 
 Three files are no part of every system: `gates` and `experts` are the two kinds of networks in the
-mixture, and `early_exit` runs the strong expert only where the weak one is not confident. `convert`
-has the official keys.
+mixture, and `early_exit` runs the strong expert only where the weak one is not confident. `config`
+has the settings, `convert` the official keys.
 
 Departs from the official code, which departs from the paper: `official_behaviour`, with the
 setting of that name, restores it. Here, gates are restored together with their experts;
