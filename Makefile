@@ -32,11 +32,11 @@ repro-%: .venv/.ready ## Reproduce one domain, e.g. make repro-speech
 	@echo "report: reports/$*/index.html"
 
 .PHONY: test
-test: .venv/.ready ## Every quick test, a file a process
-	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not wheels"
+test: .venv/.ready ## Every quick test, on every core
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "not slow and not wheels"
 
 test-%: .venv/.ready ## The quick tests of one domain, e.g. make test-speech
-	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not wheels" tests/$*
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "not slow and not wheels" tests/$*
 
 .PHONY: check
 check: .venv/.ready ## Format, lint, types, layout
