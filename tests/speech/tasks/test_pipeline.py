@@ -149,7 +149,7 @@ def test_a_clip_is_described_in_words():
     crops = {s: {"recording": f"{s}/hello.wav", "start_s": 0.0} for s in ("en", "ru")}
     assert listening.describe(crops | {"ratio_db": -1.84}) == (
         "Speaker en (recording hello, from 0.0 s) mixed with speaker ru (recording hello, from "
-        "0.0 s), who is 1.8 dB louder."
+        "0.0 s), at a level of +1.8 dB relative to the first."
     )
 
 

@@ -117,34 +117,26 @@ def replace_between_markers(path: Path, name: str, text: str) -> None:
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section], notice: str = "") -> Path:
-    """Write a folder with ``index.html`` and the files that it shows; it works without a network.
+    """Write ``index.html`` and the files that it shows to a folder, in the place of what it held.
 
-    Args:
-        folder: Folder of the page; what it held before is removed.
-        title: Heading of the page.
-        sections: Content of the page.
-        notice: Warning above everything else, e.g. that the data are synthetic.
-
-    Returns:
-        The page.
+    The page works without a network; ``notice`` stands above everything else on it.
     """
     import jinja2
 
     figures = [figure for section in sections for figure in section.figures]
     figures += [panel for s in sections for row in s.pictures for panel in row.panels]
-    files = {name: content for figure in figures for name, content in figure.files.items()}
     if len({figure.name for figure in figures}) < len(figures):
         raise ValueError(f"two figures of {title!r} have the same name")
     heard = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
     sounds = {file: f"sound-{i}.wav" for i, file in enumerate(heard, start=1)}
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    files["index.html"] = page.from_string(template).render(
-        title=title, sections=sections, notice=notice, sounds=sounds, cell=cell
-    )
+    shown = {"title": title, "sections": sections, "notice": notice, "sounds": sounds, "cell": cell}
     with atomic_folder(folder) as partial:
-        for name, content in files.items():
-            write_atomic(partial / name, content)
+        write_atomic(partial / "index.html", page.from_string(template).render(shown))
+        for figure in figures:
+            for name, content in figure.files.items():
+                write_atomic(partial / name, content)
         for file, name in sounds.items():
             shutil.copyfile(file, partial / name)
     return folder / "index.html"

@@ -71,25 +71,20 @@ def write_report(pipeline: Pipeline) -> None:
 
 def claims_table(pipelines: Iterable[Pipeline]) -> Table:
     """Say of each claim what was measured again, and what the trainings show, in one row."""
-    rows = [
-        {
-            "claim": f"{pipeline.name}: {task.task.claim.title}",
-            "measured again, without training": _count_reproduced(task.measurements()),
-            "trained here, at this budget": _count_verdicts(
-                Outcome(task, task.results()).verdicts()
-            ),
-        }
-        for pipeline in pipelines
-        for task in pipeline.tasks.values()
-    ]
+    rows = []
+    for name, task in ((p.name, task) for p in pipelines for task in p.tasks.values()):
+        verdicts = Outcome(task, task.results()).verdicts()
+        row = {"claim": f"{name}: {task.task.claim.title}"}
+        row["measured again, without training"] = _count_reproduced(task.measurements())
+        row["trained here, at this budget"] = _count_verdicts(verdicts)
+        rows.append(row)
     return Table("Claims, and what holds of them here", list(rows[0]), rows)
 
 
 def _count_reproduced(measurements: Sequence[Mapping[str, Any]]) -> str:
-    others = [m for m in measurements if m["verdict"] != "reproduced"]
+    others = [f"{m['name']}: {m['verdict']}" for m in measurements if m["verdict"] != "reproduced"]
     count = f"{len(measurements) - len(others)} of {len(measurements)} reproduced"
-    named = [f"{m['name']}: {m['verdict']}" for m in others]
-    return "; ".join([count, *named]) if measurements else "-"
+    return "; ".join([count, *others]) if measurements else "-"
 
 
 def _count_verdicts(verdicts: Iterable[Verdict]) -> str:

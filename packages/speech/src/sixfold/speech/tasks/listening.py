@@ -61,8 +61,8 @@ def describe(clip: Mapping[str, Any]) -> str:
         )
     (first, a), (second, b) = [(k, v) for k, v in clip.items() if k != "ratio_db"]
     return (
-        f"Speaker {first} ({_place(a)}) mixed with speaker {second} ({_place(b)}), who is "
-        f"{abs(clip['ratio_db']):.1f} dB {'louder' if clip['ratio_db'] < 0 else 'quieter'}."
+        f"Speaker {first} ({_place(a)}) mixed with speaker {second} ({_place(b)}), at a level of "
+        f"{-clip['ratio_db']:+.1f} dB relative to the first."
     )
 
 
