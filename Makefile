@@ -45,6 +45,10 @@ check: .venv/.ready ## Format, lint, types, layout
 	@pyright
 	@pytest tests/test_layout.py
 
+.PHONY: check-page
+check-page: .venv/.ready ## Open every report in Chromium, if installed: errors, missing files, phone width
+	@python tests/core/support/check_page.py
+
 .PHONY: fix
 fix: .venv/.ready ## Format, and repair what can be repaired
 	@ruff format .

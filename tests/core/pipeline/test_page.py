@@ -1,17 +1,21 @@
 """The page: same bytes, safe names, nothing it refers to is missing; numbers as they were."""
 
+import io
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from sixfold.core.config import UserError
-from sixfold.core.pipeline.figures import curve_figure, spectrogram_figure
+from sixfold.core.pipeline import figures
+from sixfold.core.pipeline.figures import curve_figure, picture_row, spectrogram_figure
 from sixfold.core.pipeline.page import (
     Section,
     Sound,
@@ -25,6 +29,8 @@ from sixfold.core.pipeline.page import (
 STEPS = [0, 10, 20, 30]
 CURVES = {"ours": [(STEPS, [4.0, 2, 1, 1]), (STEPS, [4.0, 3, 2, 1])], "base": [(STEPS, [4.0] * 4)]}
 ODD = '<b onload="x">&$a_b$|c'
+RAMP = np.linspace(0, 1, 32).reshape(4, 8)
+FILM = np.stack([RAMP, RAMP**2, RAMP**3])
 
 
 def sections(folder):
@@ -38,6 +44,7 @@ def sections(folder):
             tables=[Table(ODD, ["system", "SI-SDR, dB"], [{"system": ODD}, {"system": "base"}])],
             figures=[curve_figure("curves", f"loss {ODD}", CURVES, {"ours": 0.5})],
         ),
+        Section("Numbers: pictures", pictures=[picture_row("ramp", ODD, {"a": RAMP, ODD: FILM})]),
         Section(
             "Sound",
             figures=[spectrogram_figure("spectra", {"noisy": tone, ODD: tone * 0}, 8000)],
@@ -73,14 +80,17 @@ def test_two_writes_give_the_same_bytes(tmp_path, page):
         tmp_path / "again", f"Speech {ODD}", sections(tmp_path), f"built-in {ODD}"
     ).parent
     files = {file.name for file in again.iterdir()}
-    assert files == {"index.html", "curves.svg", "spectra.svg", "sound-1.wav", "sound-2.wav"}
+    assert files == {
+        *("index.html", "curves.svg", "spectra.svg", "sound-1.wav", "sound-2.wav"),
+        *("ramp-1.png", "ramp-2.png", "ramp-2.webp"),
+    }
     for name in files:
         assert (again / name).read_bytes() == (page.parent / name).read_bytes(), name
 
 
 def test_the_page_refers_to_files_next_to_it_and_to_all_of_them(page):
     tags = Tags(page.read_text())
-    referred = set(tags.values("src")) | set(tags.values("href"))
+    referred = {name for name in tags.values("src") + tags.values("href") if name[0] != "#"}
     assert referred == {file.name for file in page.parent.iterdir()} - {"index.html"}
     assert "//" not in page.read_text()
 
@@ -89,7 +99,7 @@ def test_names_are_text_and_never_markup(page):
     tags = Tags(page.read_text())
     assert "b" not in {tag for tag, _ in tags.found}
     assert not tags.values("onload")
-    assert ODD in " ".join(tags.values("alt"))
+    assert sum(ODD in alt for alt in tags.values("alt")) == 5
     for file in page.parent.glob("*.svg"):
         drawing = ElementTree.parse(file)
         assert ODD in "".join(drawing.getroot().itertext())
@@ -137,8 +147,106 @@ def test_two_figures_of_one_name_are_refused(tmp_path):
 def test_curves_over_seconds_only_where_seconds_are_known():
     assert curve_figure("a", "loss", CURVES).alt == "loss of ours, base over step"
     timed = curve_figure("a", "loss", CURVES, {"ours": 0.5, "absent": 1.0})
-    assert timed.alt.endswith("over step and over seconds; seconds not measured for base")
-    assert ">15<" in timed.svg  # step 30 at half a second each
+    assert timed.alt.endswith("over step and over seconds")
+    assert timed.caption.endswith("Seconds not measured for base.")
+    assert ">15<" in str(timed.image)  # step 30 at half a second each
+
+
+def test_what_an_older_page_left_is_gone(tmp_path):
+    for title in ("old", "new"):
+        curve = curve_figure(title, "loss", CURVES)
+        write_page(tmp_path / "out", title, [Section(title, figures=[curve])])
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"index.html", "new.svg"}
+
+
+def test_parts_stand_below_their_section_and_in_the_contents(tmp_path):
+    titles = ["A: b", "A: b: c", "A: b: d", "A", "A: b"]
+    text = write_page(tmp_path / "out", "x", [Section(title) for title in titles]).read_text()
+    headings = re.findall(r"<h([23]) id=.section-(\d).>(.*)</h", text)
+    assert [(level, name) for level, _, name in headings] == [
+        *(("2", "A: b"), ("3", "c"), ("3", "d"), ("2", "A"), ("3", "b"))
+    ]
+    assert [f"#section-{number}" for _, number, _ in headings] == Tags(text).values("href")
+    few = write_page(tmp_path / "few", "x", [Section(title) for title in titles[:3]]).read_text()
+    assert "<nav" not in few
+
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_a_row_of_pictures_has_one_scale_and_keeps_every_value_apart():
+    dark, bright = picture_row("a", "two", {"dark": RAMP / 2, "bright": RAMP}).panels
+    assert [bright.caption, bright.alt] == ["bright", "two: bright"]
+    image = pixels(bright.image)
+    assert image.shape == (80, 160, 3)  # enlarged twenty times, as sharp as it was
+    np.testing.assert_array_equal(image[::20, ::20].repeat(20, 0).repeat(20, 1), image)
+    assert len(np.unique(image)) == RAMP.size
+    assert pixels(dark.image).max() == 128
+    assert pixels(picture_row("a", "", {"x": RAMP}, limits=(0, 2)).panels[0].image).max() == 128
+
+
+def test_colours_are_kept_and_what_is_not_finite_is_black():
+    coloured = np.stack([RAMP, 1 - RAMP, np.full_like(RAMP, np.nan)], -1)
+    first = pixels(picture_row("a", "", {"x": coloured}).panels[0].image)[0, 0]
+    assert first.tolist() == [0, 255, 0]
+    nothing = np.full((2, 2), np.nan)
+    assert pixels(picture_row("a", "", {"x": nothing}).panels[0].image).max() == 0
+    constant = picture_row("a", "", {"x": np.ones((2, 2))}, colour_map="viridis")
+    assert pixels(constant.panels[0].image).any()
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 0), (2, 2, 2, 4), (1, 1, 1, 1, 3)], ids=str)
+def test_an_array_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="'x' must be shaped"):
+        picture_row("a", "", {"x": np.zeros(shape)})
+
+
+def test_a_film_moves_and_its_first_frame_is_kept_for_print(page):
+    folder, text = page.parent, page.read_text()
+    with Image.open(folder / "ramp-2.webp") as opened:
+        film: Any = opened
+        assert (film.n_frames, film.info["loop"]) == (3, 0)
+        assert (
+            abs(np.asarray(film.convert("RGB"), int) - pixels_of(folder / "ramp-2.png")).max() < 9
+        )
+    assert "@media print, (prefers-reduced-motion: reduce)" in text
+    shown = [attrs.get("class") for _, attrs in Tags(text).found if "ramp-2" in str(attrs)]
+    assert shown == ["film", "still", None]  # the film, and a link to it around its first frame
+
+
+def pixels_of(path):
+    return pixels(path.read_bytes()).astype(int)
+
+
+def test_a_film_that_is_too_large_loses_quality_then_frames_and_is_refused_at_last(monkeypatch):
+    noise = np.random.default_rng(0).random((12, 160, 160))
+    sizes, frames = [], []
+    for limit in (10**6, 10**5, 5 * 10**4):
+        monkeypatch.setattr(figures, "FILM_BYTES", limit)
+        (panel,) = picture_row("a", "", {"x": noise}).panels
+        with Image.open(io.BytesIO(panel.film)) as opened:
+            film: Any = opened
+            frames.append(film.n_frames)
+            film.load()
+            assert film.info["duration"] * film.n_frames == 1200  # the speed stays
+        sizes.append(len(panel.film))
+        assert sizes[-1] <= limit
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert frames[0] == 12 > frames[2]
+    monkeypatch.setattr(figures, "FILM_BYTES", 1000)
+    with pytest.raises(ValueError, match="at most 1000; give fewer or smaller frames"):
+        picture_row("a", "", {"x": noise})
+
+
+def test_a_row_never_wraps(page):
+    text = page.read_text()
+    assert re.search(r"\.row \{ display: flex;[^}]*overflow-x: auto; \}", text)
+    assert "flex-wrap" not in text
+    many = {f"signal {i}": np.arange(800) % (i + 2) for i in range(9)}
+    drawing = ElementTree.fromstring(str(spectrogram_figure("s", many, 8000).image))
+    wide, high = (float(drawing.attrib[side].removesuffix("pt")) for side in ("width", "height"))
+    assert wide > 8 * high
 
 
 def test_seeds_logged_at_other_steps_are_no_mean():

@@ -88,7 +88,7 @@ def test_the_page_plays_what_it_shows(done):
     page = (folder / "index.html").read_text()
     sounds = re.findall(r'<audio[^>]*src="([^"]+)"', page)
     enhanced = 2 * 4  # two clips: input, two systems, clean
-    separated = 3 * 2 + 2  # mixture, mask and a system, for two speakers each, both clean
+    separated = 2 * 4  # two speakers: mixture, mask, a system, clean
     array = 3 + 1  # microphone, delay-and-sum, a system, clean
     assert len(sounds) == enhanced + separated + array
     for name in sounds + re.findall(r'<img[^>]*src="([^"]+)"', page):
@@ -134,9 +134,30 @@ def test_training_and_test_share_nothing(done):
 
 
 def test_a_clip_is_described_in_words():
-    clip = {"speaker": "en", "snr_db": 2.5, "speech": {"recording": "a.wav", "start_s": 1.0}}
-    said = listening.describe(clip)
-    assert said == "speaker en; snr, dB 2.5; speech (recording a.wav; start, s 1)"
+    noisy = {
+        "speaker": "fr",
+        "recording": "fr/pls-hold.wav",
+        "start_s": 0.27,
+        "snr_db": 2.54,
+        "noise": "noise/ch08_sm001.wav",
+        "noise_start_s": 6.4,
+    }
+    assert listening.describe(noisy) == (
+        "Speaker fr (recording pls-hold, from 0.3 s) in noise (recording ch08_sm001, from 6.4 s), "
+        "at a signal-to-noise ratio of 2.5 dB."
+    )
+    crops = {s: {"recording": f"{s}/hello.wav", "start_s": 0.0} for s in ("en", "ru")}
+    assert listening.describe(crops | {"ratio_db": -1.84}) == (
+        "Speaker en (recording hello, from 0.0 s) mixed with speaker ru (recording hello, from "
+        "0.0 s), at a level of +1.8 dB relative to the first."
+    )
+
+
+def test_every_clip_of_the_page_is_described(done):
+    page = (done.root / "reports" / "speech" / "index.html").read_text()
+    assert page.count("signal-to-noise ratio of") == 2 + 1
+    assert page.count("mixed with speaker") == 2
+    assert "{" not in page.partition("<main>")[2]
 
 
 def test_nothing_prepared_is_an_error_that_says_so(done, tmp_path: Path):

@@ -22,18 +22,17 @@ Curves = list[tuple[list[float], list[float]]]  # for each seed, steps and value
 
 def read_curve(task: TaskRun, key: str, curve: Curve) -> Curves:
     """Return, for each seed, steps and the smoothed column of an entry's curve."""
-    path = task.folder("curves") / f"{key}.csv"
     seeds: dict[str, tuple[list[float], list[float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
+    with (task.folder("curves") / f"{key}.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row[curve.column]:
                 steps, values = seeds.setdefault(row["seed"], ([], []))
                 steps.append(float(row["step"]))
                 values.append(curve.sign * float(row[curve.column]))
-    return [(steps, _smoothed(values)) for steps, values in seeds.values()]
+    return [(steps, _smooth(values)) for steps, values in seeds.values()]
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def _smooth(values: list[float]) -> list[float]:
     width = max(1, round(len(values) * WINDOW))
     return [statistics.fmean(values[max(0, i - width + 1) : i + 1]) for i in range(len(values))]
 
@@ -48,16 +47,15 @@ def seconds_per_step(task: TaskRun, key: str) -> float | None:
 def equal_rows(
     curves: Mapping[str, Curves], speeds: Mapping[str, float], quantity: str
 ) -> list[dict[str, Any]]:
-    """Read each curve off at its end, and at the time when the first system is done."""
-    ends = {
-        name: seeds[0][0][-1] * speeds[name] for name, seeds in curves.items() if name in speeds
-    }
+    """Read each curve off at its end and, if all were timed, when the first system is done."""
+    timed = speeds.keys() == curves.keys()
+    end = min(curves[name][0][0][-1] * speeds[name] for name in curves) if timed else None
     rows = []
     for name, seeds in curves.items():
         row: dict[str, Any] = {"system": name, "seconds per step": speeds.get(name)}
         row[f"{quantity}: equal steps"] = mean_std([values[-1] for _, values in seeds])
-        if len(ends) == len(curves):
-            step = min(ends.values()) / speeds[name]
+        if end is not None:
+            step = end / speeds[name]
             at = [v[max(0, sum(s <= step for s in steps) - 1)] for steps, v in seeds]
             row["equal time"] = mean_std(at)
         rows.append(row)

@@ -1,4 +1,4 @@
-"""Tables, figures and sounds, and the page that shows them: what any domain's report is made of.
+"""Tables, figures and sounds, and the page that shows them: what a report is made of.
 
 The same results give the same bytes. jinja2 is imported only by `write_page`.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.config import UserError
-from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.atomic import atomic_folder, write_atomic
 
 MISSING = "not measured"
 
@@ -29,11 +29,31 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG, and what it shows in words (for those who cannot see it)."""
+    """An image, its content in words (for those who cannot see it), and a caption if it needs one.
+
+    The image is the text of an SVG or the bytes of a PNG; a film is an animated WebP besides, whose
+    first frame the image is: for print, and for those who asked for less motion.
+    """
 
     name: str
     alt: str
-    svg: str
+    image: str | bytes
+    caption: str = ""
+    film: bytes = b""
+
+    @property
+    def files(self) -> dict[str, str | bytes]:
+        """Content of the image's file and, of a film, of the film's, by name."""
+        image = {f"{self.name}.{'svg' if isinstance(self.image, str) else 'png'}": self.image}
+        return image | ({f"{self.name}.webp": self.film} if self.film else {})
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures and films that stay in one row, at any number."""
+
+    caption: str
+    panels: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -46,12 +66,16 @@ class Sound:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of the page; ``text`` is plain, with an empty line between paragraphs."""
+    """One heading of the page; ``text`` is plain, with an empty line between paragraphs.
+
+    A section titled "A: b" that follows the section "A" is shown as a part of it.
+    """
 
     title: str
     text: str = ""
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    pictures: Sequence[Row] = ()
     sounds: Sequence[Sound] = ()
 
 
@@ -85,43 +109,34 @@ def replace_between_markers(path: Path, name: str, text: str) -> None:
     Raises:
         UserError: the file has not exactly one such pair.
     """
-    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    page = path.read_text(encoding="utf-8")
-    head, begin, rest = page.partition(first)
-    _, end, tail = rest.partition(last)
-    if not begin or not end or first in rest or last in head + tail:
-        raise UserError(f"{path} needs one line {first} and, below it, one line {last}")
-    write_atomic(path, f"{head}{first}\n{text}\n{last}{tail}")
+    markers = [f"<!-- {name} -->", f"<!-- /{name} -->"]
+    head, *rest = re.split(f"({'|'.join(map(re.escape, markers))})", path.read_text("utf-8"))
+    if rest[::2] != markers:
+        raise UserError(f"{path} needs one line {markers[0]} and, below it, one line {markers[1]}")
+    write_atomic(path, f"{head}{markers[0]}\n{text}\n{markers[1]}{rest[-1]}")
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section], notice: str = "") -> Path:
-    """Write ``index.html`` and, next to it, its figures and sounds; it works without a network.
+    """Write ``index.html`` and the files that it shows to a folder, in the place of what it held.
 
-    Args:
-        folder: Where the page goes; files of the same names are replaced.
-        title: Heading of the page.
-        sections: What it shows.
-        notice: Said at the top, e.g. that the data are built in and not the paper's.
-
-    Returns:
-        The page.
+    The page works without a network; ``notice`` stands above everything else on it.
     """
     import jinja2
 
-    folder.mkdir(parents=True, exist_ok=True)
     figures = [figure for section in sections for figure in section.figures]
+    figures += [panel for s in sections for row in s.pictures for panel in row.panels]
     if len({figure.name for figure in figures}) < len(figures):
         raise ValueError(f"two figures of {title!r} have the same name")
-    for figure in figures:
-        write_atomic(folder / f"{figure.name}.svg", figure.svg)
-    files = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
-    sounds = {file: f"sound-{i}.wav" for i, file in enumerate(files, start=1)}
-    for file, name in sounds.items():
-        shutil.copyfile(file, folder / name)
+    heard = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
+    sounds = {file: f"sound-{i}.wav" for i, file in enumerate(heard, start=1)}
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = page.from_string(template).render(
-        title=title, sections=sections, notice=notice, sounds=sounds, cell=cell
-    )
-    write_atomic(folder / "index.html", html)
+    shown = {"title": title, "sections": sections, "notice": notice, "sounds": sounds, "cell": cell}
+    with atomic_folder(folder) as partial:
+        write_atomic(partial / "index.html", page.from_string(template).render(shown))
+        for figure in figures:
+            for name, content in figure.files.items():
+                write_atomic(partial / name, content)
+        for file, name in sounds.items():
+            shutil.copyfile(file, partial / name)
     return folder / "index.html"

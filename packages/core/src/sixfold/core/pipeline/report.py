@@ -5,23 +5,17 @@ the sound. What needs no training stands above what was trained at a small budge
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.data.atomic import write_atomic
-from sixfold.core.pipeline.claim import Claim, Verdict, judge_all
+from sixfold.core.pipeline.claim import Claim, Curve, Verdict, judge_all
 from sixfold.core.pipeline.figures import curve_figure
 from sixfold.core.pipeline.learning import EQUAL, equal_rows, read_curve, seconds_per_step
-from sixfold.core.pipeline.page import (
-    Section,
-    Table,
-    cell,
-    markdown_table,
-    mean_std,
-    write_page,
-)
+from sixfold.core.pipeline.page import Section, Table, cell, markdown_table, mean_std, write_page
 from sixfold.core.pipeline.params import PAPER, Pipeline, TaskRun
 
 
@@ -57,12 +51,12 @@ def write_report(pipeline: Pipeline) -> None:
     Raises:
         UserError: a result is missing.
     """
-    outcomes = [Outcome(task, task.results()) for task in pipeline.tasks.values()]
+    tasks = pipeline.tasks.values()
+    sections = [Section("What holds", tables=[claims_table([pipeline])])]
+    sections += [s for task in tasks for s in task_sections(Outcome(task, task.results()))]
     title = pipeline.domain.capitalize() + (" (paper)" if pipeline.name.endswith(PAPER) else "")
-    synthetic = [f"{o.run.key}: {o.run.task.synthetic}" for o in outcomes if _is_synthetic(o)]
+    synthetic = [f"{task.key}: {task.task.synthetic}" for task in tasks if task.source != "real"]
     notice = f"Synthetic data, not the published: {'; '.join(synthetic)}." if synthetic else ""
-    overview = Section("What holds", tables=[claims_table([pipeline])])
-    sections = [overview, *(s for outcome in outcomes for s in task_sections(outcome))]
     page = write_page(pipeline.root / "reports" / pipeline.name, title, sections, notice)
     lines = [f"# {title}", *([f"**{notice}**"] if notice else [])]
     for section in sections:
@@ -75,57 +69,48 @@ def write_report(pipeline: Pipeline) -> None:
     print(f"report: {page}")
 
 
-def _is_synthetic(outcome: Outcome) -> bool:
-    return outcome.run.source != "real"
-
-
 def claims_table(pipelines: Iterable[Pipeline]) -> Table:
     """Say of each claim what was measured again, and what the trainings show, in one row."""
     rows = []
-    for pipeline in pipelines:
-        for task in pipeline.tasks.values():
-            measurements = task.measurements()
-            good = [m for m in measurements if m["verdict"] == "reproduced"]
-            others = [m for m in measurements if m not in good]
-            verdicts = Outcome(task, task.results()).verdicts()
-            rows.append(
-                {
-                    "claim": f"{pipeline.name}: {task.task.claim.title}",
-                    "measured again, without training": "; ".join(
-                        [f"{len(good)} of {len(measurements)} reproduced"] * bool(measurements)
-                        + [f"{m['name']}: {m['verdict']}" for m in others]
-                    )
-                    or "-",
-                    "trained here, at this budget": "; ".join(_counted(verdicts)) or "-",
-                }
-            )
+    for name, task in ((p.name, task) for p in pipelines for task in p.tasks.values()):
+        verdicts = Outcome(task, task.results()).verdicts()
+        row = {"claim": f"{name}: {task.task.claim.title}"}
+        row["measured again, without training"] = _count_reproduced(task.measurements())
+        row["trained here, at this budget"] = _count_verdicts(verdicts)
+        rows.append(row)
     return Table("Claims, and what holds of them here", list(rows[0]), rows)
 
 
-def _counted(verdicts: Iterable[Verdict]) -> Iterable[str]:
-    """Say of each pair how its comparisons came out."""
-    pairs: dict[str, list[str]] = {}
+def _count_reproduced(measurements: Sequence[Mapping[str, Any]]) -> str:
+    others = [f"{m['name']}: {m['verdict']}" for m in measurements if m["verdict"] != "reproduced"]
+    count = f"{len(measurements) - len(others)} of {len(measurements)} reproduced"
+    return "; ".join([count, *others]) if measurements else "-"
+
+
+def _count_verdicts(verdicts: Iterable[Verdict]) -> str:
+    """Say of each pair of systems how its comparisons came out."""
+    pairs: dict[str, Counter[str]] = {}
     for verdict in verdicts:
-        pairs.setdefault(f"{verdict.system} over {verdict.baseline}", []).append(verdict.outcome)
-    for pair, outcomes in pairs.items():
-        counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
-        said = (
-            f"{k} ({n} of {len(outcomes)})" if len(outcomes) > 1 else k for k, n in counts.items()
-        )
-        yield f"{pair}: {', '.join(said)}"
+        pair = f"{verdict.system} over {verdict.baseline}"
+        pairs.setdefault(pair, Counter())[verdict.outcome] += 1
+    said = []
+    for pair, counts in pairs.items():
+        total = counts.total()
+        each = [f"{k} ({n} of {total})" if total > 1 else k for k, n in counts.items()]
+        said.append(f"{pair}: {', '.join(each)}")
+    return "; ".join(said) or "-"
 
 
 def task_sections(outcome: Outcome) -> Iterable[Section]:
     """Make the sections of one task: measurements, trainings, learning, and its own."""
-    claim = outcome.claim
-    measurements = [measurement_table(outcome.run)] if outcome.run.task.measurements else []
+    claim, task = outcome.claim, outcome.run
+    measurements = [measurement_table(task)] if task.task.measurements else []
     yield Section(claim.title, claim.text, tables=measurements)
     said = "\n\n".join(verdict.text for verdict in outcome.verdicts())
     yield Section(f"{claim.title}: trained at this budget", said, tables=[score_table(outcome)])
-    curves = {k: outcome.run.folder("curves") / f"{k}.csv" for k in outcome.run.entries}
-    if claim.curve and all(file.is_file() for file in curves.values()):
-        yield learning_section(outcome)
-    yield from outcome.run.task.sections(outcome)
+    if claim.curve and all((task.folder("curves") / f"{k}.csv").is_file() for k in task.entries):
+        yield learning_section(outcome, claim.curve)
+    yield from task.task.sections(outcome)
 
 
 def measurement_table(task: TaskRun) -> Table:
@@ -145,29 +130,24 @@ def measurement_table(task: TaskRun) -> Table:
 
 def score_table(outcome: Outcome) -> Table:
     """Make one row a system: mean and standard deviation of each score over seeds."""
-    shown = {
-        name: metric
-        for name, metric in outcome.claim.metrics.items()
-        if any(name in result["mean"] for result in outcome.results.values())
-    }
+    results, metrics = outcome.results, outcome.claim.metrics
+    shown = [name for name in metrics if any(name in r["mean"] for r in results.values())]
     rows = []
-    for key, result in outcome.results.items():
+    for key, result in results.items():
         row = {"system": outcome.claim.label(key), "parameters": result.get("parameters", "-")}
         row |= {"steps": result.get("steps", "-"), "seeds": len(result["seeds"])}
-        for name, metric in shown.items():
+        for name in shown:
             scores = [seed.get(name) for seed in result["seeds"].values()]
-            row[metric.label] = mean_std(scores, metric.digits)
+            row[metrics[name].label] = mean_std(scores, metrics[name].digits)
         rows.append(row)
     return Table(f"{outcome.claim.caption}, mean ± std over seeds", list(rows[0]), rows)
 
 
-def learning_section(outcome: Outcome) -> Section:
+def learning_section(outcome: Outcome, curve: Curve) -> Section:
     """Set the systems against each other at equal steps and at equal time."""
-    task, curve = outcome.run, outcome.claim.curve
-    assert curve is not None
-    names = {key: outcome.claim.label(key) for key in task.entries}
-    curves = {names[key]: read_curve(task, key, curve) for key in task.entries}
-    speeds = {names[key]: s for key in task.entries if (s := seconds_per_step(task, key))}
+    task, label = outcome.run, outcome.claim.label
+    curves = {label(key): read_curve(task, key, curve) for key in task.entries}
+    speeds = {label(key): s for key in task.entries if (s := seconds_per_step(task, key))}
     rows = equal_rows(curves, speeds, curve.label)
     table = Table("Equal steps and equal time, smoothed", list(rows[0]), rows)
     figure = curve_figure(f"{task.key}-curves", curve.label, curves, speeds)

@@ -1,7 +1,7 @@
 """The sound and the spectrograms of the speech reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from sixfold.core.pipeline.figures import spectrogram_figure
@@ -13,7 +13,7 @@ from sixfold.speech.audio import read_audio
 def listening(
     outcome: Outcome, *, clips: Sequence[str], apart: Sequence[str] = ()
 ) -> Iterator[Section]:
-    """Show and play the test clips that the evaluation wrote, one section a clip.
+    """Show and play the test clips that the evaluation wrote, one section a clip and speaker.
 
     Args:
         outcome: Results of the task.
@@ -21,52 +21,53 @@ def listening(
             clean signals too.
         apart: References whose sounds are other recordings than the test's.
     """
-    claim = outcome.claim
-    rows = [key for key in clips if key in outcome.results]
-    for i, clip in enumerate(outcome.manifest["test"]["clips"]):
-        files = {
-            f"{claim.label(key)} {_words(file.stem.removeprefix(f'clip-{i}'))}".strip(): file
-            for key in rows
-            for file in sorted(outcome.samples(key).glob(f"clip-{i}*.wav"))
-        }
-        clean = sorted(outcome.samples(rows[0]).glob(f"clean-{i}*.wav"))
-        files |= {_words(file.stem.replace(f"-{i}", "")): file for file in clean}
-        if files:
-            name = f"{outcome.run.key}-clip-{i}"
-            yield _sounding(f"{claim.title}: clip {i + 1}", f"{describe(clip)}.", name, files)
+    described = [describe(clip) for clip in outcome.manifest["test"]["clips"]]
+    known = [key for key in clips if key in outcome.results]
+    yield from _sections(outcome, known, outcome.claim.title, described)
     for key in apart:
-        files = sorted(outcome.samples(key).glob("*.wav"))
-        if files:
-            named = {_words(file.stem): file for file in files}
-            name = f"{outcome.run.key}-{key}"
-            yield _sounding(f"{claim.title}: {claim.label(key)}", "", name, named)
+        yield from _sections(outcome, [key], f"{outcome.claim.title}: {outcome.claim.label(key)}")
+
+
+def _sections(
+    outcome: Outcome, keys: Sequence[str], title: str, described: Sequence[str] = ()
+) -> Iterator[Section]:
+    """Make a section of each clip (``clip-0.wav``, ``clip-0-speaker-1.wav``) of the first key."""
+    first = outcome.samples(keys[0])
+    for clip in sorted(file.stem for file in first.glob("clip-*.wav")):
+        number, _, speaker = clip.removeprefix("clip-").partition("-")
+        files = {"mixture": first / f"mixture-{number}.wav"}
+        files |= {outcome.claim.label(key): outcome.samples(key) / f"{clip}.wav" for key in keys}
+        files["clean"] = first / f"{clip.replace('clip', 'clean')}.wav"
+        files = {caption: file for caption, file in files.items() if file.is_file()}
+        read = {caption: read_audio(file) for caption, file in files.items()}
+        (rate,) = {rate for _, rate in read.values()}
+        signals = {caption: audio[0].numpy() for caption, (audio, _) in read.items()}
+        figure = spectrogram_figure(f"{outcome.run.key}-{keys[0]}-{clip}", signals, rate)
+        yield Section(
+            f"{title}: clip {int(number) + 1}" + (f", {speaker.replace('-', ' ')}" * bool(speaker)),
+            described[int(number)] if described else "",
+            figures=[figure],
+            sounds=[Sound(*pair) for pair in files.items()],
+        )
 
 
 def describe(clip: Mapping[str, Any]) -> str:
-    """Describe a test clip in words: what was mixed, and how loud."""
-    parts = []
-    for name, value in clip.items():
-        name = name.replace("_db", ", dB").replace("_s", ", s").replace("_", " ")
-        match value:
-            case Mapping():
-                parts.append(f"{name} ({describe(value)})")
-            case float():
-                parts.append(f"{name} {value:.4g}")
-            case list() | tuple():
-                parts.append(f"{name} {', '.join(map(str, value))}")
-            case _:
-                parts.append(f"{name} {value}")
-    return "; ".join(parts)
+    """Describe a test clip of the manifest in a sentence: who speaks, in which noise, how loud."""
+    if "speaker" in clip:
+        noise = {"recording": clip["noise"], "start_s": clip.get("noise_start_s")}
+        return (
+            f"Speaker {clip['speaker']} ({_place(clip)}) in noise ({_place(noise)}), at a "
+            f"signal-to-noise ratio of {clip['snr_db']:.1f} dB."
+        )
+    (first, a), (second, b) = [(k, v) for k, v in clip.items() if k != "ratio_db"]
+    return (
+        f"Speaker {first} ({_place(a)}) mixed with speaker {second} ({_place(b)}), at a level of "
+        f"{-clip['ratio_db']:+.1f} dB relative to the first."
+    )
 
 
-def _words(stem: str) -> str:
-    return stem.replace("-", " ").strip()
-
-
-def _sounding(title: str, text: str, name: str, files: Mapping[str, Path]) -> Section:
-    """Make a section of sounds and their spectrograms."""
-    read = {caption: read_audio(file) for caption, file in files.items()}
-    signals = {caption: audio[0].numpy() for caption, (audio, _) in read.items()}
-    (rate,) = {rate for _, rate in read.values()}
-    figure = spectrogram_figure(name, signals, rate)
-    return Section(title, text, figures=[figure], sounds=[Sound(*pair) for pair in files.items()])
+def _place(crop: Mapping[str, Any]) -> str:
+    """Name a recording without its folder and ending, and the second that the clip begins at."""
+    start = crop.get("start_s")
+    name = PurePosixPath(crop["recording"]).stem
+    return f"recording {name}" + ("" if start is None else f", from {start:.1f} s")
