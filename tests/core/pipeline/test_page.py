@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import soundfile
 
 from sixfold.core.config import UserError
 from sixfold.core.pipeline.figures import curve_figure, spectrogram_figure
@@ -28,6 +27,7 @@ ODD = '<b onload="x">&$a_b$|c'
 
 
 def sections(folder):
+    soundfile = pytest.importorskip("soundfile")
     soundfile.write(folder / "a.wav", np.zeros(800, dtype=np.float32), 8000)
     soundfile.write(folder / "b.wav", np.ones(800, dtype=np.float32) / 2, 8000)
     tone = np.sin(np.arange(8000) * 0.3)
