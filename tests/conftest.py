@@ -6,10 +6,10 @@ unchecked.
 
 import importlib.util
 import os
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: threads cost more than they give
 
-import jaxtyping
 import pytest
 import torch
 
@@ -24,7 +24,10 @@ def installed(module: str) -> bool:
 
 CHECKED = ["sixfold.kernels", "sixfold.speech", "sixfold.graphs"]
 
-if installed("beartype") and not jaxtyping.config.jaxtyping_disable:
+# Core alone does without jaxtyping.
+jaxtyping: Any = importlib.import_module("jaxtyping") if installed("jaxtyping") else None
+
+if jaxtyping and installed("beartype") and not jaxtyping.config.jaxtyping_disable:
     jaxtyping.install_import_hook(list(filter(installed, CHECKED)), "beartype.beartype")
 
 
@@ -40,14 +43,19 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_setup(item):
-    """Skip tests of kernels without Triton, which compiles them, or interprets without a GPU."""
-    if item.get_closest_marker("interp") and not installed("triton"):
-        pytest.skip("triton is not installed")
+    """Skip tests of kernels without Triton, or without the NumPy that its interpreter needs."""
+    if item.get_closest_marker("interp"):
+        for module in ("triton", "numpy"):
+            if not installed(module):
+                pytest.skip(f"{module} is not installed")
 
 
 @pytest.fixture
 def unchecked():
     """Switch shape checking off: dynamo cannot trace through it."""
+    if jaxtyping is None:
+        yield
+        return
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,9 +1,13 @@
-"""Each wheel works alone: in a clean environment, outside the repository, with its own tests."""
+"""Each wheel works alone: in a clean environment, outside the repository, with its own tests.
+
+And all together on every Python that this machine has, and one domain as a stranger installs it.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
@@ -15,7 +19,7 @@ pytestmark = pytest.mark.wheels
 ROOT = Path(__file__).resolve().parents[2]
 DIST = ROOT / "dist"
 UV = Path(sys.executable).with_name("uv")
-TOOLS = ["beartype", "hypothesis", "jaxtyping", "numpy", "pytest", "safetensors"]
+QUICK = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow and not compile", "-rs"]
 
 
 class Package(NamedTuple):
@@ -39,15 +43,23 @@ PACKAGES = [
         ["kernels"],
         "import torch; from sixfold.kernels import dwconv1d\n"
         "assert dwconv1d(torch.ones(1, 9, 2, 4), torch.ones(4, 1, 3)).shape == (1, 7, 2, 4)",
-        ["tests/kernels/test_dwconv1d.py", "tests/kernels/test_spmm.py"],
+        [
+            "tests/kernels/test_dwconv1d.py",
+            "tests/kernels/test_spmm.py",
+            "tests/kernels/test_status.py",
+        ],
     ),
     Package(
         "sixfold-core",
         ROOT / "packages/core",
         ["core"],
-        "from sixfold.core.pipeline.report import markdown_table\n"
+        "from sixfold.core.pipeline.page import markdown_table\n"
         "assert markdown_table([{'system': 'frcrn'}], ['system']).count('frcrn') == 1",
-        ["tests/core/weights/test_convert.py", "tests/core/data/test_fetch.py"],
+        [
+            "tests/core/weights/test_convert.py",
+            "tests/core/data/test_fetch.py",
+            "tests/core/test_doctor.py",
+        ],
     ),
     Package(
         "sixfold-speech",
@@ -65,7 +77,7 @@ PACKAGES = [
         "from sixfold.graphs.data.synthetic import block_model\n"
         "data = block_model(nodes=60)\n"
         "assert ForwardGNN(layers=2, epochs=2).fit(data).predict_proba(data).shape == (12, 4)",
-        ["tests/graphs/test_inputs.py", "tests/graphs/test_message_passing.py"],
+        ["tests/graphs/models/test_estimator_inputs.py", "tests/graphs/layers"],
     ),
 ]
 
@@ -81,11 +93,15 @@ def python(package, tmp_path_factory):
     folder = tmp_path_factory.mktemp(package.part) / "env"
     uv("venv", "--python", sys.executable, str(folder))
     python = folder / "bin" / "python"
-    fresh = [f"--refresh-package=sixfold-{part}" for part in package.parts]  # uv caches by version
     name = f"{package.name}[pipeline,train]" if package.part == "core" else package.name
-    uv("pip", "install", "--find-links", "dist", *fresh, "--python", str(python), name)
+    install(python, name)
     yield python
     shutil.rmtree(folder)  # pytest would keep its gigabytes
+
+
+def install(python: Path, *names: str) -> None:
+    fresh = [f"--refresh-package={package.name}" for package in PACKAGES]  # uv caches by version
+    uv("pip", "install", "--find-links", "dist", *fresh, "--python", str(python), *names)
 
 
 def uv(*arguments: str) -> None:
@@ -93,36 +109,62 @@ def uv(*arguments: str) -> None:
     run(UV, *arguments, folder=ROOT)
 
 
-def run(*command: str | Path, folder: Path, path: str = "") -> str:
+def run(*command: str | Path, folder: Path) -> str:
     """Run a command without what this environment has; return what it printed."""
     env = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
     done = subprocess.run(
-        command, cwd=folder, env=env | {"PYTHONPATH": path}, capture_output=True, text=True
+        command, cwd=folder, env=env | {"PYTHONPATH": ""}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def files(package: Package) -> set[str]:
-    """Return what the package holds, as in ``sixfold/core/report.html.j2``."""
+    """Return the files of the package, as in ``sixfold/core/pipeline/page.html.j2``."""
     source = package.folder / "src"
     every = (file.relative_to(source) for file in source.rglob("*") if file.is_file())
     return {str(file) for file in every if file.suffix != ".pyc"}
 
 
-def wheel(package: Package) -> dict[str, bytes]:
-    """Return what `make wheels` packed: file by file, without what describes the package."""
+def modules(package: Package) -> list[str]:
+    """Return the names of the package's modules."""
+    names = sorted(name for name in files(package) if name.endswith(".py"))
+    dotted = [name.removesuffix(".py").replace("/", ".") for name in names]
+    return [name.removesuffix(".__init__") for name in dotted]
+
+
+def packed(package: Package) -> dict[str, bytes]:
+    """Return what `make wheels` packed, file by file."""
     (file,) = DIST.glob(f"{package.name.replace('-', '_')}-*.whl")
-    with ZipFile(file) as packed:
-        return {name: packed.read(name) for name in packed.namelist() if ".dist-info/" not in name}
+    with ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def wheel(package: Package) -> dict[str, bytes]:
+    """Return what `make wheels` packed, without what describes the package."""
+    return {name: data for name, data in packed(package).items() if ".dist-info/" not in name}
 
 
 def test_the_wheel_holds_every_file_and_no_other(package):
     inside = set(wheel(package))
     assert inside == files(package)
-    data = {"core": "report.html.j2", "speech": "checksums.csv", "graphs": "checksums.csv"}
-    wanted = data.get(package.part, "__init__.py")
-    assert f"sixfold/{package.part}/{wanted}" in inside
+    data = {"core": "pipeline/page.html.j2"} | dict.fromkeys(
+        ["speech", "graphs"], "data/checksums.csv"
+    )
+    for wanted in ("py.typed", data.get(package.part, "__init__.py")):
+        assert f"sixfold/{package.part}/{wanted}" in inside
+
+
+def test_wheel_and_source_hold_the_licence(package):
+    licence = (ROOT / "LICENSE").read_bytes()
+    (name,) = (name for name in packed(package) if name.endswith(".dist-info/licenses/LICENSE"))
+    assert packed(package)[name] == licence
+    (source,) = DIST.glob(f"{package.name.replace('-', '_')}-*.tar.gz")
+    with tarfile.open(source) as archive:
+        (file,) = (
+            name for name in archive.getnames() if name.count("/") == 1 and "LICENSE" in name
+        )
+        assert archive.extractfile(file).read() == licence  # pyright: ignore
 
 
 def test_what_is_installed_is_what_the_wheel_holds(package, python):
@@ -132,9 +174,7 @@ def test_what_is_installed_is_what_the_wheel_holds(package, python):
 
 
 def test_every_module_imports_and_no_sibling_is_there(package, python, tmp_path):
-    names = sorted(name for name in files(package) if name.endswith(".py"))
-    modules = [name.removesuffix(".py").replace("/", ".") for name in names]
-    imports = "".join(f"import {name.removesuffix('.__init__')}\n" for name in modules)
+    imports = "".join(f"import {name}\n" for name in modules(package))
     look = (
         "import pkgutil, sixfold\nprint([m.name for m in pkgutil.iter_modules(sixfold.__path__)])"
     )
@@ -155,8 +195,52 @@ def test_it_can_be_used(package, python, tmp_path):
     run(python, "-c", package.use, folder=tmp_path)
 
 
-def test_its_own_tests_pass(package, python, tmp_path):
-    tools = tmp_path / "tools"  # beside the environment, which stays as its users have it
-    uv("pip", "install", "--python", str(python), "--target", str(tools), *TOOLS)
-    words = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow and not compile"]
-    run(python, *words, *package.tests, folder=ROOT, path=str(tools))
+def test_its_own_tests_pass(package, python):
+    extras = "pipeline,test,train" if package.part == "core" else "test"
+    install(python, f"{package.name}[{extras}]")
+    run(python, *QUICK, *package.tests, folder=ROOT)
+
+
+def interpreter(minor: str) -> Path | None:
+    """Return a Python of this version: one that uv finds, or one of pyenv's."""
+    found = subprocess.run([UV, "python", "find", minor], capture_output=True, text=True).stdout
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    places = [Path(found.strip()), *sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"))]
+    return next((place for place in places if place.is_file()), None)
+
+
+@pytest.mark.parametrize("minor", ["3.11", "3.12", "3.13"])
+def test_all_of_it_works_without_a_warning_on_every_python(minor, tmp_path):
+    found = interpreter(minor)
+    if found is None:
+        pytest.skip(f"there is no Python {minor} on this machine")
+    if sys.version_info[:2] == tuple(map(int, minor.split("."))):
+        pytest.skip(f"Python {minor} is what the other tests here run on")
+    uv("venv", "--python", str(found), str(tmp_path / "env"))
+    python = tmp_path / "env" / "bin" / "python"
+    install(python, *(package.name for package in PACKAGES))
+    imports = "".join(f"import {name}\n" for package in PACKAGES for name in modules(package))
+    run(python, "-W", "error", "-c", imports, folder=tmp_path)
+    for package in PACKAGES:
+        run(python, "-c", package.use, folder=tmp_path)
+    assert f"python           {minor}." in run(
+        python.with_name("sixfold"), "doctor", folder=tmp_path
+    )
+    shutil.rmtree(tmp_path / "env")
+
+
+def test_a_stranger_installs_one_domain_without_our_pins_and_runs_its_tests(tmp_path):
+    """``pip install ./kernels ./packages/core ./packages/speech pytest && pytest tests/speech``.
+
+    By uv, which is quicker, from another folder and without settings, so that no pin applies.
+    """
+    python = tmp_path / "env" / "bin" / "python"
+    run(UV, "venv", "--no-config", "--python", sys.executable, "env", folder=tmp_path)
+    folders = [str(ROOT / name) for name in ("kernels", "packages/core", "packages/speech")]
+    install = [UV, "pip", "install", "--no-config", "--python", str(python)]
+    run(*install, *folders, "pytest", folder=tmp_path)
+    tests = ["audio", "data", "test_imports.py", "test_losses.py", "test_metrics.py"]
+    models = ["test_frcrn.py", "test_deftan2.py", "test_mossformer2.py"]
+    chosen = [*tests, *(f"models/{name}" for name in models)]
+    run(python, *QUICK, *(f"tests/speech/{name}" for name in chosen), folder=ROOT)
+    shutil.rmtree(tmp_path / "env")

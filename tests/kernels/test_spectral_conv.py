@@ -4,9 +4,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kernel_checks import agree, allocated, compiles, error, gradients, repeats
+from property_tests import given, settings, st
 from torch import Tensor
 
 from sixfold.kernels import merge_corners, spectral_conv

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import soundfile
 from PIL import Image
 
 from sixfold.core.config import UserError
@@ -34,6 +33,7 @@ FILM = np.stack([RAMP, RAMP**2, RAMP**3])
 
 
 def sections(folder):
+    soundfile = pytest.importorskip("soundfile")
     soundfile.write(folder / "a.wav", np.zeros(800, dtype=np.float32), 8000)
     soundfile.write(folder / "b.wav", np.ones(800, dtype=np.float32) / 2, 8000)
     tone = np.sin(np.arange(8000) * 0.3)

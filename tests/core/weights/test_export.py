@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from sixfold.core.config import UserError
 from sixfold.core.weights import export as export_module
 from sixfold.core.weights.export import export
 
+onnxruntime = pytest.importorskip("onnxruntime")  # as its packages: sixfold-core[onnx]
 TIME = {"audio": {0: Dim("batch"), 1: Dim("time", min=64)}}
 
 

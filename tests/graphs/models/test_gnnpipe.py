@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Data as PygData
