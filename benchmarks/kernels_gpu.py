@@ -4,8 +4,8 @@
 
 Every operator is compared at three shapes with its plain form in float64 on the CPU, values and
 gradients; then plain form, reference, compiled reference and kernels are timed. Both tables are
-written row by row, the first shape of every operator first. ``--rehearse`` compares only, at small
-shapes on a CPU, in Triton's interpreter.
+written row by row, the first shape of every operator first, because time may run out.
+``--rehearse`` compares only, at small shapes on a CPU, in Triton's interpreter.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,7 @@ TOLERANCE = {  # relative errors of values and of gradients
     torch.float16: (1.5e-3, 4e-3),
 }
 FORWARD, TRAINING = "forward", "forward + backward"
-CUT = "not reached in the time limit"
+CUT, NO_GPU = "not reached in the time limit", "no CUDA GPU"
 CHECKED = "Relative 2-norms of the error against the plain form in float64 on the CPU."
 TIMED = (
     "Medians in milliseconds; other inputs in each call, so that none is in the cache. The "
@@ -350,20 +350,38 @@ def named(case: Case, dtype: torch.dtype) -> Row:
     return {"operator": case.operator, "shape": case.what, "dtype": kind}
 
 
-def run(page: Path, title: str, jobs: Sequence[Job], note: str) -> list[Row]:
-    """Run jobs one by one, and write the table after each; what fails is noted in its row."""
-    command = f"{COMMAND} --rehearse" if REHEARSE else COMMAND
-    rows = [row | {"note": CUT} for row, _ in jobs]
-    for row, (_, job) in zip(rows, jobs, strict=True):
-        write_benchmark(page, title, command, rows, note)
-        try:
-            row |= job()
-        except Exception as error:  # one operator's failure must not hide the others' numbers
-            row["note"] = error_line(error)
-        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
-        print(" | ".join(values), flush=True)
-    write_benchmark(page, title, command, rows, note)
-    return rows
+class Page:
+    """A table whose rows are planned first and measured later; it is written after every row."""
+
+    def __init__(self, path: Path, title: str, jobs: Iterable[Job], note: str) -> None:
+        self.path, self.title, self.note, self.jobs = path, title, note, list(jobs)
+        for row, _ in self.jobs:
+            row["note"] = CUT if not REHEARSE else NO_GPU
+        self.write()
+
+    def write(self) -> None:
+        """Write the table as far as it is known."""
+        command = f"{COMMAND} --rehearse" if REHEARSE else COMMAND
+        write_benchmark(self.path, self.title, command, self.rows, self.note)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [row for row, _ in self.jobs]
+
+    def measure(self, cases: Sequence[Case]) -> None:
+        """Measure the rows of some cases."""
+        named = {(case.operator, case.what) for case in cases}
+        for row, job in self.jobs:
+            if (row["operator"], row["shape"]) not in named:
+                continue
+            try:
+                row |= job()
+            except Exception as error:  # one operator's failure must not hide the others' numbers
+                row["note"] = error_line(error)
+            values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
+            print(" | ".join(values), flush=True)
+            self.write()
 
 
 def main() -> None:
@@ -382,22 +400,22 @@ def main() -> None:
     if REHEARSE:
         _dispatch.on_gpu = lambda tensor: True  # the public operators take their kernels
     made = [list(make()) for name, make in CASES.items() if given.only in (None, name)]
-    cases = [case for alike in zip(*made, strict=True) for case in alike]  # all have three
-    versions = f"Triton {_dispatch.triton.__version__}. "
+    groups = list(zip(*made, strict=True))  # every operator has three shapes
+    cases = [case for group in groups for case in group]
+    version = f"Triton {_dispatch.triton.__version__}."
     title = "Triton kernels" + (", rehearsed at small shapes in the interpreter" * REHEARSE)
-    page = given.out / "kernels_checks.md"
-    rows = run(page, f"{title}: correctness", list(check_jobs(cases)), versions + CHECKED)
-    failed = [row for row in rows if row["right"] != "yes"]
-    page = given.out / "kernels_times.md"
-    if REHEARSE:
-        planned = [row | {"note": "no CUDA GPU"} for row, _ in time_jobs(cases, {})]
-        write_benchmark(page, f"{title}: time", f"{COMMAND} --rehearse", planned, versions)
-    else:
-        peak = peaks()
-        about = "; ".join(f"{value:.3g} {name}" for name, value in peak.items())
-        note = f"{versions}{TIMED} Measured peaks: {about}."
-        rows = run(page, f"{title}: time", list(time_jobs(cases, peak)), note)
-        failed += [row for row in rows if row["note"]]
+    peak = {} if REHEARSE else peaks()
+    about = ", ".join(f"{value:.3g} {name}" for name, value in peak.items()) or "not measured"
+    checked = f"{version} {CHECKED}"
+    timed = f"{version} {TIMED} Peaks of the machine: {about}."
+    checks = Page(given.out / "kernels_checks.md", f"{title}: errors", check_jobs(cases), checked)
+    timings = Page(given.out / "kernels_times.md", f"{title}: times", time_jobs(cases, peak), timed)
+    for group in groups:
+        checks.measure(group)
+        if not REHEARSE:
+            timings.measure(group)
+    failed = [row for row in checks.rows if row["right"] != "yes"]
+    failed += [row for row in timings.rows if row["note"] not in ("", NO_GPU)]
     print(f"wrote {given.out}")
     if failed:
         raise SystemExit(f"kernels_gpu: {len(failed)} rows failed")
