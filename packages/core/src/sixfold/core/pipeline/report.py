@@ -134,11 +134,13 @@ def score_table(outcome: Outcome) -> Table:
     shown = [name for name in metrics if any(name in r["mean"] for r in results.values())]
     rows = []
     for key, result in results.items():
+        if not result["mean"].keys() & set(shown):
+            continue  # a reference of other scores, which the task's own sections show
         row = {"system": outcome.claim.label(key), "parameters": result.get("parameters", "-")}
         row |= {"steps": result.get("steps", "-"), "seeds": len(result["seeds"])}
         for name in shown:
-            scores = [seed.get(name) for seed in result["seeds"].values()]
-            row[metrics[name].label] = mean_std(scores, metrics[name].digits)
+            scores = [seed[name] for seed in result["seeds"].values() if name in seed]
+            row[metrics[name].label] = mean_std(scores, metrics[name].digits) if scores else "-"
         rows.append(row)
     return Table(f"{outcome.claim.caption}, mean ± std over seeds", list(rows[0]), rows)
 
