@@ -238,6 +238,7 @@ def test_forward_keeps_to_its_scratch():
     assert allocated(lambda: gau_attention(*inputs, group=group)) <= most
 
 
+@pytest.mark.interp
 def test_more_dimensions_than_the_kernels_take_go_to_the_reference():
     inputs, _ = draw(Sizes(1, 3, MAX_WIDTH + 1, 2, 2), torch.float32, device=DEVICE)
     with fused_everywhere(), pytest.warns(RuntimeWarning, match="at most 128 features"):

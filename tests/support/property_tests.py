@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 import pytest
 
 
-def skip_given(**strategies):
+def skip_given(*positional, **strategies):
     """Replace a property test by one that takes no arguments and skips."""
 
     def replace(test):
