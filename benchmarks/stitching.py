@@ -28,7 +28,9 @@ from sixfold.speech.losses import pit
 from sixfold.speech.models.mossformer2.inference import load, with_aligned_polarity
 
 ROOT = Path(__file__).resolve().parents[1]
-NETWORK = ROOT / "pipelines" / "speech" / "weights" / "mossformer2" / "seed-0.safetensors"
+NETWORK = (
+    ROOT / "pipelines" / "speech" / "weights" / "separation" / "mossformer2" / "seed-0.safetensors"
+)
 DRAWS = 20  # of the windows' orders and of the order of the items
 RELEASED = (2.0, 0.5)  # seconds of a window and of its overlap with the next
 # A stretch tells in which order its window gives the speakers if it has so many samples and if it

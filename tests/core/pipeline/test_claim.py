@@ -75,8 +75,9 @@ def test_a_margin_asks_whether_the_system_is_not_worse():
     assert paired_test(gains, margin=1.0)[0] == "shows"
     assert paired_test([-3.1, -2.9, -3.0], margin=1.0)[0] == "shows the opposite"
     found = results(*gains)
-    said = judge(CLAIM, Comparison("system", "baseline", margin=1.0), found).text
-    assert "not worse by 1 was tested" in said
+    found_verdict = judge(CLAIM, Comparison("system", "baseline", margin=1.0), found)
+    assert found_verdict.outcome == "not worse by 1 dB"
+    assert "p is of a difference of -1 dB" in found_verdict.text
 
 
 def test_a_score_that_was_not_measured_is_not_tested():
@@ -89,6 +90,17 @@ def test_every_metric_may_decide_for_itself():
     claim = Claim("t", "x", CLAIM.metrics, [Comparison("system", "baseline", every=True)])
     found = results(1.0, 1.1, 0.9)
     assert [v.metric for v in judge_all(claim, found)] == ["SI-SDR, dB"]
+
+
+def test_a_comparison_of_no_metric_is_refused_before_any_training():
+    with pytest.raises(ValueError, match="valeu"):
+        Claim("t", "x", CLAIM.metrics, [Comparison("system", "baseline", "valeu")])
+
+
+def test_a_figure_that_needs_trainings_is_measured_at_the_published_settings_only():
+    one = Measurement("accuracy", 1.0, lambda means: 1.0, trained=True)
+    assert measured([one], {}, at_full_size=False)[0]["verdict"] == "not measured"
+    assert measured([one], {}, at_full_size=True)[0]["verdict"] == "reproduced"
 
 
 def test_gains_without_spread_are_certain():

@@ -113,6 +113,35 @@ def test_a_task_that_cannot_be_followed_is_refused(copy: Path):
         task_hash("sixfold.toy.tasks.fitting", STAGES["train"])
 
 
+def test_what_changes_a_name_counts_wherever_it_stands(copy: Path):
+    fitting = copy / "tasks" / "fitting.py"
+    (copy / "extra.py").write_text("factor = 1\n")
+    added = (
+        "FACTORS = {}\nFACTORS['square'] = 1\nFACTORS.update(other=1)\n"
+        "try:\n    from sixfold.toy.extra import factor\nexcept ImportError:\n    factor = 1\n"
+    )
+    text = fitting.read_text().replace("def loss(", f"{added}\n\ndef loss(")
+    fitting.write_text(text.replace("return (model", "return factor * FACTORS['square'] * (model"))
+    for file, old, new in (
+        (fitting, "FACTORS['square'] = 1", "FACTORS['square'] = 2"),
+        (fitting, "other=1", "other=2"),
+        (copy / "extra.py", "factor = 1", "factor = 1000"),
+    ):
+        assert changed(file, old, new) == {("fitting", "train")}, old
+
+
+def test_what_cannot_be_followed_is_refused(copy: Path):
+    fitting, line = copy / "tasks" / "fitting.py", copy / "models" / "line.py"
+    text = fitting.read_text()
+    fitting.write_text(text.replace("    train=supervised(", "    **{},\n    train=supervised("))
+    with pytest.raises(ValueError, match=r"TASK = Task\(keyword"):
+        hashes()
+    fitting.write_text(text)
+    line.write_text("from .far import x\n" + line.read_text())
+    with pytest.raises(ValueError, match="write the full name"):
+        hashes()
+
+
 @installed
 @pytest.mark.parametrize("name", PIPELINES)
 def test_any_line_below_a_task_counts_and_no_other(name: str, monkeypatch):

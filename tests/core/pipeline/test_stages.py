@@ -8,7 +8,7 @@ import pytest
 
 from sixfold.core import UserError, cli
 from sixfold.core.pipeline.params import Pipeline
-from sixfold.core.pipeline.stages import join_curves, write_json
+from sixfold.core.pipeline.results import finite, join_curves, write_json
 
 
 def sixfold(*words: str) -> int:
@@ -42,7 +42,9 @@ def test_the_stages_leave_weights_curves_and_results(toy: Path):
     run_all()
     folder = toy / "pipelines" / "toy"
     assert sorted(p.name for p in (folder / "weights/fitting/line").iterdir()) == [
+        "seed-0.identity",
         "seed-0.safetensors",
+        "seed-1.identity",
         "seed-1.safetensors",
     ]
     rows = (folder / "curves/fitting/line.csv").read_text().splitlines()
@@ -170,6 +172,32 @@ def test_data_that_changed_since_prepare_are_not_trained_on(toy: Path, capsys):
     assert "differs from what was prepared; run: sixfold prepare toy" in capsys.readouterr().err
 
 
+def test_weights_of_other_settings_are_not_scored(toy: Path, capsys):
+    run_all()
+    before = (toy / "pipelines/toy/results/fitting/line.json").read_bytes()
+    edit(toy, "steps: 8", "steps: 16")
+    assert sixfold("evaluate", "toy/fitting") == 2
+    said = capsys.readouterr().err
+    assert "was trained with other settings, data or code; run: sixfold train toy/fitting" in said
+    assert (toy / "pipelines/toy/results/fitting/line.json").read_bytes() == before
+
+
+def test_a_source_that_changed_since_prepare_is_not_trained_on(toy: Path, capsys):
+    run_all()
+    edit(toy, "source: auto", "source: real")
+    assert sixfold("train", "toy/fitting") == 2
+    assert "but what was prepared is builtin; run: sixfold prepare toy" in capsys.readouterr().err
+
+
+def test_a_score_that_is_no_number_is_not_measured(tmp_path: Path):
+    assert finite({"a": float("nan"), "b": float("inf"), "c": 1, "d": None}) == {
+        "a": None,
+        "b": None,
+        "c": 1,
+        "d": None,
+    }
+
+
 def test_repro_runs_everything_in_one_process(toy: Path):
     words = ("--budget", "0.25", "--seeds", "1", "--set", "tasks.fitting.data.points=9")
     assert sixfold("repro", "toy", *words) == 0
@@ -214,6 +242,11 @@ def test_claims_are_one_table(toy: Path, capsys):
         (("train", "toy"), ("  fitting:", "  fiting:"), "did you mean 'fitting'?"),
         (("train", "toy"), ("      line:", "      zero:"), "zero is the name of a reference"),
         (("train", "toy"), ("seeds: [0, 1]", "seeds: []"), "seeds"),
+        (("train", "toy"), ("seeds: [0, 1]", "seeds: [0, 0]"), "a seed is there twice"),
+        (("train", "toy"), ("seeds: [0, 1]", "seeds: [-1]"), "seeds"),
+        (("train", "toy"), ("      line:", "      measurements:"), "cannot be a name"),
+        (("train", "toy"), ("      line:", "      ../../evil:"), "cannot be a name"),
+        (("repro", "toy", "--set", "budget=[1"), None, "give key=value"),
         (("train", "toy"), ("seeds: [0, 1]", "seeds: ["), "not valid YAML"),
         (("repro", "toy", "--set", "tasks.fiting.data=1"), None, "no 'tasks.fiting.data' to set"),
     ],

@@ -1,6 +1,6 @@
 """Trainings that give the same numbers on one process and on two; torchrun runs this as a script.
 
-torchrun --nproc-per-node 2 ranks.py FOLDER
+torchrun --nproc-per-node 2 torchrun_workers.py FOLDER
 """
 
 import json

@@ -171,7 +171,10 @@ def repro(
     from sixfold.core.pipeline.report import write_report
 
     pairs = (text.partition("=") for text in set or ())
-    changes: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
+    try:
+        changes: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
+    except yaml.YAMLError as error:
+        raise UserError(f"--set: {str(error).splitlines()[0]}; give key=value") from None
     changes |= {k: v for k, v in {"budget": budget, "seeds": seeds}.items() if v is not None}
     found = Pipeline.find(pipeline, changes)
     stages.inputs(found)

@@ -66,8 +66,8 @@ class Claim:
 
     Args:
         title: Heading of the section.
-        text: What the paper claims, with its own figures, and what is set against it here.
-        metrics: Scores that are shown, in this order; the first decides.
+        text: Claim of the paper with its own figures, and the experiment that tests it here.
+        metrics: Scores to show, in this order; the first decides.
         comparisons: Systems and the baselines that they should beat.
         labels: Names of entries and references for people.
         curve: Learning curve to draw.
@@ -82,6 +82,11 @@ class Claim:
     curve: Curve | None = None
     caption: str = "Scores of the test data"
 
+    def __post_init__(self) -> None:
+        wrong = [c.metric for c in self.comparisons if c.metric not in (None, *self.metrics)]
+        if wrong:
+            raise ValueError(f"{self.title}: comparisons of {wrong}, which is no metric")
+
     def label(self, key: str) -> str:
         """Return the name of an entry or reference for people."""
         return dict(self.labels).get(key, key)
@@ -92,13 +97,14 @@ class Measurement:
     """A published figure that is measured again without training.
 
     Args:
-        name: What is measured.
+        name: Name of the figure, in words.
         published: Published figure.
         measure: Function of the mean scores of the task's entries and references, by name; None
             where the figure cannot be measured, e.g. on synthetic data.
         tolerance: Largest absolute difference that counts as reproduced.
         unit: Unit of the figure.
-        where: Where the figure is published.
+        where: Place where the figure is published.
+        trained: Whether the figure needs trainings, at the published settings: real data, budget 1.
     """
 
     name: str
@@ -107,17 +113,24 @@ class Measurement:
     tolerance: float = 0.0
     unit: str = ""
     where: str = "paper"
+    trained: bool = False
 
 
-def parameter_counts(*systems: System) -> list[Measurement]:
-    """Return a measurement of the number of parameters for each published size of systems."""
+def parameter_counts(*systems: System, note: str = "") -> list[Measurement]:
+    """Return a measurement of the number of parameters for each published size of systems.
+
+    Args:
+        systems: Systems with published sizes.
+        note: What the count leaves out, if anything.
+    """
     from sixfold.core.pipeline.measure import count_parameters
 
     return [
         Measurement(
-            name=f"{system.name}, {size}: parameters",
+            name=f"{system.name}, {size}: parameters{note}",
             published=count,
             measure=lambda _, system=system, config=config: count_parameters(system, config).count,
+            where="counted in the official code",
         )
         for system in systems
         for size, (config, count) in system.published.items()
@@ -129,11 +142,19 @@ def score_of(key: str, metric: str) -> Callable[[Mapping[str, Scores]], float | 
     return lambda means: means.get(key, {}).get(metric)
 
 
-def measured(measurements: Sequence[Measurement], means: Mapping[str, Scores]) -> list[dict]:
-    """Return one row a measurement, with its verdict, from the mean scores of a task."""
+def measured(
+    measurements: Sequence[Measurement], means: Mapping[str, Scores], *, at_full_size: bool = True
+) -> list[dict]:
+    """Return one row a measurement, with its verdict, from the mean scores of a task.
+
+    Args:
+        measurements: Figures to measure again.
+        means: Mean scores of the task's entries and references.
+        at_full_size: Whether the task was trained at the published settings.
+    """
     rows = []
     for one in measurements:
-        value = one.measure(means)
+        value = one.measure(means) if at_full_size or not one.trained else None
         if value is None or not math.isfinite(value):
             value, verdict = None, "not measured"
         else:
@@ -200,6 +221,7 @@ def judge(claim: Claim, comparison: Comparison, results: Mapping[str, Any]) -> V
     sign = 1 if metric.better == "higher" else -1
     gains = [sign * (a - b) for a, b in pairs]
     what, _, unit = metric.label.partition(", ")
+    unit = unit.replace("%", "points")
     detail = f"{statistics.fmean(gains):+.{metric.digits}f} {unit} {what}".replace("  ", " ")
     if len(gains) < 2:
         return verdict(f"{NOT_TESTED} (one seed)", detail)
@@ -207,7 +229,9 @@ def judge(claim: Claim, comparison: Comparison, results: Mapping[str, Any]) -> V
     detail += f" (95 % interval {low:+.{metric.digits}f} to {high:+.{metric.digits}f}"
     detail += f", p = {p:.3f}, {len(gains)} seeds"
     if comparison.margin:
-        detail += f"; not worse by {comparison.margin:g} was tested"
+        detail += f"; p is of a difference of -{comparison.margin:g} {unit}"
+        if outcome == SHOWS:
+            outcome = f"not worse by {comparison.margin:g} {unit}".strip()
     return verdict(outcome, f"{detail})")
 
 

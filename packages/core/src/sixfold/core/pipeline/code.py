@@ -60,12 +60,13 @@ def _followed(module: str, keywords: frozenset[str]) -> tuple[list[str], list[st
         raise ValueError(f"there is no module {module}")
     definitions = _definitions(_tree(path))
     (task,) = definitions.get("TASK", [None])
-    if not isinstance(task, ast.Assign) or not isinstance(task.value, ast.Call) or task.value.args:
+    call = task.value if isinstance(task, ast.Assign) else None
+    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
         raise ValueError(f"{path}: the task must be written `TASK = Task(keyword=...)`")
     own: list[str] = []
     imported: set[str] = set()
     done: set[str] = set()
-    waiting: list[ast.AST] = [k for k in task.value.keywords if k.arg in keywords]
+    waiting: list[ast.AST] = [k for k in call.keywords if k.arg in keywords]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -81,34 +82,36 @@ def _followed(module: str, keywords: frozenset[str]) -> tuple[list[str], list[st
 
 
 def _definitions(tree: ast.Module) -> Definitions:
+    """Return the module-level statements that bind or change each name."""
     found: Definitions = {}
     for node in tree.body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                names = [name]
-            case ast.ClassDef(name=name):
-                names = [name]
-            case ast.Import():
-                names = [(a.asname or a.name).partition(".")[0] for a in node.names]
-            case ast.ImportFrom():
-                names = [a.asname or a.name for a in node.names]
-            case _:
-                names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
-                names = [n for n in names if isinstance(node, ast.If) or n in _targets(node)]
-        for name in names:
-            if isinstance(node, ast.ImportFrom):
-                alias = next(a for a in node.names if (a.asname or a.name) == name)
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:  # one by one, so that a stage follows what it uses alone
                 one = ast.ImportFrom(module=node.module, names=[alias], level=node.level)
-                found.setdefault(name, []).append(one)
-            else:
+                found.setdefault(alias.asname or alias.name, []).append(one)
+        else:
+            for name in _bound(node):
                 found.setdefault(name, []).append(node)
     return found
 
 
-def _targets(node: ast.AST) -> set[str]:
-    return {
-        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
+def _bound(node: ast.stmt) -> set[str]:
+    """Return the names that a statement binds or may change."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import() | ast.ImportFrom():
+            return {(a.asname or a.name).partition(".")[0] for a in node.names}
+        case ast.Assign(targets=parts):
+            pass
+        case ast.AnnAssign(target=part) | ast.AugAssign(target=part):
+            parts = [part]
+        case ast.Expr():
+            parts = [node]
+        case _:  # a block: what its statements bind
+            inner = [child for child in ast.walk(node) if isinstance(child, ast.stmt)]
+            return set().union(*(_bound(child) for child in inner if child is not node))
+    return {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name)}
 
 
 @cache
@@ -121,7 +124,9 @@ def _imports(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                raise ValueError(f"relative import of {ast.unparse(node)!r}: write the full name")
             names += [_home(node.module, alias.name) for alias in node.names]
     return names
 

@@ -127,8 +127,8 @@ def write_page(folder: Path, title: str, sections: Sequence[Section], notice: st
     figures += [panel for s in sections for row in s.pictures for panel in row.panels]
     if len({figure.name for figure in figures}) < len(figures):
         raise ValueError(f"two figures of {title!r} have the same name")
-    heard = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
-    sounds = {file: f"sound-{i}.wav" for i, file in enumerate(heard, start=1)}
+    files = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
+    sounds = {file: f"sound-{i}.wav" for i, file in enumerate(files, start=1)}
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     shown = {"title": title, "sections": sections, "notice": notice, "sounds": sounds, "cell": cell}

@@ -14,14 +14,14 @@ tasks:
 import hashlib
 import importlib
 import json
-import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, field_validator
 
 from sixfold.core.config import Config, UserError, read_yaml, unknown_name_error
 from sixfold.core.pipeline.code import task_hash
@@ -29,7 +29,7 @@ from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.task import STAGES, Source, Task
 from sixfold.core.system import System, domain, find_system
 
-PAPER = "-paper"  # ends the name of a pipeline at the papers' own sizes
+PAPER = "-paper"  # ends the name of a pipeline that trains for longer
 
 
 class Entry(Config):
@@ -67,8 +67,15 @@ class Params(Config):
 
     source: Literal["auto", "real", "builtin"] = "auto"
     budget: float = Field(default=1.0, gt=0)
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     tasks: dict[str, TaskParams] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _refuse_doubles(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is there twice")
+        return seeds
 
 
 @dataclass(frozen=True)
@@ -156,10 +163,22 @@ class TaskRun:
 
     def __post_init__(self) -> None:
         package = importlib.import_module(f"sixfold.{self.pipeline.domain}.tasks")
-        known = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        files = (Path(folder) for folder in package.__path__)
+        known = sorted(f.stem for d in files for f in d.glob("*.py") if "\nTASK" in f.read_text())
         if self.key not in known:
             where = f"{self._file}: tasks"
             raise UserError(unknown_name_error(where, "task", self.key, known))
+
+    @property
+    def name(self) -> str:
+        """Name of the task for the command line: pipeline/task."""
+        return f"{self.pipeline.name}/{self.key}"
+
+    @property
+    def is_published_setting(self) -> bool:
+        """Whether real data, the default ``data:`` and the whole budget are used."""
+        whole = self.pipeline.params.budget >= 1 and self.source == "real"
+        return whole and self.data == self.task.data()
 
     @property
     def module(self) -> str:
@@ -195,6 +214,8 @@ class TaskRun:
             found[key] = Entry.parse(merged, f"{where}.{key}")
             if key in self.task.references:
                 raise UserError(f"{where}: {key} is the name of a reference; choose another")
+            if key == "measurements" or not re.fullmatch(r"[a-z][a-z0-9_]*", key):
+                raise UserError(f"{where}: {key!r} cannot be a name (a-z, 0-9, _); choose another")
         return found
 
     def entry(self, key: str) -> Entry:
@@ -282,13 +303,18 @@ class TaskRun:
         Raises:
             UserError: nothing was prepared, or ``data:`` was changed since.
         """
-        file, again = self.prepared / "prepared.json", f"sixfold prepare {self.pipeline.name}"
+        file, again = self.prepared / "prepared.json", f"sixfold prepare {self.name}"
         if not file.is_file():
             raise UserError(f"there is no {file}; first: {again}")
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["data"] != self.data.model_dump(mode="json"):
             raise UserError(
                 f"{self._file}: tasks.{self.key}.data differs from what was prepared; run: {again}"
+            )
+        if self.pipeline.params.source not in ("auto", found["source"]):
+            raise UserError(
+                f"{self._file}: source: {self.pipeline.params.source}, but what was prepared is "
+                f"{found['source']}; run: {again}"
             )
         return found
 
@@ -325,8 +351,7 @@ class TaskRun:
     def _result(self, key: str) -> dict[str, Any]:
         path = self.folder("results") / f"{key}.json"
         if not path.is_file():
-            name = f"{self.pipeline.name}/{self.key}"
-            raise UserError(f"there is no {path}; first: sixfold evaluate {name}")
+            raise UserError(f"there is no {path}; first: sixfold evaluate {self.name}")
         return json.loads(path.read_text(encoding="utf-8"))
 
     @property

@@ -64,18 +64,20 @@ def write_report(pipeline: Pipeline) -> None:
             lines += [f"## {section.title}", *([section.text] if section.text else [])]
         for table in section.tables:
             lines += [table.caption, markdown_table(table.rows, table.columns)]
-    lines += [f"Command: `dvc repro pipelines/{pipeline.name}`."]
+    params = pipeline.params
+    settings = f"budget {params.budget:g}, seeds {', '.join(map(str, params.seeds))}"
+    lines += [f"Command: `dvc repro pipelines/{pipeline.name}`; {settings}."]
     write_atomic(pipeline.root / "reports" / f"{pipeline.name}.md", "\n\n".join(lines) + "\n")
     print(f"report: {page}")
 
 
 def claims_table(pipelines: Iterable[Pipeline]) -> Table:
-    """Say of each claim what was measured again, and what the trainings show, in one row."""
+    """Return one row a claim: its measurements and the outcomes of its comparisons."""
     rows = []
     for name, task in ((p.name, task) for p in pipelines for task in p.tasks.values()):
         verdicts = Outcome(task, task.results()).verdicts()
         row = {"claim": f"{name}: {task.task.claim.title}"}
-        row["measured again, without training"] = _count_reproduced(task.measurements())
+        row["published figures, measured again"] = _count_reproduced(task.measurements())
         row["trained here, at this budget"] = _count_verdicts(verdicts)
         rows.append(row)
     return Table("Claims, and what holds of them here", list(rows[0]), rows)
@@ -88,17 +90,17 @@ def _count_reproduced(measurements: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _count_verdicts(verdicts: Iterable[Verdict]) -> str:
-    """Say of each pair of systems how its comparisons came out."""
+    """Count the outcomes of each pair of systems."""
     pairs: dict[str, Counter[str]] = {}
     for verdict in verdicts:
         pair = f"{verdict.system} over {verdict.baseline}"
         pairs.setdefault(pair, Counter())[verdict.outcome] += 1
-    said = []
+    pairs_in_words = []
     for pair, counts in pairs.items():
         total = counts.total()
         each = [f"{k} ({n} of {total})" if total > 1 else k for k, n in counts.items()]
-        said.append(f"{pair}: {', '.join(each)}")
-    return "; ".join(said) or "-"
+        pairs_in_words.append(f"{pair}: {', '.join(each)}")
+    return "; ".join(pairs_in_words) or "-"
 
 
 def task_sections(outcome: Outcome) -> Iterable[Section]:
@@ -106,8 +108,8 @@ def task_sections(outcome: Outcome) -> Iterable[Section]:
     claim, task = outcome.claim, outcome.run
     measurements = [measurement_table(task)] if task.task.measurements else []
     yield Section(claim.title, claim.text, tables=measurements)
-    said = "\n\n".join(verdict.text for verdict in outcome.verdicts())
-    yield Section(f"{claim.title}: trained at this budget", said, tables=[score_table(outcome)])
+    verdicts = "\n\n".join(verdict.text for verdict in outcome.verdicts())
+    yield Section(f"{claim.title}: trained at this budget", verdicts, tables=[score_table(outcome)])
     if claim.curve and all((task.folder("curves") / f"{k}.csv").is_file() for k in task.entries):
         yield learning_section(outcome, claim.curve)
     yield from task.task.sections(outcome)
@@ -117,7 +119,7 @@ def measurement_table(task: TaskRun) -> Table:
     """Show published figures beside those measured here."""
     rows = [
         {
-            "measured without training": row["name"],
+            "figure": row["name"],
             "published": f"{cell(row['published'])} {row['unit']} ({row['where']})",
             "here": f"{cell(row['measured'])} {row['unit']}",
             "tolerance": f"{row['tolerance']:g}",

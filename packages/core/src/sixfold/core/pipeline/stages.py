@@ -6,7 +6,6 @@
 import hashlib
 import json
 import shutil
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from sixfold.core.pipeline.code import code_hash
 from sixfold.core.pipeline.measure import count_parameters
 from sixfold.core.pipeline.parallel import max_workers, run_parallel
 from sixfold.core.pipeline.params import Pipeline, TaskRun
+from sixfold.core.pipeline.results import finite, join_curves, summarize, write_json
 from sixfold.core.pipeline.task import Source
 from sixfold.core.training.distributed import rank, world_size
 from sixfold.core.training.fit import FitConfig
-
-CURVE_ROWS = 500  # of a seed in the committed curves; longer ones are thinned evenly
 
 
 def inputs(pipeline: Pipeline) -> None:
@@ -42,6 +40,7 @@ def inputs(pipeline: Pipeline) -> None:
         write_json(folder / key / "prepare.json", code)
         for stage in ("train", "evaluate"):
             hashes = {"": task.code(stage)} | {k: task.code(stage, k) for k in task.entries}
+            hashes["results"] = code_hash("sixfold.core.pipeline.results")
             write_json(folder / key / f"{stage}.json", hashes)
         if missing and pipeline.params.source == "auto":
             print(
@@ -123,6 +122,8 @@ def train_seed(task: TaskRun, key: str, seed: int) -> None:
     job = task.job(key, seed)
     job.weights.parent.mkdir(parents=True, exist_ok=True)
     task.task.train(job)
+    if rank() == 0:  # last: `evaluate` asks what the weights were trained with
+        write_atomic(job.weights.with_suffix(".identity"), job.identity + "\n")
 
 
 def _write_curve(task: TaskRun, key: str) -> None:
@@ -130,16 +131,6 @@ def _write_curve(task: TaskRun, key: str) -> None:
     curves = [(s, f.read_text(encoding="utf-8")) for s, f in files.items() if f.is_file()]
     if curves:
         write_atomic(task.folder("curves") / f"{key}.csv", join_curves(curves))
-
-
-def join_curves(curves: Sequence[tuple[int, str]]) -> str:
-    """Put the curves of all seeds, which have the same columns, into one CSV led by ``seed``."""
-    header = curves[0][1].splitlines()[0]
-    rows = []
-    for seed, text in curves:
-        own = text.splitlines()[1:]
-        rows += [f"{seed},{row}" for row in own[:: -(-len(own) // CURVE_ROWS) or 1]]
-    return "\n".join([f"seed,{header}", *rows, ""])
 
 
 def evaluate(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -> None:
@@ -164,7 +155,7 @@ def evaluate(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None
         _write_result(task, key)
     if not keys:
         means = {key: result["mean"] for key, result in task.results().items()}
-        rows = measured(task.task.measurements, means)
+        rows = measured(task.task.measurements, means, at_full_size=task.is_published_setting)
         write_json(task.folder("results") / "measurements.json", {"measurements": rows})
     print(f"results: {task.folder('results')}")
 
@@ -182,10 +173,14 @@ def _seeds(task: TaskRun, key: str) -> list[int | None]:
 
 
 def _check_weights(task: TaskRun, key: str, seed: int) -> None:
-    path = task.job(key, seed).weights
-    if not path.is_file() and not path.with_suffix("").is_dir():
-        name = f"{task.pipeline.name}/{task.key}"
-        raise UserError(f"there is no {path}; first: sixfold train {name}")
+    job = task.job(key, seed)
+    record, again = job.weights.with_suffix(".identity"), f"sixfold train {task.name}"
+    if not record.is_file():
+        raise UserError(f"there is no {job.weights}; first: {again}")
+    if record.read_text(encoding="utf-8").strip() != job.identity:
+        raise UserError(
+            f"{job.weights} was trained with other settings, data or code; run: {again}"
+        )
 
 
 def score(task: TaskRun, key: str, seed: int | None) -> None:
@@ -200,7 +195,7 @@ def score(task: TaskRun, key: str, seed: int | None) -> None:
     else:
         with torch.inference_mode():
             found = task.task.evaluate(task.job(key, seed), samples)
-    write_json(_score_file(task, key, seed), found)
+    write_json(_score_file(task, key, seed), finite(found))
 
 
 def _score_file(task: TaskRun, key: str, seed: int | None) -> Path:
@@ -221,30 +216,5 @@ def _write_result(task: TaskRun, key: str) -> None:
     for seed in _seeds(task, key):
         text = _score_file(task, key, seed).read_text(encoding="utf-8")
         scores["-" if seed is None else str(seed)] = json.loads(text)
-    metrics = next(iter(scores.values()))
-    result["seeds"] = scores
-    result["mean"] = {m: _summary(scores, m, statistics.fmean) for m in metrics}
-    result["std"] = {m: _summary(scores, m, statistics.stdev) for m in metrics}
+    result |= {"seeds": scores} | summarize(scores)
     write_json(task.folder("results") / f"{key}.json", result)
-
-
-def _summary(scores: Mapping[str, Scores], metric: str, of: Any) -> float | None:
-    """Summarise a metric over seeds; None if it was not measured, or has no spread."""
-    values = [seed[metric] for seed in scores.values()]
-    if None in values or (of is statistics.stdev and len(values) < 2):
-        return None
-    return of(values)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write sorted keys, numbers to 6 significant digits, a newline at the end; all or nothing."""
-
-    def rounded(item: Any) -> Any:
-        if isinstance(item, Mapping):
-            return {k: rounded(v) for k, v in item.items()}
-        if isinstance(item, list | tuple):
-            return [rounded(v) for v in item]
-        return float(f"{item:.6g}") if isinstance(item, float) else item
-
-    text = json.dumps(rounded(value), indent=2, sort_keys=True, allow_nan=False)
-    write_atomic(path, text + "\n")

@@ -28,16 +28,16 @@ class Task(Generic[Data]):
     """One experiment: data, training, scores, and the paper's claim.
 
     Args:
-        claim: What the paper claims and how it is tested.
+        claim: Claim of the paper and the way it is tested.
         data: Class of the ``data:`` block.
         datasets: Published sets that real data need, for the settings of ``data:``.
-        prepare: Writes the prepared data to a folder, all or nothing, with a ``manifest.json``.
-        synthetic: What stands in for the real data, in words for the report.
-        train: Trains one seed of one entry, from wherever its run folder stands, and writes the
-            weights; `sixfold.core.pipeline.job.supervised` makes the usual one.
-        evaluate: Scores one trained seed; writes what the report shows to the last argument, a
-            folder, if that is not None.
-        references: Scored beside the trained systems, such as the input as it is; functions of
+        prepare: Function that writes the prepared data to a folder, with a ``manifest.json``.
+        synthetic: Description of the synthetic data, for the report.
+        train: Function that trains one seed of one entry, from wherever its run folder stands, and
+            writes the weights; `sixfold.core.pipeline.job.supervised` makes the usual one.
+        evaluate: Function that scores one trained seed, and writes samples for the report to its
+            last argument, a folder, if that is not None.
+        references: Scores beside the trained systems, such as the input as it is: functions of
             the prepared folder and of the samples' folder or None.
         measurements: Published figures that need no training.
         settings: Class of the ``train:`` block, with at least ``steps`` and ``threads``.

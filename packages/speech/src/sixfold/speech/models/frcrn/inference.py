@@ -38,7 +38,7 @@ from sixfold.speech.models.frcrn.streaming import Streamer
 if TYPE_CHECKING:
     from rich.console import Console
 
-DEFAULT_WEIGHTS = Path("pipelines/speech/weights/frcrn/seed-0.safetensors")
+DEFAULT_WEIGHTS = Path("pipelines/speech/weights/enhancement/frcrn/seed-0.safetensors")
 FADE_S = 1.0
 
 _BLOCK = 1 << 18  # samples per channel that are read at a time
