@@ -279,6 +279,32 @@ def test_models_do_not_import_each_other(domain):
 
 
 @domains
+def test_nothing_below_a_domains_door_uses_the_door(domain):
+    """Each file imports from the file that defines a name, not from the domain's ``__init__``."""
+    door, problems = f"sixfold.{domain.name}", []
+    for file in domain.rglob("*.py"):
+        for line, name in imports_of(file):
+            own, _, last = name.rpartition(".")
+            inside = (domain / last).is_dir() or (domain / f"{last}.py").is_file()
+            if own == door and not inside:
+                problems.append(f"{place(file, line)}: imports {last} through {door}")
+    report(problems)
+
+
+@domains
+def test_folders_are_two_deep_at_most(domain):
+    deep = [f for f in domain.rglob("*.py") if len(f.relative_to(domain).parts) > 3]
+    flat = {"layers", "data", "tasks", *MEDIA}
+    deep += [f for n in flat for f in (domain / n).rglob("*.py") if f.parent != domain / n]
+    report([f"{place(file)}: a folder too deep" for file in deep])
+
+
+def test_no_file_is_called_utils():
+    vague = {"utils.py", "helpers.py", "common.py", "misc.py"}
+    report([f"{place(file)}: name it for what is in it" for file in CODE if file.name in vague])
+
+
+@domains
 def test_layers_import_no_models(domain):
     problems = []
     for file in modules(domain / "layers").values():
