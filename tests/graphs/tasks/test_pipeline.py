@@ -96,9 +96,10 @@ def test_memory_is_measured_of_both(done):
     memory = done.task("forward_learning").results()["training_memory"]["mean"]
     depths = {f"{m}_{d}" for m in ("single_forward", "backprop") for d in (2, 3)}
     assert set(memory) == depths | {"growth"}
-    assert memory["growth"] == pytest.approx(
-        memory["single_forward_3"] / memory["single_forward_2"], rel=1e-5
-    )
+    # from bytes; the others are rounded to a tenth
+    rounded = memory["single_forward_3"] / memory["single_forward_2"]
+    assert memory["growth"] == pytest.approx(rounded, abs=0.05)
+    assert memory["growth"] > 0.9
     assert all(value > 0 for value in memory.values())
 
 
