@@ -57,7 +57,7 @@ fix: .venv/.ready ## Format, and repair what can be repaired
 .PHONY: wheels
 wheels: .venv/.ready ## Build every package, and install and test each alone in a clean environment
 	@rm -rf dist && for package in $(PACKAGES); do $(UV) build --quiet --out-dir dist $$package || exit 1; done
-	@pytest -m wheels -rs --durations 0 --durations-min 5 tests/install
+	@pytest -n 2 --dist loadgroup -m wheels -rs --durations 0 --durations-min 5 tests/install
 
 .PHONY: bench
 bench: .venv/.ready ## Measure speed and memory, and rewrite benchmarks/results
