@@ -20,7 +20,6 @@ from sixfold.core.pipeline.claim import (
     Measurement,
     Metric,
     Scores,
-    parameter_counts,
     score_of,
 )
 from sixfold.core.pipeline.figures import curve_figure
@@ -211,7 +210,6 @@ MEASUREMENTS = [
         measure=score_of(MEMORY, "growth"),
         tolerance=0.02,
     ),
-    *parameter_counts(SYSTEM),
 ]
 
 TASK = Task(

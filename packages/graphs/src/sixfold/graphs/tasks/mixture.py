@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from sixfold.core.config import Config
 from sixfold.core.data.fetch import Dataset
-from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores, parameter_counts
+from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores
 from sixfold.core.pipeline.figures import curve_figure
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.page import Figure, Section, Table, mean_std
@@ -180,7 +180,6 @@ TASK = Task(
     synthetic="block models, one homophilous and one heterophilous",
     train=train,
     evaluate=evaluate,
-    measurements=parameter_counts(SYSTEM),
     settings=Tuning,
     sections=early_exit_section,
 )
