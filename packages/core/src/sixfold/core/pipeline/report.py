@@ -60,7 +60,7 @@ def write_report(pipeline: Pipeline) -> None:
     page = write_page(pipeline.root / "reports" / pipeline.name, title, sections, notice)
     lines = [f"# {title}", *([f"**{notice}**"] if notice else [])]
     for section in sections:
-        if section.tables:
+        if section.tables or not (section.pictures or section.sounds):  # those are for the page
             lines += [f"## {section.title}", *([section.text] if section.text else [])]
         for table in section.tables:
             lines += [table.caption, markdown_table(table.rows, table.columns)]
