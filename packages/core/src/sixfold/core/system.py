@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.data.fetch import File
+
+if TYPE_CHECKING:  # the command's help needs no PyTorch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class System:
         published: Published sizes by name: settings and the paper's parameter count.
         weights: Published checkpoints by name; the path is ``<set>/<file>`` in caches and mirrors.
         run: ``module:function`` behind ``sixfold run``, imported only when called.
+        train: ``module:function`` behind ``sixfold train <domain>/<system> --data``, likewise; see
+            `sixfold.core.own_data.training`.
         export: ``module:function`` from a loaded model to what ``export`` takes: the module,
             example inputs and their dynamic axes.
     """
@@ -34,11 +37,12 @@ class System:
     name: str
     paper: str
     config: type[Config]
-    build: Callable[[Any], nn.Module]
-    convert: Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]
+    build: "Callable[[Any], nn.Module]"
+    convert: "Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]"
     published: Mapping[str, tuple[Config, int]] = field(default_factory=dict)
     weights: Mapping[str, File] = field(default_factory=dict)
     run: str | None = None
+    train: str | None = None
     export: str | None = None
 
 
@@ -73,7 +77,11 @@ def find_system(path: str) -> System:
     Raises:
         UserError: the domain is not installed or has no such system.
     """
-    domain_name, _, name = path.partition("/")
+    domain_name, slash, name = path.partition("/")
+    if not slash:
+        written = [f"{key}/{s.name}" for key, found in domains().items() for s in found.SYSTEMS]
+        near = [text for text in written if path in text.split("/")] or written
+        raise UserError(f"a system is written domain/system, e.g. {', '.join(near)}; got {path!r}")
     systems = {system.name: system for system in domain(domain_name).SYSTEMS}
     if name not in systems:
         raise UserError(unknown_name_error(domain_name, "system", name, systems))
