@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoints, distributions, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,12 @@ def _points() -> EntryPoints:
     return entry_points(group="sixfold.domains")
 
 
+def installed_versions() -> dict[str, str]:
+    """Return the version of every installed distribution of sixfold, in alphabetical order."""
+    found = {one.metadata["Name"]: one.version for one in distributions()}
+    return {name: found[name] for name in sorted(found) if name.startswith("sixfold-")}
+
+
 def domains() -> dict[str, ModuleType]:
     """Import and return the installed domains by name, in alphabetical order."""
     return {point.name: point.load() for point in sorted(_points(), key=lambda point: point.name)}
@@ -86,6 +92,13 @@ def find_system(path: str) -> System:
     if name not in systems:
         raise UserError(unknown_name_error(domain_name, "system", name, systems))
     return systems[name]
+
+
+def is_system(path: str) -> bool:
+    """Return whether a text is ``domain/system`` of an installed domain."""
+    domain_name, _, name = path.partition("/")
+    point = next((point for point in _points() if point.name == domain_name), None)
+    return point is not None and any(system.name == name for system in point.load().SYSTEMS)
 
 
 def load_function(target: str) -> Callable[..., Any]:
