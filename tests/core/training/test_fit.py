@@ -426,47 +426,6 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert table.seen == []
 
 
-def test_fit_ends_in_eval_mode_also_when_there_was_nothing_to_do(tmp_path):
-    for _ in range(2):
-        model = linear().train()
-        train(tmp_path / "run", settings(), model)
-        assert not model.training
-
-
-def test_another_seed_in_the_same_folder_is_refused(tmp_path):
-    def fit_seed(seed):
-        run = Run.open(tmp_path / "run", settings(), "")
-        fit(run, linear(), Table(), squared, settings(), seed=seed)
-
-    fit_seed(0)
-    with pytest.raises(UserError, match="begun with seed 0, not 1"):
-        fit_seed(1)
-
-
-@pytest.mark.parametrize("best", [None, {"monitor": "height", "mode": "max"}])
-def test_more_steps_later_end_as_if_asked_for_at_once(tmp_path, best):
-    def evaluate(model):
-        return {"height": -abs(float(model.weight.sum()) - 1.2)}
-
-    def fit_steps(folder, steps):
-        config = settings(steps=steps, eval_every=2, best=best)
-        model = linear()
-        run = Run.open(tmp_path / folder, {"identity": "without steps"}, "")
-        scores = fit(run, model, Table(), squared, config, seed=0, evaluate=evaluate)
-        return model.state_dict(), scores
-
-    fit_steps("parts", 4)
-    fit_steps("parts", 4)
-    weights, scores = fit_steps("parts", 10)
-    at_once, expected = fit_steps("whole", 10)
-    assert scores == expected
-    assert all(torch.equal(weights[key], at_once[key]) for key in at_once)
-    curves = [(tmp_path / name / "curve.csv").read_bytes() for name in ("parts", "whole")]
-    assert curves[0] == curves[1]
-    with pytest.raises(UserError, match="a run of 10 steps, not 4"):
-        fit_steps("parts", 4)
-
-
 def test_results_hold_no_times(tmp_path):
     for name in ("a", "b"):
         train(tmp_path / name, settings())

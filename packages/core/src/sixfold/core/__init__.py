@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what a type checker sees; `_HOMES` says the same to Python
     from sixfold.core.config import Config, UserError
+    from sixfold.core.own_data import train
     from sixfold.core.system import System
     from sixfold.core.weights.convert import from_pretrained, load_strict, rename
 
-__all__ = ["Config", "System", "UserError", "from_pretrained", "load_strict", "rename"]
+__all__ = ["Config", "System", "UserError", "from_pretrained", "load_strict", "rename", "train"]
 
 _HOMES = {
     "config": ("Config", "UserError"),
+    "own_data": ("train",),
     "system": ("System",),
     "weights.convert": ("from_pretrained", "load_strict", "rename"),
 }
