@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sixfold.core import UserError
 from sixfold.speech.audio.files import check_output, read_audio, resample, warn_clipped, write_audio
+from sixfold.speech.audio.network import check_device
 from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
 from sixfold.speech.models.deftan2.model import DeFTAN2
 
@@ -31,9 +32,8 @@ def run(
     """
     input, output = Path(input), Path(output)
     audio, rate = read_audio(input)
-    check_output(output)
-    if output.exists() and output.samefile(input):
-        raise UserError(f"{output} is the input; name another file for the output")
+    check_output(output, input)
+    check_device(device)
     model = DeFTAN2.from_pretrained(weights).to(device)
     own_rate = model.config.sample_rate
     warn_clipped(input, [audio])

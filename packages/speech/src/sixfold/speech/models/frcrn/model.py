@@ -151,12 +151,12 @@ class FRCRN(nn.Module):
 
     def folded(self) -> "FRCRN":
         """Return a copy for inference, with batch norms folded into the convolutions."""
-        model = copy.deepcopy(self).eval().requires_grad_(False)
+        model = copy.deepcopy(self).requires_grad_(False)
         for parent in list(model.modules()):
             for name, block in list(parent.named_children()):
                 if isinstance(block, ComplexBlock):
                     setattr(parent, name, FoldedBlock(block))
-        return model
+        return model.eval()
 
     def check(self, noisy: Tensor) -> None:
         """Raise a UserError if the input is not float audio shaped (batch, time)."""

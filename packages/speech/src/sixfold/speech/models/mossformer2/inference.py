@@ -18,6 +18,7 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
+from sixfold.speech.audio.network import check_device, check_network
 from sixfold.speech.audio.stitching import WINDOW_S, correlation, separate_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
@@ -55,9 +56,12 @@ def run(
             f"{input} has {mixture.shape[0]} channels, separation takes one; pick it first, e.g. "
             f"ffmpeg -i {input.name} -af 'pan=mono|c0=c0' mono.wav"
         )
-    _check_folder(folder)
-    warn_clipped(input, [mixture])
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the speakers")
     model = load(weights, device)
+    outputs = [folder / f"speaker-{n}.wav" for n in range(1, model.config.speakers + 1)]
+    _check_folder(folder, outputs, input)
+    warn_clipped(input, [mixture])
     own_rate = sample_rate or model.config.sample_rate
     print(f"{input}: {mixture.shape[1] / rate:.1f} s at {rate} Hz")
     if rate != own_rate:
@@ -66,8 +70,8 @@ def run(
     at_own_rate = resample(mixture, rate, own_rate)[0].to(device)
     speakers = separate_windows(with_aligned_polarity(model), at_own_rate, own_rate, window_s).cpu()
     speakers = resample(speakers, own_rate, rate)[:, : mixture.shape[1]]
-    for number, speaker in enumerate(speakers, 1):
-        write_audio(folder / f"speaker-{number}.wav", speaker[None], rate)
+    for output, speaker in zip(outputs, speakers, strict=True):
+        write_audio(output, speaker[None], rate)
     print(f"{folder}: {len(speakers)} speakers, after {time.perf_counter() - started:.1f} s")
 
 
@@ -82,6 +86,7 @@ def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
 
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
+    check_device(device)
     return kind.from_pretrained(weights).to(device)
 
 
@@ -91,14 +96,10 @@ def separate(
     """Separate a recording (time,) of any length; up to ``window_s`` take one pass.
 
     Raises:
-        UserError: shape or sample rate do not match, or samples are NaN or infinite.
+        UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
+            in training mode.
     """
-    if sample_rate != model.config.sample_rate:
-        raise UserError(
-            f"this network works at {model.config.sample_rate} Hz, the audio is at {sample_rate} "
-            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, "
-            f"{model.config.sample_rate})"
-        )
+    check_network(model, sample_rate)
     if mixture.ndim != 1:
         raise UserError(f"a mixture is shaped (time,), got {tuple(mixture.shape)}")
     check_finite("mixture", mixture)
@@ -142,11 +143,10 @@ def _check_bf16(device: str) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the speakers")
+def _check_folder(folder: Path, outputs: list[Path], input: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error}") from None
-    check_output(folder / "speaker-1.wav")
+    for output in outputs:
+        check_output(output, input)
