@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toy_system import OTHER, TOY, Toy, ToyConfig, official, same
+from toy_system import OTHER, TOY, Toy, ToyConfig, official, same, settings
 
 from sixfold.core.config import UserError
 from sixfold.core.weights.convert import (
@@ -196,9 +196,37 @@ def test_official_and_own_checkpoints_give_the_same_model(tmp_path, kind):
     assert not loaded.training
 
 
+def test_a_setting_that_an_official_checkpoint_does_not_hold_is_given_and_saved(tmp_path):
+    model = Toy(ToyConfig(width=7))
+    torch.save(official(model), tmp_path / "a.pt")
+    unset = settings(from_pretrained(tmp_path / "a.pt", TOY, sample_rate=None))
+    assert unset.model_fields_set == {"width"}
+    given = from_pretrained(tmp_path / "a.pt", TOY, sample_rate=16_000)
+    assert settings(given) == ToyConfig(width=7, sample_rate=16_000)
+    save_pretrained(tmp_path / "b.safetensors", given, "toy", settings(given))
+    again = settings(from_pretrained(tmp_path / "b.safetensors", TOY))
+    assert again == settings(given)
+    assert "sample_rate" in again.model_fields_set
+    other = settings(from_pretrained(tmp_path / "b.safetensors", TOY, sample_rate=4000))
+    assert other.sample_rate == 4000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"sample_rate": 0}, "greater than 0"), ({"simple_rate": 8}, "did you mean 'sample_rate'")],
+)
+def test_a_wrong_setting_is_refused(tmp_path, wrong, message):
+    torch.save(official(Toy(ToyConfig())), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message):
+        from_pretrained(tmp_path / "a.pt", TOY, **wrong)
+
+
 def test_our_checkpoint_says_what_it_is(tmp_path):
     save_pretrained(tmp_path / "a.safetensors", Toy(ToyConfig()), "toy", ToyConfig())
-    assert read_pretrained(tmp_path / "a.safetensors") == ("toy", {"width": 3})
+    assert read_pretrained(tmp_path / "a.safetensors") == (
+        "toy",
+        {"width": 3, "sample_rate": 8000},
+    )
     save_file({"a": torch.ones(1)}, tmp_path / "b.safetensors")
     assert read_pretrained(tmp_path / "b.safetensors") is None
 

@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from toy_system import TOY, Toy, ToyConfig, official, same
+from toy_system import TOY, Toy, ToyConfig, official, same, settings
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import File
@@ -50,6 +50,20 @@ def test_a_name_is_fetched_once_and_loaded(home, tmp_path):
     assert (tmp_path / "cache/TOY_8K/best.pt.sha256").is_file()  # trusted on first use
     (folder / "best.pt").unlink()
     assert same(from_pretrained("TOY_8K", system).state_dict(), model.state_dict())
+
+
+def test_published_weights_know_the_settings_that_their_file_does_not_hold(tmp_path, monkeypatch):
+    torch.save(official(Toy(ToyConfig())), tmp_path / "other.pt")
+    (tmp_path / "mirror/TOY_8K").mkdir(parents=True)
+    torch.save(official(Toy(ToyConfig())), tmp_path / "mirror/TOY_8K/best.pt")
+    monkeypatch.setenv("SIXFOLD_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
+    system = replace(published(), weights_settings={"TOY_8K": {"sample_rate": 16_000}})
+    for known in ("TOY_8K", tmp_path / "mirror/TOY_8K/best.pt"):
+        assert settings(from_pretrained(known, system)).sample_rate == 16_000
+    assert settings(from_pretrained("TOY_8K", system, sample_rate=4000)).sample_rate == 4000
+    unknown = from_pretrained(tmp_path / "other.pt", system)
+    assert "sample_rate" not in settings(unknown).model_fields_set
 
 
 def test_pickled_code_of_a_home_is_refused(home):

@@ -224,13 +224,14 @@ def run(name: str = "--help", *arguments: str) -> None:
     command(arguments)
 
 
-def export(name: str, folder: Path, *, weights: str) -> None:
+def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = None) -> None:
     """Export a system with its weights to torch.export and ONNX, compared with PyTorch.
 
     Args:
         name: domain/system, e.g. speech/frcrn.
         folder: Folder of the results model.pt2, model.onnx and export.json.
         weights: Path of an official or sixfold checkpoint, or name of published weights.
+        sample_rate: Sample rate of a network for audio, in Hz, if its checkpoint does not hold it.
     """
     from sixfold.core.weights.convert import from_pretrained
     from sixfold.core.weights.export import export as write
@@ -238,7 +239,8 @@ def export(name: str, folder: Path, *, weights: str) -> None:
     system = find_system(name)
     if system.export is None:
         raise UserError(f"{name} cannot be exported")
-    module, inputs, dynamic = load_function(system.export)(from_pretrained(weights, system))
+    model = from_pretrained(weights, system, sample_rate=sample_rate)
+    module, inputs, dynamic = load_function(system.export)(model)
     errors = write(module, inputs, folder, dynamic=dynamic)
     print(f"exported: {folder} ({errors})")
 

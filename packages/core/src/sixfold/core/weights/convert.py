@@ -131,25 +131,36 @@ def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
         raise UserError(f"{path} names {metadata['sixfold']} but holds no settings") from None
 
 
-def from_pretrained(path_or_name: str | Path, system: System) -> nn.Module:
+def from_pretrained(path_or_name: str | Path, system: System, **settings: Any) -> nn.Module:
     """Build a system, in eval mode, from its official or from sixfold's own checkpoint.
+
+    A setting that nobody knows is the default; ``config.model_fields_set`` has those that the
+    checkpoint, its published name or the caller said.
 
     Args:
         path_or_name: Path of a checkpoint, or name of published weights, which are fetched.
         system: The system.
+        settings: Settings that the checkpoint does not hold, e.g. ``sample_rate``; None if unset.
 
     Raises:
-        UserError: the file cannot be had or read, is another system's, or does not fit.
+        UserError: the file cannot be had or read, is another system's, or does not fit, or a
+            setting is unknown or out of range.
     """
     path = find_weights(path_or_name, system)
+    given = {key: value for key, value in settings.items() if value is not None}
     state = read_state_dict(path)
     name, values = read_pretrained(path) or (None, {})
     if name not in (None, system.name):
         raise UserError(f"{path} is a checkpoint of {name}, not of {system.name}")
     if name is None:
         config, state = system.convert(state)
+        # the folder of published weights is named as they are
+        settings = {**system.weights_settings.get(path.absolute().parent.name, {}), **given}
     else:
-        config = system.config.parse(values, str(path))
+        config, settings = system.config.parse(values, str(path)), given
+    if settings:
+        known = config.model_dump(exclude_unset=True)
+        config = type(config).parse(known | settings, str(path))
     model = system.build(config)
     load_strict(model, state, str(path))
     return model.eval()

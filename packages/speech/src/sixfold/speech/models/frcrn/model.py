@@ -45,7 +45,7 @@ class FRCRNConfig(Config):
     frequency_recurrence: bool = True  # False: the paper's baseline, a convolutional U-Net
     attention: Literal["se", "ccbam", "none"] = "se"
     causal: bool = False  # ours: no look-ahead; no official weights
-    sample_rate: int = 16_000
+    sample_rate: PositiveInt = 16_000
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "FRCRNConfig":

@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sixfold.speech.models.mossformer2.inference import check_rate_is_known
 from sixfold.speech.models.mossformer2.model import MossFormer2
 from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
 
 
 def exportable(model: MossFormer2) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
     """Return module, example input and dynamic axes: one mixture, more than a group of frames."""
+    check_rate_is_known(model)
     config = model.config
     samples = (config.group + 1) * (config.kernel_size // 2)
     noise = 0.1 * torch.randn(1, samples + 5, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
-from sixfold.speech.audio.network import check_device, check_network
+from sixfold.speech.audio.network import check_device, check_network, has_known_rate
 from sixfold.speech.audio.stitching import WINDOW_S, correlation, separate_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
@@ -41,8 +41,8 @@ def run(
         input: Recording of one channel, in any format that libsndfile reads (wav, flac, ogg ...).
         folder: Folder for the outputs, created if it is missing.
         weights: Official (MossFormer2_SS) or sixfold checkpoint.
-        sample_rate: Sample rate of the network in Hz; by default the checkpoint's, 8000 for an
-            official one. The released MossFormer2_SS_16K needs 16000.
+        sample_rate: Sample rate that the network was trained at, in Hz; asked for where neither the
+            checkpoint nor its published name says it.
         device: Torch device: cpu, cuda, cuda:1 ...
         precision: Number format of matrix products; bf16 is less exact, and needs AMX on a CPU.
         window_s: Seconds of audio per pass.
@@ -58,11 +58,12 @@ def run(
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the speakers")
-    model = load(weights, device)
+    model = load(weights, device, sample_rate)
+    check_rate_is_known(model)
     outputs = [folder / f"speaker-{n}.wav" for n in range(1, model.config.speakers + 1)]
     _check_folder(folder, outputs, input)
     warn_clipped(input, [mixture])
-    own_rate = sample_rate or model.config.sample_rate
+    own_rate = model.config.sample_rate
     print(f"{input}: {mixture.shape[1] / rate:.1f} s at {rate} Hz")
     if rate != own_rate:
         print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
@@ -75,8 +76,8 @@ def run(
     print(f"{folder}: {len(speakers)} speakers, after {time.perf_counter() - started:.1f} s")
 
 
-def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
-    """Load a checkpoint of MossFormer2 or MossFormer, in eval mode.
+def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> MossFormer2:
+    """Load a checkpoint of MossFormer2 or MossFormer, in eval mode, see `MossFormer2`.
 
     Raises:
         UserError: the checkpoint is damaged, or another system's.
@@ -87,7 +88,16 @@ def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
     check_device(device)
-    return kind.from_pretrained(weights).to(device)
+    return kind.from_pretrained(weights, sample_rate).to(device)
+
+
+def check_rate_is_known(model: MossFormer2) -> None:
+    """Raise a UserError if nobody said which sample rate a network was trained at."""
+    if not has_known_rate(model):
+        raise UserError(
+            "this checkpoint does not say which sample rate its network was trained at; add "
+            "--sample-rate 8000 (as in the papers) or --sample-rate 16000 (as MossFormer2_SS_16K)"
+        )
 
 
 def separate(
