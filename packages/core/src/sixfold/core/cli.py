@@ -234,15 +234,21 @@ def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = N
         sample_rate: Sample rate of a network for audio, in Hz, if its checkpoint does not hold it.
     """
     from sixfold.core.weights.convert import from_pretrained
+    from sixfold.core.weights.export import FILES, Exportable
     from sixfold.core.weights.export import export as write
 
     system = find_system(name)
     if system.export is None:
         raise UserError(f"{name} cannot be exported")
     model = from_pretrained(weights, system, sample_rate=sample_rate)
-    module, inputs, dynamic = load_function(system.export)(model)
-    errors = write(module, inputs, folder, dynamic=dynamic)
-    print(f"exported: {folder} ({errors})")
+    found: Exportable = load_function(system.export)(model)
+    module, inputs, dynamic, outputs, facts = found
+    report = write(module, inputs, folder, dynamic=dynamic, outputs=outputs, facts=facts)
+    for side in ("inputs", "outputs"):
+        for key, value in report[side].items():
+            print(f"{side[:-1]}: {key}, {value['dtype']} {tuple(value['shape'])}")
+    errors = [e for name in FILES for e in report[name]["max_abs_error"].values()]
+    print(f"exported: {folder}, at most {max(errors):.1g} from PyTorch; more in export.json")
 
 
 VERBS = (

@@ -28,8 +28,7 @@ class System:
         weights: Published checkpoints by name; the path is ``<name>/<file>`` in caches and mirrors.
         weights_settings: Settings that a published checkpoint does not hold, by its name.
         run: ``module:function`` behind ``sixfold run``, imported only when called.
-        export: ``module:function`` from a loaded model to what ``export`` takes: the module,
-            example inputs and their dynamic axes.
+        export: ``module:function`` from a loaded model to the `Exportable` of `export`.
     """
 
     name: str
