@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveInt
 from torch import nn
 
-from sixfold.core.config import Config
+from sixfold.core.config import Config, UserError
 from sixfold.core.system import System
 from sixfold.core.weights.convert import rename
 
@@ -27,6 +27,8 @@ class Toy(nn.Module):
 
 def convert_toy(state):
     rules = {"enc{i}.conv.{leaf}": "first.{leaf}", "head.{*leaf}": "last.{leaf}", "rot": "phase"}
+    if "head.weight" not in state:
+        raise UserError(f"this is no toy: it has no head.weight, but {sorted(state)[0]}")
     config = ToyConfig(width=state["head.weight"].shape[1])
     return config, rename(state, rules, Toy(config).state_dict(), "toy")
 

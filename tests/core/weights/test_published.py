@@ -106,6 +106,27 @@ def test_an_unknown_name_lists_the_known_ones():
         from_pretrained("TOY_9K", TOY)
 
 
+def test_a_folder_is_its_checkpoint(tmp_path):
+    """As ClearerVoice writes it, or with one checkpoint."""
+    model, folder = Toy(ToyConfig(width=5)), tmp_path / "TOY_8K"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"TOY_8K is a folder; give the path of .*: none"):
+        from_pretrained(folder, TOY)
+    torch.save(official(model), folder / "best.pt")
+    (folder / "readme.txt").write_text("no checkpoint")
+    assert same(from_pretrained(folder, TOY).state_dict(), model.state_dict())
+    torch.save(official(Toy(ToyConfig())), folder / "older.pt")
+    with pytest.raises(UserError, match=r"its checkpoints: best\.pt, older\.pt"):
+        from_pretrained(folder, TOY)
+    note = folder / "last_best_checkpoint"
+    note.write_text("best.pt\n")
+    for path in (folder, note):
+        assert same(from_pretrained(path, TOY).state_dict(), model.state_dict())
+    note.write_text("gone.pt")
+    with pytest.raises(UserError, match=r"last_best_checkpoint names gone\.pt, which is not in"):
+        from_pretrained(folder, TOY)
+
+
 def test_a_path_is_a_path_even_if_it_is_named_like_published_weights(tmp_path, monkeypatch):
     model = Toy(ToyConfig())
     torch.save(official(model), tmp_path / "TOY_8K")

@@ -83,8 +83,10 @@ def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = Non
         UserError: the checkpoint is damaged, or another system's.
     """
     from sixfold.core.weights.convert import read_pretrained
-    from sixfold.speech.models.mossformer2 import MOSSFORMER  # that module imports this one
+    from sixfold.core.weights.published import find_weights
+    from sixfold.speech.models.mossformer2 import MOSSFORMER, SYSTEM  # that module imports this one
 
+    weights = find_weights(weights, SYSTEM)
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
     check_device(device)
