@@ -160,6 +160,49 @@ def test_wrong_sample_rates_and_too_short_signals_are_refused():
         metrics.stoi(clean, clean, RATE)
 
 
+def utterances(count: int, on_s: float, off_s: float) -> np.ndarray:
+    """Make bursts of noise and pauses; the ITU's program has room for 50 of them."""
+    generator, burst = np.random.default_rng(0), int(on_s * RATE)
+    pause = np.zeros(int(off_s * RATE))
+    parts = [np.concatenate([0.1 * generator.standard_normal(burst), pause]) for _ in range(count)]
+    return np.concatenate(parts)
+
+
+@needs_pesq
+@pytest.mark.parametrize("count", [49, 60, 200])
+@pytest.mark.parametrize("band", ["wb", "nb"])
+def test_pesq_survives_more_utterances_than_the_program_has_room_for(count, band):
+    """Bursts and pauses as short as the program tells apart."""
+    clean = utterances(count, 0.2, 0.21)
+    noisy = clean + 0.01 * np.random.default_rng(1).standard_normal(len(clean))
+    assert 1 < metrics.pesq(noisy, clean, RATE, band) < 4
+
+
+@needs_pesq
+def test_pesq_of_a_long_signal_is_the_mean_of_its_parts_with_speech():
+    clean = np.concatenate([speech_like(14.0).numpy(), np.zeros(14 * RATE), speech_like(14.0)])
+    noisy = clean + 0.003 * np.random.default_rng(1).standard_normal(len(clean))
+    parts = [
+        metrics.pesq(noisy[i], clean[i], RATE) for i in (slice(14 * RATE), slice(28 * RATE, None))
+    ]
+    assert metrics.pesq(noisy, clean, RATE) == pytest.approx(sum(parts) / 2)
+    short = slice(19 * RATE)
+    import pesq as itu
+
+    assert metrics.pesq(noisy[short], clean[short], RATE) == itu.pesq(
+        RATE, clean[short], noisy[short], "wb"
+    )
+
+
+@needs_pesq
+def test_pesq_refuses_an_estimate_that_is_silent_for_a_part():
+    clean = speech_like(45.0).numpy()
+    noisy = clean.copy()
+    noisy[: len(noisy) // 2] = 0
+    with pytest.raises(UserError, match="the estimate is silent for seconds"):
+        metrics.pesq(noisy, clean, RATE)
+
+
 @needs_pesq
 def test_pesq_refuses_too_short_signals():
     clean = speech_like(0.02)

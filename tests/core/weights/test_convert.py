@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toy_system import OTHER, TOY, Toy, ToyConfig, official, same
+from toy_system import OTHER, TOY, Toy, ToyConfig, official, same, settings
 
 from sixfold.core.config import UserError
 from sixfold.core.weights.convert import (
@@ -28,12 +28,56 @@ def test_every_ending_reads_the_same_weights(tmp_path, ending):
     assert same(read_state_dict(path), state)
 
 
-@pytest.mark.parametrize("nest", ["state_dict", "model", "params_ema", "params"])
+@pytest.mark.parametrize(
+    "nest", ["state_dict", "model_state_dict", "model", "params_ema", "params", "separator"]
+)
 def test_what_training_scripts_wrap_around_weights_is_taken_off(tmp_path, nest):
     state = Toy(ToyConfig()).state_dict()
     wrapped = {f"module.model.{key}": value for key, value in state.items()}
-    torch.save({nest: wrapped, "epoch": 3}, tmp_path / "a.pt")
+    torch.save({nest: wrapped, "epoch": 3, "optimizer": {"lr": 1}}, tmp_path / "a.pt")
     assert same(read_state_dict(tmp_path / "a.pt"), state)
+
+
+def test_two_state_dicts_under_unknown_names_are_named(tmp_path):
+    state = Toy(ToyConfig()).state_dict()
+    torch.save({"generator": state, "discriminator": state}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"holds generator \(\w+\), discriminator"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_every_precision_becomes_float32(tmp_path, dtype, ending):
+    values = torch.tensor([0.1, -3.7, 4096.5], dtype=torch.float64)
+    state, path = {"a": values.to(dtype), "count": torch.tensor(7)}, tmp_path / f"a.{ending}"
+    save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+    found = read_state_dict(path)
+    assert (found["a"].dtype, found["count"].dtype) == (torch.float32, torch.int64)
+    assert torch.equal(found["a"], values.to(dtype).float())
+
+
+def test_a_trainers_module_is_loaded_without_its_loss(tmp_path, capsys):
+    model = Toy(ToyConfig(width=7))
+    nested = {f"net.module.{key}": value for key, value in official(model).items()}
+    torch.save({"state_dict": nested | {"loss.window": torch.ones(4)}}, tmp_path / "a.ckpt")
+    assert same(from_pretrained(tmp_path / "a.ckpt", TOY).state_dict(), model.state_dict())
+    assert "loaded net.module.*, left out loss.window" in capsys.readouterr().out
+
+
+def test_a_trainers_module_that_holds_the_network_twice_is_ambiguous(tmp_path):
+    state = official(Toy(ToyConfig()))
+    twice = {f"{name}.{key}": value for key, value in state.items() for name in ("ema", "model")}
+    torch.save({"state_dict": twice}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"more than once: ema\.\* and model\.\*; save one"):
+        from_pretrained(tmp_path / "a.ckpt", TOY)
+
+
+def test_a_part_that_lacks_a_key_does_not_fit(tmp_path):
+    state = official(Toy(ToyConfig()))
+    del state["enc0.conv.bias"]
+    torch.save({f"model.{k}": v for k, v in state.items()} | {"b.c": torch.ones(1)}, tmp_path / "a")
+    with pytest.raises(UserError):
+        from_pretrained(tmp_path / "a", TOY)
 
 
 def test_a_prefix_that_only_some_keys_have_is_kept(tmp_path):
@@ -196,9 +240,37 @@ def test_official_and_own_checkpoints_give_the_same_model(tmp_path, kind):
     assert not loaded.training
 
 
+def test_a_setting_that_an_official_checkpoint_does_not_hold_is_given_and_saved(tmp_path):
+    model = Toy(ToyConfig(width=7))
+    torch.save(official(model), tmp_path / "a.pt")
+    unset = settings(from_pretrained(tmp_path / "a.pt", TOY, sample_rate=None))
+    assert unset.model_fields_set == {"width"}
+    given = from_pretrained(tmp_path / "a.pt", TOY, sample_rate=16_000)
+    assert settings(given) == ToyConfig(width=7, sample_rate=16_000)
+    save_pretrained(tmp_path / "b.safetensors", given, "toy", settings(given))
+    again = settings(from_pretrained(tmp_path / "b.safetensors", TOY))
+    assert again == settings(given)
+    assert "sample_rate" in again.model_fields_set
+    other = settings(from_pretrained(tmp_path / "b.safetensors", TOY, sample_rate=4000))
+    assert other.sample_rate == 4000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"sample_rate": 0}, "greater than 0"), ({"simple_rate": 8}, "did you mean 'sample_rate'")],
+)
+def test_a_wrong_setting_is_refused(tmp_path, wrong, message):
+    torch.save(official(Toy(ToyConfig())), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message):
+        from_pretrained(tmp_path / "a.pt", TOY, **wrong)
+
+
 def test_our_checkpoint_says_what_it_is(tmp_path):
     save_pretrained(tmp_path / "a.safetensors", Toy(ToyConfig()), "toy", ToyConfig())
-    assert read_pretrained(tmp_path / "a.safetensors") == ("toy", {"width": 3})
+    assert read_pretrained(tmp_path / "a.safetensors") == (
+        "toy",
+        {"width": 3, "sample_rate": 8000},
+    )
     save_file({"a": torch.ones(1)}, tmp_path / "b.safetensors")
     assert read_pretrained(tmp_path / "b.safetensors") is None
 

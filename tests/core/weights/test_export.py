@@ -33,7 +33,8 @@ class Toy(nn.Module):
 def exported(tmp_path_factory):
     torch.manual_seed(0)
     module, folder = Toy(), tmp_path_factory.mktemp("toy") / "export"
-    return module, folder, export(module, [torch.randn(2, 800)], folder, dynamic=TIME)
+    names = {"outputs": ["wave", "spectrum"], "facts": {"sample_rate": 8000}}
+    return module, folder, export(module, [torch.randn(2, 800)], folder, dynamic=TIME, **names)
 
 
 def test_both_formats_are_written_with_their_errors(exported):
@@ -41,26 +42,47 @@ def test_both_formats_are_written_with_their_errors(exported):
     assert module.training
     assert {f.name for f in folder.iterdir()} == {"model.pt2", "model.onnx", "export.json"}
     assert json.loads((folder / "export.json").read_text()) == report
-    assert report["inputs"] == {"audio": [2, 800]}
+    assert report["inputs"] == {"audio": {"shape": ["batch", "time"], "dtype": "float32"}}
+    assert report["smallest_sizes"] == {"batch": 1, "time": 64}
+    assert report["outputs"] == {
+        "wave": {"shape": ["batch", "time"], "dtype": "float32"},
+        "spectrum": {"shape": ["batch", 33, "varies", 2], "dtype": "float32"},
+    }
+    assert report["sample_rate"] == 8000
     assert report["onnx"]["opset"] >= 17
     for name in ("torch_export", "onnx"):
         errors = report[name]["max_abs_error"]
-        assert errors.keys() == {"example", "twice the example"}
+        assert errors.keys() == {"example", "twice the example", "smallest"}
         assert max(errors.values()) < 1e-4
 
 
 def test_the_files_run_alone_at_a_third_length(exported):
     module, folder, _ = exported
-    audio = torch.randn(3, 1111)
+    audio = torch.randn(1, 1111)  # torch writes assertions against a batch of one
     with torch.no_grad():
         wave, spectrum = module.eval()(audio)
     module.train()
     program = torch.export.load(folder / "model.pt2").module()
     torch.testing.assert_close(program(audio), (wave, spectrum))
     session = onnxruntime.InferenceSession(folder / "model.onnx")
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("audio", ["batch", "time"])]
+    assert [i.name for i in session.get_outputs()] == ["wave", "spectrum"]
     expected = [wave.numpy(), torch.view_as_real(spectrum).numpy()]
     for found, value in zip(session.run(None, {"audio": audio.numpy()}), expected, strict=True):
         np.testing.assert_allclose(np.asarray(found), value, atol=1e-4)
+
+
+def test_nothing_of_other_libraries_is_printed_and_modes_are_kept(tmp_path, capfd):
+    module = nn.Sequential(Toy(), nn.Identity()).eval()
+    module[1].train()
+    export(module[0].eval(), [torch.randn(2, 320)], tmp_path / "a", dynamic=TIME)
+    report = export(nn.Sequential(module[1]), [torch.randn(2, 3)], tmp_path / "b")
+    assert capfd.readouterr() == ("", "")
+    assert module[1].training
+    assert not module[0].training
+    assert list(report["outputs"]) == ["output_0"]
+    assert report["outputs"]["output_0"]["shape"] == [2, 3]
+    assert "smallest_sizes" not in report
 
 
 def test_an_error_above_the_tolerance_leaves_the_folder_as_it_was(tmp_path):
@@ -74,7 +96,7 @@ def test_an_error_above_the_tolerance_leaves_the_folder_as_it_was(tmp_path):
 
 
 def test_a_graph_that_fails_at_another_length_is_no_export(tmp_path, monkeypatch):
-    def frozen(program, file):
+    def frozen(program, file, shapes, outputs):
         file.write_text("graph")
         return (lambda audio: [audio + 1] if audio.shape[1] == 8 else [audio]), {}
 

@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from toy_system import TOY, Toy, ToyConfig, official, same
+from toy_system import TOY, Toy, ToyConfig, official, same, settings
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import File
@@ -52,6 +52,20 @@ def test_a_name_is_fetched_once_and_loaded(home, tmp_path):
     assert same(from_pretrained("TOY_8K", system).state_dict(), model.state_dict())
 
 
+def test_published_weights_know_the_settings_that_their_file_does_not_hold(tmp_path, monkeypatch):
+    torch.save(official(Toy(ToyConfig())), tmp_path / "other.pt")
+    (tmp_path / "mirror/TOY_8K").mkdir(parents=True)
+    torch.save(official(Toy(ToyConfig())), tmp_path / "mirror/TOY_8K/best.pt")
+    monkeypatch.setenv("SIXFOLD_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
+    system = replace(published(), weights_settings={"TOY_8K": {"sample_rate": 16_000}})
+    for known in ("TOY_8K", tmp_path / "mirror/TOY_8K/best.pt"):
+        assert settings(from_pretrained(known, system)).sample_rate == 16_000
+    assert settings(from_pretrained("TOY_8K", system, sample_rate=4000)).sample_rate == 4000
+    unknown = from_pretrained(tmp_path / "other.pt", system)
+    assert "sample_rate" not in settings(unknown).model_fields_set
+
+
 def test_pickled_code_of_a_home_is_refused(home):
     folder, url = home
     torch.save({"weights": Toy}, folder / "best.pt")
@@ -90,6 +104,27 @@ def test_an_unknown_name_lists_the_known_ones():
         from_pretrained("TOY_9K", published())
     with pytest.raises(UserError, match="of toy: none are known"):
         from_pretrained("TOY_9K", TOY)
+
+
+def test_a_folder_is_its_checkpoint(tmp_path):
+    """As ClearerVoice writes it, or with one checkpoint."""
+    model, folder = Toy(ToyConfig(width=5)), tmp_path / "TOY_8K"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"TOY_8K is a folder; give the path of .*: none"):
+        from_pretrained(folder, TOY)
+    torch.save(official(model), folder / "best.pt")
+    (folder / "readme.txt").write_text("no checkpoint")
+    assert same(from_pretrained(folder, TOY).state_dict(), model.state_dict())
+    torch.save(official(Toy(ToyConfig())), folder / "older.pt")
+    with pytest.raises(UserError, match=r"its checkpoints: best\.pt, older\.pt"):
+        from_pretrained(folder, TOY)
+    note = folder / "last_best_checkpoint"
+    note.write_text("best.pt\n")
+    for path in (folder, note):
+        assert same(from_pretrained(path, TOY).state_dict(), model.state_dict())
+    note.write_text("gone.pt")
+    with pytest.raises(UserError, match=r"last_best_checkpoint names gone\.pt, which is not in"):
+        from_pretrained(folder, TOY)
 
 
 def test_a_path_is_a_path_even_if_it_is_named_like_published_weights(tmp_path, monkeypatch):

@@ -6,16 +6,14 @@ import re
 
 import pytest
 import torch
-from optional_packages import needs
 from reference_frcrn import ReferenceFRCRN, stft_kernels
 from torch import Tensor
 
 from sixfold.core import UserError, load_strict
 from sixfold.core.weights.convert import save_pretrained
-from sixfold.core.weights.export import export
 from sixfold.speech import FRCRN, PAPER, FRCRNConfig
 from sixfold.speech.models.frcrn import convert, estimate_losses, frcrn_loss
-from sixfold.speech.models.frcrn.export import MatrixSpectrum, exportable
+from sixfold.speech.models.frcrn.export import MatrixSpectrum
 from sixfold.speech.models.frcrn.stft import Spectrum, dft_kernel
 
 TINY = FRCRNConfig(channels=4, depth=4, n_fft=16, win_length=16, hop_length=8, reduction=2)
@@ -420,27 +418,3 @@ def test_it_compiles_as_one_graph(unchecked):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(noisy), model(noisy))
-
-
-def test_exports_with_any_batch_and_length(unchecked):
-    model = tiny(unets=1, attention="none")
-    module, inputs, dynamic = exportable(model)
-    noisy = speech_like(0, 3, 216).float()
-    with torch.no_grad():
-        program = torch.export.export(
-            module.eval(),
-            inputs,
-            dynamic_shapes=dynamic,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
-        found = program.module()(noisy)
-        torch.testing.assert_close(found, model(noisy).waveform, rtol=0, atol=1e-5)
-
-
-@needs("onnx", "onnxruntime", "onnxscript")
-@pytest.mark.slow
-def test_exports_to_torch_and_onnx(tmp_path, unchecked):
-    module, inputs, dynamic = exportable(tiny())
-    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
-    for name in ("torch_export", "onnx"):
-        assert max(report[name]["max_abs_error"].values()) < 1e-4

@@ -3,14 +3,17 @@
 import pytest
 import soundfile
 import torch
+from reference_mossformer2 import ReferenceMossFormer2
 
 from sixfold.core import UserError
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.speech import MossFormer2, MossFormer2Config
 from sixfold.speech.audio.files import read_audio
 from sixfold.speech.audio.stitching import separate_windows
+from sixfold.speech.models.mossformer2.export import exportable
 from sixfold.speech.models.mossformer2.inference import (
     in_bf16,
+    load,
     run,
     separate,
     with_aligned_polarity,
@@ -94,6 +97,50 @@ def test_bf16_needs_a_cpu_with_amx(tmp_path, monkeypatch):
 def test_bad_input_is_named(call, message, unchecked):
     with pytest.raises(UserError, match=message):
         call(MossFormer2(TINY).eval())
+
+
+def official_checkpoint(folder):
+    """Write a checkpoint with official keys, which say nothing of the sample rate."""
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "blocks": 1, "speakers": 2, "kernel_size": 4, "group": 64, "key": 6}
+    folder.mkdir()
+    network = ReferenceMossFormer2(**sizes, inner=4)
+    torch.save(network.state_dict(), folder / "last_best_checkpoint.pt")
+    return folder / "last_best_checkpoint.pt"
+
+
+def test_a_sample_rate_that_nobody_said_is_asked_for(tmp_path):
+    soundfile.write(tmp_path / "mix.wav", 0.1 * torch.randn(2000).numpy(), 16_000)
+    weights = official_checkpoint(tmp_path / "anywhere")
+    files = {"input": tmp_path / "mix.wav", "folder": tmp_path / "out"}
+    with pytest.raises(UserError, match=r"--sample-rate 8000 .* or --sample-rate 16000"):
+        run(**files, weights=weights)
+    with pytest.raises(UserError, match="--sample-rate 8000"):
+        exportable(MossFormer2.from_pretrained(weights))
+    for rate in (0, -8000):
+        with pytest.raises(UserError, match=r"sample_rate: .* greater than 0"):
+            run(**files, weights=weights, sample_rate=rate)
+    assert not (tmp_path / "out").exists()
+    run(**files, weights=weights, sample_rate=16_000)
+    expected = separate(
+        MossFormer2.from_pretrained(weights, sample_rate=16_000),
+        read_audio(tmp_path / "mix.wav")[0][0],
+        16_000,
+    )
+    found = read_audio(tmp_path / "out" / "speaker-1.wav")[0]
+    torch.testing.assert_close(found, expected[:1], rtol=0, atol=1e-6)
+
+
+def test_the_released_weights_know_their_sample_rate(tmp_path):
+    weights = official_checkpoint(tmp_path / "MossFormer2_SS_16K")
+    assert load(weights).config.sample_rate == 16_000
+    assert MossFormer2.from_pretrained(weights).config.sample_rate == 16_000
+
+
+def test_audio_at_another_rate_names_both_mends(tmp_path):
+    model = MossFormer2.from_pretrained(official_checkpoint(tmp_path / "anywhere"))
+    with pytest.raises(UserError, match=r"resample\(.*; or, .* load it with sample_rate=16000"):
+        separate(model, torch.zeros(99), 16_000)
 
 
 def test_two_channels_and_a_file_for_a_folder_are_refused_before_the_work(tmp_path):

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from optional_packages import needs
 from reference_mossformer2 import ReferenceMossFormer2
 from safetensors.torch import load_file
 
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.weights.convert import load_strict, rename
-from sixfold.core.weights.export import export
-from sixfold.speech import MossFormer2, MossFormer2Config, MossFormer2SE, MossFormer2SEConfig
+from sixfold.speech import MossFormer2, MossFormer2Config
 from sixfold.speech.models.mossformer2.convert import OFFICIAL, convert
-from sixfold.speech.models.mossformer2.export import exportable, exportable_se_48k
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[3] / "shared" / "golden"))
@@ -92,42 +89,3 @@ def test_inference_takes_less_memory_than_the_reference():
     reference = ReferenceMossFormer2(**sizes, key=16, inner=32).eval()
     with torch.no_grad():
         assert peak_memory(lambda: model(mixture)) < 0.8 * peak_memory(lambda: reference(mixture))
-
-
-@pytest.mark.slow
-def test_exports_with_any_length(unchecked):
-    """Including lengths that fill the last group, and one frame more."""
-    model = MossFormer2(GRAPH).eval()
-    module, inputs, dynamic = exportable(model)
-    with torch.no_grad():
-        program = torch.export.export(
-            module,
-            inputs,
-            dynamic_shapes=dynamic,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        ).module()
-        for samples in (12, 21, 22, 23, 24, 60):
-            mixture = torch.randn(1, samples)
-            torch.testing.assert_close(program(mixture), model(mixture), rtol=0, atol=1e-6)
-
-
-@needs("onnx", "onnxruntime", "onnxscript")
-@pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"memory_channels": None, "masking": False}], ids=str)
-def test_exports_to_torch_and_onnx(tmp_path, unchecked, changes):
-    module, inputs, dynamic = exportable(MossFormer2(GRAPH.model_copy(update=changes)))
-    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
-    for name in ("torch_export", "onnx"):
-        assert max(report[name]["max_abs_error"].values()) < 1e-5
-
-
-@needs("onnx", "onnxruntime", "onnxscript")
-@pytest.mark.slow
-def test_the_mask_network_of_48_khz_exports(tmp_path, unchecked):
-    stack = {"channels": 8, "blocks": 1, "group": 16, "key_channels": 6, "memory_channels": 4}
-    front = {"n_mels": 4, "n_fft": 40, "hop_length": 8}
-    model = MossFormer2SE(MossFormer2SEConfig.model_validate(stack | front))
-    module, inputs, dynamic = exportable_se_48k(model)
-    report = export(module, inputs, tmp_path / "export", dynamic=dynamic)
-    for name in ("torch_export", "onnx"):
-        assert max(report[name]["max_abs_error"].values()) < 1e-5

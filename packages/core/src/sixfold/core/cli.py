@@ -293,23 +293,31 @@ def score(domain_name: str = "--help", /, *arguments: str) -> None:
     _parse(f"sixfold score {domain_name}", target, arguments)
 
 
-def export(name: str, folder: Path, *, weights: str) -> None:
+def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = None) -> None:
     """Export a system with its weights to torch.export and ONNX, compared with PyTorch.
 
     Args:
         name: domain/system, e.g. speech/frcrn.
         folder: Folder of the results model.pt2, model.onnx and export.json.
         weights: Path of an official or sixfold checkpoint, or name of published weights.
+        sample_rate: Sample rate of a network for audio, in Hz, if its checkpoint does not hold it.
     """
     from sixfold.core.weights.convert import from_pretrained
+    from sixfold.core.weights.export import FILES, Exportable
     from sixfold.core.weights.export import export as write
 
     system = find_system(name)
     if system.export is None:
         raise UserError(f"{name} cannot be exported")
-    module, inputs, dynamic = load_function(system.export)(from_pretrained(weights, system))
-    errors = write(module, inputs, folder, dynamic=dynamic)
-    print(f"exported: {folder} ({errors})")
+    model = from_pretrained(weights, system, sample_rate=sample_rate)
+    found: Exportable = load_function(system.export)(model)
+    module, inputs, dynamic, outputs, facts = found
+    report = write(module, inputs, folder, dynamic=dynamic, outputs=outputs, facts=facts)
+    for side in ("inputs", "outputs"):
+        for key, value in report[side].items():
+            print(f"{side[:-1]}: {key}, {value['dtype']} {tuple(value['shape'])}")
+    errors = [e for name in FILES for e in report[name]["max_abs_error"].values()]
+    print(f"exported: {folder}, at most {max(errors):.1g} from PyTorch; more in export.json")
 
 
 VERBS = (

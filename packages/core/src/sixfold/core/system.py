@@ -26,12 +26,12 @@ class System:
         convert: Function from an official checkpoint to (settings, state dict); raises on
             leftovers.
         published: Published sizes by name: settings and the paper's parameter count.
-        weights: Published checkpoints by name; the path is ``<set>/<file>`` in caches and mirrors.
+        weights: Published checkpoints by name; the path is ``<name>/<file>`` in caches and mirrors.
+        weights_settings: Settings that a published checkpoint does not hold, by its name.
         run: ``module:function`` behind ``sixfold run``, imported only when called.
         train: ``module:function`` behind ``sixfold train <domain>/<system> --data``, likewise; see
-            `sixfold.core.own_data.training`.
-        export: ``module:function`` from a loaded model to what ``export`` takes: the module,
-            example inputs and their dynamic axes.
+            `sixfold.core.own_data`.
+        export: ``module:function`` from a loaded model to the `Exportable` of `export`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class System:
     convert: "Callable[[Mapping[str, Tensor]], tuple[Config, dict[str, Tensor]]]"
     published: Mapping[str, tuple[Config, int]] = field(default_factory=dict)
     weights: Mapping[str, File] = field(default_factory=dict)
+    weights_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     run: str | None = None
     train: str | None = None
     export: str | None = None

@@ -8,6 +8,7 @@ an error that says so, and no key is ever skipped in silence. sixfold's own chec
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from sixfold.core.data.atomic import write_atomic
 from sixfold.core.system import System
 from sixfold.core.weights.published import find_weights
 
-NESTS = ("state_dict", "model", "params_ema", "params")  # the last two: basicsr's trainer
+# Where trainers put the weights among other things; the last two are basicsr's.
+NESTS = ("state_dict", "model_state_dict", "model", "params_ema", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, wrappers
 
 
@@ -29,7 +31,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a .safetensors or torch checkpoint, on the CPU.
 
     Unwraps ``{"state_dict": ...}`` and the like, and strips ``module.`` and ``model.`` where every
-    key begins so. Nothing that the file may have pickled is run.
+    key begins so. Weights of half or double precision become float32, in which all systems compute.
+    Nothing that the file may have pickled is run.
 
     Raises:
         UserError: missing, damaged, refused, not a state dict, or with NaN.
@@ -39,14 +42,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"there is no checkpoint {path}; give the path of a file")
     plain = path.suffix == ".safetensors"
     found, metadata = _read_safetensors(path) if plain else (_read_pickle(path), {})
-    while isinstance(found, Mapping) and (nest := next((n for n in NESTS if n in found), None)):
+    while isinstance(found, Mapping) and (nest := _nest(found)) is not None:
         found = found[nest]
     if not isinstance(found, Mapping) or not found:
         raise UserError(f"{path} holds no state dict but {found!r:.80}")
     others = [f"{k} ({type(v).__name__})" for k, v in found.items() if not isinstance(v, Tensor)]
     if others:
         raise UserError(f"{path} is no state dict: it holds {_some(others)}")
-    state = {str(key): value.detach() for key, value in found.items()}
+    state = {str(key): _single(value.detach()) for key, value in found.items()}
     for prefix in () if "sixfold" in metadata else PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -131,28 +134,84 @@ def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
         raise UserError(f"{path} names {metadata['sixfold']} but holds no settings") from None
 
 
-def from_pretrained(path_or_name: str | Path, system: System) -> nn.Module:
+def from_pretrained(path_or_name: str | Path, system: System, **settings: Any) -> nn.Module:
     """Build a system, in eval mode, from its official or from sixfold's own checkpoint.
+
+    A setting that nobody knows is the default; ``config.model_fields_set`` has those that the
+    checkpoint, its published name or the caller said.
 
     Args:
         path_or_name: Path of a checkpoint, or name of published weights, which are fetched.
         system: The system.
+        settings: Settings that the checkpoint does not hold, e.g. ``sample_rate``; None if unset.
 
     Raises:
-        UserError: the file cannot be had or read, is another system's, or does not fit.
+        UserError: the file cannot be had or read, is another system's, or does not fit, or a
+            setting is unknown or out of range.
     """
     path = find_weights(path_or_name, system)
+    given = {key: value for key, value in settings.items() if value is not None}
     state = read_state_dict(path)
     name, values = read_pretrained(path) or (None, {})
     if name not in (None, system.name):
         raise UserError(f"{path} is a checkpoint of {name}, not of {system.name}")
     if name is None:
-        config, state = system.convert(state)
+        config, state = _convert(system, state, path)
+        # the folder of published weights is named as they are
+        settings = {**system.weights_settings.get(path.absolute().parent.name, {}), **given}
     else:
-        config = system.config.parse(values, str(path))
+        config, settings = system.config.parse(values, str(path)), given
+    if settings:
+        known = config.model_dump(exclude_unset=True)
+        config = type(config).parse(known | settings, str(path))
     model = system.build(config)
     load_strict(model, state, str(path))
     return model.eval()
+
+
+def _convert(
+    system: System, state: dict[str, Tensor], path: Path
+) -> tuple[Config, dict[str, Tensor]]:
+    """Convert a state dict, or the one part of it that fits: a trainer's module holds a loss too.
+
+    Raises:
+        UserError: no part with a common prefix fits, or several do.
+    """
+    try:
+        return system.convert(state)
+    except UserError as error:
+        whole = error
+    fits: dict[str, tuple[Config, dict[str, Tensor]]] = {}
+    parts = [key.split(".") for key in state]
+    prefixes = {".".join(part[:depth]) + "." for part in parts for depth in range(1, len(part))}
+    for prefix in sorted(prefixes, key=len):
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if len(part) < len(parts) and not prefix.startswith(tuple(fits)):
+            with suppress(UserError):
+                fits[prefix] = system.convert(part)
+    if len(fits) > 1:
+        names = " and ".join(f"{prefix}*" for prefix in fits)
+        raise UserError(f"{path} holds the network more than once: {names}; save one of them alone")
+    for prefix, found in fits.items():
+        others = [key for key in state if not key.startswith(prefix)]
+        print(f"{path}: loaded {prefix}*, left out {_some(others)}")
+        return found
+    raise whole
+
+
+def _nest(found: Mapping[Any, Any]) -> Any:
+    """Return the key of the state dict among what a trainer saved; None if there is no such key."""
+    known = next((name for name in NESTS if name in found), None)
+    nests = [key for key, value in found.items() if isinstance(value, Mapping) and value]
+    nests = [key for key in nests if all(isinstance(v, Tensor) for v in found[key].values())]
+    alone = len(nests) == 1 and not any(isinstance(v, Tensor) for v in found.values())
+    return nests[0] if known is None and alone else known
+
+
+def _single(value: Tensor) -> Tensor:
+    if value.is_complex():
+        return value.to(torch.complex64)
+    return value.float() if value.is_floating_point() else value
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

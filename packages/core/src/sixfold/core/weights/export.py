@@ -1,18 +1,21 @@
 """Write a model as a graph that runs without its Python code, and prove that it computes the same.
 
-Each file is run again and compared with the module in eager mode, on the example and at twice its
-dynamic sizes: a graph that was frozen at the example's length fails here and not at its user's.
+Each file is run again and compared with the module in eager mode: on the example, at twice its
+dynamic sizes and at the smallest ones. A graph that was frozen at the example's length fails here
+and not at its user's.
 """
 
 import inspect
 import json
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,24 @@ FILES = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 Run = Callable[..., list[Tensor]]
 
 
+class Exportable(NamedTuple):
+    """What a system gives to `export`, in the order of its arguments.
+
+    Args:
+        module: Module in eval mode.
+        inputs: Example inputs.
+        dynamic: Dynamic axes by the name of the input.
+        outputs: Names of the outputs.
+        facts: What a user of the files must know besides, e.g. ``sample_rate``.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    dynamic: Mapping[str, Mapping[int, Any]]
+    outputs: Sequence[str]
+    facts: Mapping[str, Any]
+
+
 def export(
     module: nn.Module,
     example_inputs: Sequence[Tensor],
@@ -31,6 +52,8 @@ def export(
     formats: Sequence[str] = ("torch_export", "onnx"),
     dynamic: Mapping[str, Mapping[int, Any]] | None = None,
     tolerance: float = 1e-4,
+    outputs: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export a module in eval mode to ``model.pt2`` and ``model.onnx``, checked.
 
@@ -45,9 +68,13 @@ def export(
             ``{"audio": {1: Dim("time", min=640)}}``; the example's size there must be 2 or more
             (torch freezes 0 and 1), and its double must be allowed.
         tolerance: Largest accepted absolute difference from eager mode.
+        outputs: Names of the outputs; ``output_0`` and so on if unset.
+        facts: Entries to add to ``export.json``.
 
     Returns:
-        The content of ``export.json``: per format its file and its largest errors.
+        The content of ``export.json``: ``inputs`` and ``outputs`` by name (shape with the names of
+        dynamic axes, dtype), the smallest size of each axis, per format its file and its largest
+        errors.
 
     Raises:
         UserError: a name is unknown, a package is missing, torch cannot keep an axis dynamic, or
@@ -55,33 +82,43 @@ def export(
     """
     names = list(inspect.signature(module.forward).parameters)[: len(example_inputs)]
     dynamic = dynamic or {}
-    for kind, given, known in (("format", formats, FILES), ("input", dynamic, names)):
-        for name in given:
-            if name not in known:
-                raise UserError(
-                    unknown_name_error(f"export of {type(module).__name__}", kind, name, known)
-                )
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
-    if "onnx" in formats and missing:
-        raise UserError(
-            f"export to ONNX needs {', '.join(missing)}; try: pip install 'sixfold-core[onnx]'"
-        )
-    folder, training = Path(folder), module.training
+    _check_request(type(module).__name__, formats, dynamic, names)
+    folder, modes = Path(folder), [(part, part.training) for part in module.modules()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
             shapes = {name: dict(dynamic.get(name, {})) for name in names}
-            report = _write(
-                module.eval(), tuple(example_inputs), Path(partial), formats, shapes, tolerance
-            )
+            with _without_noise():
+                report = _write(
+                    module.eval(), tuple(example_inputs), Path(partial), formats, shapes, tolerance,
+                    outputs,
+                )  # fmt: skip
+            report = {**report, **(facts or {})}
+            text = json.dumps(report, indent=2, sort_keys=True) + "\n"
+            (Path(partial) / "export.json").write_text(text)
             folder.mkdir(exist_ok=True)
             for old in ("export.json", *FILES.values()):
                 (folder / old).unlink(missing_ok=True)
             for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
                 (Path(partial) / name).replace(folder / name)
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
     return report
+
+
+def _check_request(
+    name: str, formats: Sequence[str], dynamic: Mapping[str, Any], inputs: Sequence[str]
+) -> None:
+    for kind, given, known in (("format", formats, FILES), ("input", dynamic, inputs)):
+        for word in given:
+            if word not in known:
+                raise UserError(unknown_name_error(f"export of {name}", kind, word, known))
+    missing = [word for word in ("onnx", "onnxruntime", "onnxscript") if find_spec(word) is None]
+    if "onnx" in formats and missing:
+        raise UserError(
+            f"export to ONNX needs {', '.join(missing)}; try: pip install 'sixfold-core[onnx]'"
+        )
 
 
 def _write(
@@ -91,12 +128,13 @@ def _write(
     formats: Sequence[str],
     shapes: dict[str, dict[int, Any]],
     tolerance: float,
+    outputs: Sequence[str],
 ) -> dict[str, Any]:
     cases = {"example": inputs}
     if any(shapes.values()):
-        doubled = zip(inputs, shapes.values(), strict=True)
-        cases["twice the example"] = tuple(_double(value, axes) for value, axes in doubled)
-    expected = {case: _flat(module(*values)) for case, values in cases.items()}
+        pairs = list(zip(inputs, shapes.values(), strict=True))
+        cases["twice the example"] = tuple(_double(value, axes) for value, axes in pairs)
+        cases["smallest"] = tuple(_smallest(value, axes) for value, axes in pairs)
     from torch._dynamo.exc import UserError as Unexportable  # slow to import
 
     try:
@@ -110,10 +148,13 @@ def _write(
     except Unexportable as error:  # its text names the axis and the mend
         reason = str(error).partition("\n\nThe error above")[0]
         raise UserError(f"export of {type(module).__name__}: {reason}") from None
+    _drop_assertions(program)
+    expected = {case: _flat(module(*values)) for case, values in cases.items()}
+    outputs = outputs or [f"output_{i}" for i in range(len(expected["example"]))]
     report: dict[str, Any] = {"torch": version("torch"), "tolerance": tolerance}
-    report["inputs"] = {n: list(v.shape) for n, v in zip(shapes, inputs, strict=True)}
+    report |= _describe(cases, expected, shapes, outputs)
     for name in formats:
-        run, facts = _WRITERS[name](program, folder / FILES[name])
+        run, facts = _WRITERS[name](program, folder / FILES[name], shapes, outputs)
         errors = {case: _max_error(run, cases[case], expected[case]) for case in cases}
         for case, error in errors.items():
             if not error <= tolerance:  # also for nan
@@ -123,22 +164,82 @@ def _write(
                     f"({case}), tolerance {tolerance:g}; nothing was written"
                 )
         report[name] = {"file": FILES[name], "max_abs_error": errors, **facts}
-    (folder / "export.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
     return report
 
 
-def _write_torch_export(program: Any, file: Path) -> tuple[Run, dict[str, Any]]:
+def _drop_assertions(program: Any) -> None:
+    """Drop what torch noted of sizes while it decomposed operators.
+
+    Most of it is about strides and refuses sizes that the graph computes rightly, such as a batch
+    of one. What the graph computes is compared with eager mode instead; the ranges of the inputs
+    stay.
+    """
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _describe(
+    cases: Mapping[str, tuple[Tensor, ...]],
+    expected: Mapping[str, list[Tensor]],
+    shapes: Mapping[str, Mapping[int, Any]],
+    outputs: Sequence[str],
+) -> dict[str, Any]:
+    """Describe inputs and outputs: an axis whose sizes are those of a dynamic one has its name."""
+    axes, smallest = {}, {}
+    for i, dims in enumerate(shapes.values()):
+        for axis, dim in dims.items():
+            axes[tuple(values[i].shape[axis] for values in cases.values())] = dim.__name__
+            smallest[dim.__name__] = max(1, dim.min)
+
+    def describe(of_cases: list[Tensor]) -> dict[str, Any]:
+        sizes = list(zip(*(value.shape for value in of_cases), strict=True))
+        shape = [n[0] if len(set(n)) == 1 else axes.get(n, "varies") for n in sizes]
+        return {"shape": shape, "dtype": str(of_cases[0].dtype).removeprefix("torch.")}
+
+    given, found = (list(zip(*of.values(), strict=True)) for of in (cases, expected))
+    report = {
+        "inputs": {n: describe(list(v)) for n, v in zip(shapes, given, strict=True)},
+        "outputs": {n: describe(list(v)) for n, v in zip(outputs, found, strict=True)},
+    }
+    return report | ({"smallest_sizes": smallest} if smallest else {})
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Silence what torch and onnxscript say of themselves; what goes wrong is an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _write_torch_export(
+    program: Any, file: Path, shapes: Mapping[str, Any], outputs: Sequence[str]
+) -> tuple[Run, dict[str, Any]]:
     torch.export.save(program, file)
     module = torch.export.load(file).module()
     return (lambda *inputs: _flat(module(*inputs))), {}
 
 
-def _write_onnx(program: Any, file: Path) -> tuple[Run, dict[str, Any]]:
+def _write_onnx(
+    program: Any, file: Path, shapes: Mapping[str, Any], outputs: Sequence[str]
+) -> tuple[Run, dict[str, Any]]:
     import onnxruntime
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch about itself
-        graph: Any = torch.onnx.export(program, dynamo=True, verbose=False)
+    graph: Any = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=dict(shapes),  # for the names of the axes
+        output_names=list(outputs),
+    )
     graph.save(file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
@@ -163,6 +264,12 @@ def _flat(values: Any) -> list[Tensor]:
 def _double(value: Tensor, axes: Mapping[int, Any]) -> Tensor:
     for axis in axes:
         value = torch.cat([value, value.flip(axis)], axis)
+    return value
+
+
+def _smallest(value: Tensor, axes: Mapping[int, Any]) -> Tensor:
+    for axis, dim in axes.items():
+        value = value.narrow(axis, 0, max(1, dim.min))
     return value
 
 

@@ -7,15 +7,24 @@ from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, available, fetch
 from sixfold.core.system import System
 
+# Text files with the name of a folder's checkpoint, as ClearerVoice's trainer writes them.
+NOTES = ("last_best_checkpoint", "last_checkpoint")
+ENDINGS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar"}
+
 
 def find_weights(name: str | Path, system: System) -> Path:
     """Return a checkpoint by its path or, if there is no such path, by its published name.
 
+    Of a folder it is the checkpoint that ``last_best_checkpoint`` in it names, or the only one.
+
     Raises:
         UserError: there is neither, or the file cannot be had; says where to put it.
     """
-    if Path(name).exists():
-        return Path(name)
+    path = Path(name)
+    if path.is_dir():
+        return _find_in(path)
+    if path.exists():
+        return _find_in(path.parent) if path.name in NOTES else path
     if str(name) not in system.weights:
         known = ", ".join(system.weights) or "none are known"
         raise UserError(
@@ -24,6 +33,20 @@ def find_weights(name: str | Path, system: System) -> Path:
         )
     dataset = _dataset(system, str(name))
     return fetch(dataset) / dataset.files[0].path
+
+
+def _find_in(folder: Path) -> Path:
+    note = next((folder / name for name in NOTES if (folder / name).is_file()), None)
+    if note is not None:
+        found = folder / note.read_text(encoding="utf-8", errors="replace").strip()[:255]
+        if found.is_file():
+            return found
+        raise UserError(f"{note} names {found.name}, which is not in {folder}; put it there")
+    found = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(f"{folder} is a folder; give the path of one of its checkpoints: {names}")
+    return found[0]
 
 
 def list_weights(system: System) -> dict[str, bool]:

@@ -140,12 +140,16 @@ def write_blocks(
     return clipped
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, input: Path | None = None) -> None:
     """Raise if a file cannot be written, before the work whose result it will hold.
 
+    Args:
+        path: Path of the file.
+        input: Recording that must not be overwritten, through a link neither.
+
     Raises:
-        UserError: the suffix is unknown, the path is a folder, or its folder is missing or
-            read-only.
+        UserError: the suffix is unknown, the path is a folder or the input, or its folder is
+            missing or read-only.
     """
     folder, suffix = path.parent, path.suffix
     if suffix.lower() not in _FORMATS:
@@ -156,6 +160,8 @@ def check_output(path: Path) -> None:
         raise UserError(f"cannot write {path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot write {path}: the folder {folder} is not writable; name another")
+    if input is not None and path.exists() and path.samefile(input):
+        raise UserError(f"{path} is the input; name another file or folder for the output")
 
 
 def resample(

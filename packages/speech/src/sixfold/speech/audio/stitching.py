@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.speech.audio.network import check_eval_mode
 from sixfold.speech.losses import pit
 
 WINDOW_S, OVERLAP_S = 8.0, 2.0
@@ -36,8 +37,9 @@ def separate_windows(
         overlap_s: Length of the crossfade in seconds.
 
     Raises:
-        UserError: the window is too short.
+        UserError: the window is too short, or the model is a network in training mode.
     """
+    check_eval_mode(model)
     overlap = round(overlap_s * sample_rate)
     size, samples = round(window_s * sample_rate), mixture.shape[-1]
     if size <= 2 * overlap:

@@ -65,13 +65,18 @@ class ConvTasNet(nn.Module):
         )
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "ConvTasNet":
+    def from_pretrained(cls, path: str | Path, sample_rate: int | None = None) -> "ConvTasNet":
         """Load a torchaudio or a sixfold checkpoint, in eval mode.
+
+        Args:
+            path: Path of a checkpoint.
+            sample_rate: Sample rate that the network was trained at, in Hz. Official checkpoints
+                do not hold it: unset, it is 8000, as torchaudio's.
 
         Raises:
             UserError: the file is missing or damaged, or holds another system or size.
         """
-        return cast(ConvTasNet, from_pretrained(path, SYSTEM))
+        return cast(ConvTasNet, from_pretrained(path, SYSTEM, sample_rate=sample_rate))
 
     def forward(self, mixture: Tensor) -> Float[Tensor, "batch speaker time"]:
         if mixture.ndim != 2 or not mixture.is_floating_point() or not mixture.shape[1]:

@@ -3,13 +3,14 @@
 ONNX has no inverse STFT, and onnxruntime rejects the graph that torch writes for ``torch.istft``.
 """
 
-from typing import Any
+import copy
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.weights.export import Exportable
 from sixfold.speech.models.deftan2.model import DeFTAN2
 
 
@@ -21,7 +22,7 @@ class Enhancer(nn.Module):
 
     def __init__(self, model: DeFTAN2) -> None:
         super().__init__()
-        self.model, n_fft = model, model.config.n_fft
+        self.model, n_fft = copy.deepcopy(model), model.config.n_fft
         self.n_fft, self.hop_length = n_fft, n_fft // 2
         window = torch.hann_window(n_fft, dtype=torch.float64)
         forward = torch.fft.rfft(torch.eye(n_fft, dtype=torch.float64)).T * window
@@ -65,8 +66,11 @@ class Enhancer(nn.Module):
         )
 
 
-def exportable(model: DeFTAN2) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
-    """Return module, example input and dynamic axes: one recording of two frames or more."""
+def exportable(model: DeFTAN2) -> Exportable:
+    """Prepare the export of recordings of two frames or more, in batches of any size."""
     size, generator = model.config.n_fft, torch.Generator().manual_seed(0)
-    noise = 0.1 * torch.randn(1, model.config.microphones, 3 * size + 5, generator=generator)
-    return Enhancer(model).eval(), (noise,), {"noisy": {2: torch.export.Dim("time", min=2 * size)}}
+    noise = 0.1 * torch.randn(2, model.config.microphones, 3 * size + 5, generator=generator)
+    time = torch.export.Dim("time", min=2 * size)
+    dynamic = {"noisy": {0: torch.export.Dim("batch"), 2: time}}
+    facts = {"sample_rate": model.config.sample_rate}
+    return Exportable(Enhancer(model).eval(), (noise,), dynamic, ["enhanced"], facts)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sixfold.core import UserError
 from sixfold.speech.audio.files import check_output, read_audio, resample, warn_clipped, write_audio
+from sixfold.speech.audio.network import check_device
 from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
 from sixfold.speech.models.deftan2.model import DeFTAN2
 
@@ -14,6 +15,7 @@ def run(
     output: Path,
     *,
     weights: Path,
+    sample_rate: int | None = None,
     device: str = "cpu",
     window_s: float = WINDOW_S,
 ) -> None:
@@ -26,15 +28,16 @@ def run(
         input: Recording with one channel per microphone, in the order of the checkpoint's array.
         output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
         weights: Official or sixfold checkpoint.
+        sample_rate: Sample rate that the network was trained at, in Hz, if its checkpoint does not
+            hold it and it is not 16000, as released.
         device: Torch device: cpu, cuda, cuda:1 ...
         window_s: Seconds of audio per pass; windows are crossfaded.
     """
     input, output = Path(input), Path(output)
     audio, rate = read_audio(input)
-    check_output(output)
-    if output.exists() and output.samefile(input):
-        raise UserError(f"{output} is the input; name another file for the output")
-    model = DeFTAN2.from_pretrained(weights).to(device)
+    check_output(output, input)
+    check_device(device)
+    model = DeFTAN2.from_pretrained(weights, sample_rate).to(device)
     own_rate = model.config.sample_rate
     warn_clipped(input, [audio])
     microphones, channels = model.config.microphones, audio.shape[0]

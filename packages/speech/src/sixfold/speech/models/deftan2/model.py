@@ -67,15 +67,20 @@ class DeFTAN2(nn.Module):
         self.register_buffer("hann", torch.hann_window(config.n_fft), persistent=False)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "DeFTAN2":
+    def from_pretrained(cls, path: str | Path, sample_rate: int | None = None) -> "DeFTAN2":
         """Load an official or a sixfold checkpoint, in eval mode.
+
+        Args:
+            path: Path of a checkpoint.
+            sample_rate: Sample rate that the network was trained at, in Hz. Official checkpoints
+                do not hold it: unset, it is 16000, as released.
 
         Raises:
             UserError: the file is missing or damaged, or holds another system or size.
         """
         from sixfold.speech.models.deftan2 import SYSTEM  # that module imports this one
 
-        return cast(DeFTAN2, from_pretrained(path, SYSTEM))
+        return cast(DeFTAN2, from_pretrained(path, SYSTEM, sample_rate=sample_rate))
 
     def forward(self, noisy: Tensor) -> Float[Tensor, "batch source time"]:
         check_array(noisy, self.config.microphones, "DeFTAN2")

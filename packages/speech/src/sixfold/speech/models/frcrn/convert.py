@@ -88,13 +88,16 @@ def _read_config(official: Mapping[str, Tensor]) -> FRCRNConfig:
 
 
 def _check_transform(official: Mapping[str, Tensor], config: FRCRNConfig) -> None:
-    """Check the stored STFT kernels, if any, against `sixfold.speech.models.frcrn.stft`."""
+    """Check the stored STFT kernels, if any, against `sixfold.speech.models.frcrn.stft`.
+
+    A checkpoint in bfloat16 has rounded them by up to 2e-3; a symmetric window differs by 5e-3.
+    """
     window = sqrt_hann(config.win_length)
     kernel = dft_kernel(config.n_fft, config.win_length)
     for key, expected in {"istft.window": window, "stft.weight": kernel}.items():
         stored = official.get(key, expected)
         same = stored.numel() == expected.numel()
-        if not same or not torch.allclose(stored.view_as(expected), expected, atol=1e-4):
+        if not same or not torch.allclose(stored.view_as(expected), expected, rtol=0, atol=3e-3):
             raise UserError(
                 f"this FRCRN checkpoint's {key} is not that of a square-root Hann window of "
                 f"{config.win_length}; it was trained with another transform"

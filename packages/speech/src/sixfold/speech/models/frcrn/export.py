@@ -1,41 +1,45 @@
-"""FRCRN for export: a folded network whose STFT is a matrix product."""
+"""FRCRN for export, from noisy to enhanced recording: level, padding and transform are inside.
 
-from typing import Any
+The network is folded, and its STFT is a matrix product.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.weights.export import Exportable
+from sixfold.speech.audio.files import level_gain
 from sixfold.speech.models.frcrn.model import FRCRN
 from sixfold.speech.models.frcrn.stft import Spectrum, dft_kernel
 
 
 class Enhancer(nn.Module):
-    """A folded FRCRN that maps a noisy waveform to the enhanced one."""
+    """`sixfold.speech.models.frcrn.enhance` in one pass, of a batch of recordings of one length."""
 
     def __init__(self, model: FRCRN) -> None:
         super().__init__()
         self.model = model.folded()
         transform = self.model.spectrum
-        self.model.spectrum = MatrixSpectrum(
-            transform.n_fft, transform.win_length, transform.hop_length
-        )
+        self.win_length, self.hop_length = transform.win_length, transform.hop_length
+        self.model.spectrum = MatrixSpectrum(transform.n_fft, self.win_length, self.hop_length)
 
-    def forward(self, noisy: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time_out"]:
-        return self.model.estimate(noisy).waveform
+    def forward(self, noisy: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        time, margin = noisy.shape[1], self.win_length - self.hop_length
+        hops = (time + self.hop_length - 1) // self.hop_length
+        total = hops * self.hop_length + 2 * margin  # whole frames
+        gain = level_gain(noisy)
+        padded = functional.pad(noisy * gain, (margin, total - margin - time))
+        return self.model.estimate(padded).waveform[:, margin : margin + time] / gain
 
 
-def exportable(model: FRCRN) -> tuple[nn.Module, tuple[Tensor], dict[str, dict[int, Any]]]:
-    """Return module, example input and dynamic axes: any batch, any length in whole frames."""
-    window = model.config.win_length
-    time = torch.export.Dim("time", min=2 * window)
-    noise = torch.randn(2, 5 * window, generator=torch.Generator().manual_seed(0))
-    return (
-        Enhancer(model),
-        (noise * 10 ** (-25 / 20),),
-        {"noisy": {0: torch.export.Dim("batch"), 1: time}},
-    )
+def exportable(model: FRCRN) -> Exportable:
+    """Prepare the export of recordings of any length, in batches of any size."""
+    samples, generator = 5 * model.config.win_length + 1, torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(2, samples, generator=generator)
+    dynamic = {"noisy": {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", min=1)}}
+    facts = {"sample_rate": model.config.sample_rate}
+    return Exportable(Enhancer(model).eval(), (noise,), dynamic, ["enhanced"], facts)
 
 
 class MatrixSpectrum(Spectrum):

@@ -32,6 +32,7 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_blocks,
 )
+from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
 from sixfold.speech.models.frcrn.model import FRCRN, FRCRNConfig
 from sixfold.speech.models.frcrn.streaming import Streamer
 
@@ -68,9 +69,7 @@ def run(
     """
     input, output = Path(input), Path(output)
     rate, channels, samples = _describe(input)
-    check_output(output)
-    if output.exists() and output.samefile(input):
-        raise UserError(f"{output} is the input; name another file for the output")
+    check_output(output, input)
     model = _load(weights, device)
     own_rate = model.config.sample_rate
     _check_rate(input, rate, own_rate)
@@ -115,13 +114,10 @@ def enhance(
         chunk_s: Longest piece in seconds.
 
     Raises:
-        UserError: shape or sample rate do not match, or samples are NaN or infinite.
+        UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
+            in training mode.
     """
-    if sample_rate != model.config.sample_rate:
-        raise UserError(
-            f"this FRCRN works at {model.config.sample_rate} Hz, the audio is at {sample_rate} Hz; "
-            f"use sixfold.speech.audio.resample(audio, {sample_rate}, {model.config.sample_rate})"
-        )
+    check_network(model, sample_rate)
     model.check(audio)
     check_finite("audio", audio)
     gain = level_gain(audio)
@@ -143,8 +139,7 @@ def enhance_blocks(
     Yields:
         Enhanced blocks, as long as the input in total but cut elsewhere.
     """
-    if model.training:
-        raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
+    check_eval_mode(model)
     margin = model.config.win_length - model.config.hop_length
     piece = _piece_samples(samples, chunk_s, model.config)
     enhance_all = _streamed if model.config.causal else _windowed
@@ -229,11 +224,7 @@ def _load(weights: Path | None, device: str) -> FRCRN:
             f"there are no weights {DEFAULT_WEIGHTS} in this folder; give --weights official.pt "
             "(the FRCRN_SE_16K checkpoint), or run `dvc repro pipelines/speech` in the repository"
         )
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None
+    check_device(device)
     return FRCRN.from_pretrained(weights or DEFAULT_WEIGHTS).folded().to(device)
 
 

@@ -45,7 +45,7 @@ class FRCRNConfig(Config):
     frequency_recurrence: bool = True  # False: the paper's baseline, a convolutional U-Net
     attention: Literal["se", "ccbam", "none"] = "se"
     causal: bool = False  # ours: no look-ahead; no official weights
-    sample_rate: int = 16_000
+    sample_rate: PositiveInt = 16_000
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "FRCRNConfig":
@@ -151,12 +151,12 @@ class FRCRN(nn.Module):
 
     def folded(self) -> "FRCRN":
         """Return a copy for inference, with batch norms folded into the convolutions."""
-        model = copy.deepcopy(self).eval().requires_grad_(False)
+        model = copy.deepcopy(self).requires_grad_(False)
         for parent in list(model.modules()):
             for name, block in list(parent.named_children()):
                 if isinstance(block, ComplexBlock):
                     setattr(parent, name, FoldedBlock(block))
-        return model
+        return model.eval()
 
     def check(self, noisy: Tensor) -> None:
         """Raise a UserError if the input is not float audio shaped (batch, time)."""

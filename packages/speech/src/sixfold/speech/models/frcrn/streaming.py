@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.speech.audio.files import check_finite
+from sixfold.speech.audio.network import check_eval_mode
 from sixfold.speech.models.frcrn.layers import Cache
 from sixfold.speech.models.frcrn.model import FRCRN
 
@@ -37,8 +38,7 @@ class Streamer:
                 "gates may depend on the whole utterance; for recordings use "
                 "sixfold.speech.models.frcrn.enhance, or train with causal: true"
             )
-        if model.training:
-            raise UserError("this FRCRN is in training mode; call model.eval() or model.folded()")
+        check_eval_mode(model)
         self.model, self.channels = model, channels
         self._win_length, self._hop_length = model.config.win_length, model.config.hop_length
         self._start()
@@ -67,9 +67,11 @@ class Streamer:
             samples: Any number of samples shaped (channels, time), on any device.
 
         Raises:
-            UserError: the shape does not match, or samples are NaN or infinite, which would spoil
-                all later output. The state of the stream is unchanged.
+            UserError: the shape does not match, samples are NaN or infinite, which would spoil all
+                later output, or the model was put in training mode. The state of the stream is
+                unchanged.
         """
+        check_eval_mode(self.model)
         self._check(samples)
         self._waiting = torch.cat([self._waiting, samples.to(self._waiting)], 1)
         frames = (self._waiting.shape[1] - self._win_length) // self._hop_length + 1

@@ -69,6 +69,7 @@ SYSTEM = System(
             licence="Apache-2.0",
         )
     },
+    weights_settings={"MossFormer2_SS_16K": {"sample_rate": 16_000}},
 )
 MOSSFORMER = System(
     name="mossformer",

@@ -18,6 +18,7 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
+from sixfold.speech.audio.network import check_device, check_network, has_known_rate
 from sixfold.speech.audio.stitching import WINDOW_S, correlation, separate_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
@@ -40,8 +41,8 @@ def run(
         input: Recording of one channel, in any format that libsndfile reads (wav, flac, ogg ...).
         folder: Folder for the outputs, created if it is missing.
         weights: Official (MossFormer2_SS) or sixfold checkpoint.
-        sample_rate: Sample rate of the network in Hz; by default the checkpoint's, 8000 for an
-            official one. The released MossFormer2_SS_16K needs 16000.
+        sample_rate: Sample rate that the network was trained at, in Hz; asked for where neither the
+            checkpoint nor its published name says it.
         device: Torch device: cpu, cuda, cuda:1 ...
         precision: Number format of matrix products; bf16 is less exact, and needs AMX on a CPU.
         window_s: Seconds of audio per pass.
@@ -55,10 +56,14 @@ def run(
             f"{input} has {mixture.shape[0]} channels, separation takes one; pick it first, e.g. "
             f"ffmpeg -i {input.name} -af 'pan=mono|c0=c0' mono.wav"
         )
-    _check_folder(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the speakers")
+    model = load(weights, device, sample_rate)
+    check_rate_is_known(model)
+    outputs = [folder / f"speaker-{n}.wav" for n in range(1, model.config.speakers + 1)]
+    _check_folder(folder, outputs, input)
     warn_clipped(input, [mixture])
-    model = load(weights, device)
-    own_rate = sample_rate or model.config.sample_rate
+    own_rate = model.config.sample_rate
     print(f"{input}: {mixture.shape[1] / rate:.1f} s at {rate} Hz")
     if rate != own_rate:
         print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
@@ -66,23 +71,35 @@ def run(
     at_own_rate = resample(mixture, rate, own_rate)[0].to(device)
     speakers = separate_windows(with_aligned_polarity(model), at_own_rate, own_rate, window_s).cpu()
     speakers = resample(speakers, own_rate, rate)[:, : mixture.shape[1]]
-    for number, speaker in enumerate(speakers, 1):
-        write_audio(folder / f"speaker-{number}.wav", speaker[None], rate)
+    for output, speaker in zip(outputs, speakers, strict=True):
+        write_audio(output, speaker[None], rate)
     print(f"{folder}: {len(speakers)} speakers, after {time.perf_counter() - started:.1f} s")
 
 
-def load(weights: str | Path, device: str = "cpu") -> MossFormer2:
-    """Load a checkpoint of MossFormer2 or MossFormer, in eval mode.
+def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> MossFormer2:
+    """Load a checkpoint of MossFormer2 or MossFormer, in eval mode, see `MossFormer2`.
 
     Raises:
         UserError: the checkpoint is damaged, or another system's.
     """
     from sixfold.core.weights.convert import read_pretrained
-    from sixfold.speech.models.mossformer2 import MOSSFORMER  # that module imports this one
+    from sixfold.core.weights.published import find_weights
+    from sixfold.speech.models.mossformer2 import MOSSFORMER, SYSTEM  # that module imports this one
 
+    weights = find_weights(weights, SYSTEM)
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
-    return kind.from_pretrained(weights).to(device)
+    check_device(device)
+    return kind.from_pretrained(weights, sample_rate).to(device)
+
+
+def check_rate_is_known(model: MossFormer2) -> None:
+    """Raise a UserError if nobody said which sample rate a network was trained at."""
+    if not has_known_rate(model):
+        raise UserError(
+            "this checkpoint does not say which sample rate its network was trained at; add "
+            "--sample-rate 8000 (as in the papers) or --sample-rate 16000 (as MossFormer2_SS_16K)"
+        )
 
 
 def separate(
@@ -91,14 +108,10 @@ def separate(
     """Separate a recording (time,) of any length; up to ``window_s`` take one pass.
 
     Raises:
-        UserError: shape or sample rate do not match, or samples are NaN or infinite.
+        UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
+            in training mode.
     """
-    if sample_rate != model.config.sample_rate:
-        raise UserError(
-            f"this network works at {model.config.sample_rate} Hz, the audio is at {sample_rate} "
-            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, "
-            f"{model.config.sample_rate})"
-        )
+    check_network(model, sample_rate)
     if mixture.ndim != 1:
         raise UserError(f"a mixture is shaped (time,), got {tuple(mixture.shape)}")
     check_finite("mixture", mixture)
@@ -142,11 +155,10 @@ def _check_bf16(device: str) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the speakers")
+def _check_folder(folder: Path, outputs: list[Path], input: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error}") from None
-    check_output(folder / "speaker-1.wav")
+    for output in outputs:
+        check_output(output, input)

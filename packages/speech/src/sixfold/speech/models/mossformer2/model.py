@@ -80,15 +80,20 @@ class MossFormer2(nn.Module):
         self.decoder = nn.ConvTranspose1d(n, 1, kernel, bias=False)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "MossFormer2":
+    def from_pretrained(cls, path: str | Path, sample_rate: int | None = None) -> "MossFormer2":
         """Load an official or a sixfold checkpoint, in eval mode.
+
+        Args:
+            path: Path of a checkpoint, or name of published weights.
+            sample_rate: Sample rate that the network was trained at, in Hz. Official checkpoints
+                do not hold it: unset, it is that of the published name, else 8000.
 
         Raises:
             UserError: the file is missing or damaged, or holds another system or size.
         """
         from sixfold.speech.models.mossformer2 import SYSTEM  # that module imports this one
 
-        return cast(MossFormer2, from_pretrained(path, SYSTEM))
+        return cast(MossFormer2, from_pretrained(path, SYSTEM, sample_rate=sample_rate))
 
     def forward(self, mixture: Tensor) -> Float[Tensor, "batch speaker time"]:
         self.check(mixture)
@@ -126,11 +131,11 @@ class MossFormer(MossFormer2):
         super().__init__(config or MossFormerConfig())
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "MossFormer":
+    def from_pretrained(cls, path: str | Path, sample_rate: int | None = None) -> "MossFormer":
         """Load a checkpoint in eval mode, see `MossFormer2.from_pretrained`."""
         from sixfold.speech.models.mossformer2 import MOSSFORMER  # that module imports this one
 
-        return cast(MossFormer, from_pretrained(path, MOSSFORMER))
+        return cast(MossFormer, from_pretrained(path, MOSSFORMER, sample_rate=sample_rate))
 
 
 class MaskNet(nn.Module):

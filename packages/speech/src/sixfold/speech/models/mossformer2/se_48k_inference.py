@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sixfold.core import UserError
 from sixfold.speech.audio.files import (
     check_finite,
     check_output,
@@ -16,6 +15,7 @@ from sixfold.speech.audio.files import (
     warn_clipped,
     write_audio,
 )
+from sixfold.speech.audio.network import check_device, check_network
 from sixfold.speech.audio.stitching import separate_windows
 from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
 
@@ -37,9 +37,8 @@ def run(input: Path, output: Path, *, weights: Path, device: str = "cpu") -> Non
     """
     input, output = Path(input), Path(output)
     audio, rate = read_audio(input)
-    check_output(output)
-    if output.exists() and output.samefile(input):
-        raise UserError(f"{output} is the input; name another file for the output")
+    check_output(output, input)
+    check_device(device)
     model = MossFormer2SE.from_pretrained(weights).to(device)
     own_rate = model.config.sample_rate
     print(f"{input}: {audio.shape[1] / rate:.1f} s, {audio.shape[0]} channel(s) at {rate} Hz")
@@ -60,14 +59,10 @@ def enhance(
     Up to 20 s take one pass.
 
     Raises:
-        UserError: shape or sample rate do not match, or samples are NaN or infinite.
+        UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
+            in training mode.
     """
-    if sample_rate != model.config.sample_rate:
-        raise UserError(
-            f"this network works at {model.config.sample_rate} Hz, the audio is at {sample_rate} "
-            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, "
-            f"{model.config.sample_rate})"
-        )
+    check_network(model, sample_rate)
     model.check(audio)
     check_finite("audio", audio)
     window_s = ONE_PASS_S if audio.shape[1] <= ONE_PASS_S * sample_rate else WINDOW_S

@@ -1,0 +1,53 @@
+"""What every inference function asks of its network: evaluation mode, sample rate, a device."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sixfold.core.config import UserError
+
+
+def check_eval_mode(model: Any) -> None:
+    """Raise a UserError if a network, or a part of it, is in training mode.
+
+    With dropout on, or the statistics of a batch, no two calls would agree. A plain function has no
+    mode.
+    """
+    if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
+        raise UserError(
+            f"this {type(model).__name__} is in training mode, where dropout and batch norms make "
+            "every call differ; call model.eval() first"
+        )
+
+
+def check_network(model: Any, sample_rate: int) -> None:
+    """Raise a UserError if a network cannot enhance or separate audio of this sample rate.
+
+    Args:
+        model: Network with its settings as ``config``.
+        sample_rate: Sample rate of the audio in Hz.
+    """
+    check_eval_mode(model)
+    own_rate = model.config.sample_rate
+    if sample_rate != own_rate:
+        other = f"; or, trained at {sample_rate} Hz, load it with sample_rate={sample_rate}"
+        raise UserError(
+            f"this {type(model).__name__} works at {own_rate} Hz, the audio is at {sample_rate} "
+            f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, {own_rate})"
+            f"{'' if has_known_rate(model) else other}"
+        )
+
+
+def has_known_rate(model: Any) -> bool:
+    """Return whether a network's sample rate was said, by its checkpoint or by who loaded it."""
+    return "sample_rate" in model.config.model_fields_set
+
+
+def check_device(device: str) -> None:
+    """Raise a UserError if torch cannot compute on a device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None
