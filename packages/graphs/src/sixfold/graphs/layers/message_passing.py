@@ -20,7 +20,8 @@ from torch.nn import functional
 from sixfold.graphs.layers.attention import attend
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.topology import Topology
-from sixfold.kernels import Graph, spmm
+from sixfold.kernels import Graph
+from sixfold.kernels.spmm import sorted_spmm
 
 
 def convolve(
@@ -105,7 +106,7 @@ class GCN:
         """Multiply by W, then sum."""
         weight = self.conv.lin.weight
         edge_weights = topology.gcn_weights(weight.dtype)
-        out = spmm(topology.with_self_loops, _linear(x, weight), edge_weights)
+        out = sorted_spmm(topology.with_self_loops, _linear(x, weight), edge_weights)
         return _add_bias(out, self.conv.bias)
 
     def aggregate(
@@ -144,7 +145,7 @@ class SAGE:
     ) -> Float[Tensor, "node out"]:
         """Multiply by W_l, then average."""
         conv, projected = self.conv, _linear(x, self.conv.lin_l.weight)
-        out = spmm(topology.graph, projected, topology.mean_weights(projected.dtype))
+        out = sorted_spmm(topology.graph, projected, topology.mean_weights(projected.dtype))
         out = out.add_(_linear(x, conv.lin_r.weight)) if conv.root_weight else out
         return _add_bias(out, conv.lin_l.bias)
 
@@ -189,7 +190,7 @@ class GIN:
         """Multiply by the first weight, sum, and apply the rest of the network."""
         first, *rest = self._layers
         own = _linear(x, cast(Tensor, first.weight))
-        out = spmm(topology.graph, own).add_((1 + self.conv.eps) * own)
+        out = sorted_spmm(topology.graph, own).add_((1 + self.conv.eps) * own)
         out = _add_bias(out, cast(Any, first.bias))
         for layer in rest:
             out = layer(out)
@@ -203,7 +204,7 @@ class GIN:
     ) -> list[Float[Tensor, "row feature"]]:
         """Return (1 + eps) x + A x."""
         x = x.dense() if isinstance(x, Features) else x
-        return [_select(spmm(topology.graph, x) + (1 + self.conv.eps) * x, order)]
+        return [_select(sorted_spmm(topology.graph, x) + (1 + self.conv.eps) * x, order)]
 
     def transform(self, parts: Sequence[Float[Tensor, "row feature"]]) -> Float[Tensor, "row out"]:
         """Apply the network."""
@@ -283,10 +284,10 @@ def _linear(x: Tensor | Features, weight: Tensor) -> Tensor:
 def _weighted_sum(graph: Graph, x: Tensor | Features, weights: Tensor) -> Tensor:
     """Sum over the neighbours; the edge weights take over the scale of rows, to avoid a copy."""
     if not isinstance(x, Features):
-        return spmm(graph, x, weights)
+        return sorted_spmm(graph, x, weights)
     if x.scale is not None:
         weights = x.scale[:, 0].index_select(0, graph.by_target.col).mul_(weights)
-    return spmm(graph, x.unscaled(), weights)
+    return sorted_spmm(graph, x.unscaled(), weights)
 
 
 def _dtype(x: Tensor | Features) -> torch.dtype:

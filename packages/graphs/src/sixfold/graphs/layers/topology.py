@@ -99,7 +99,7 @@ class Topology:
     def mean_weights(self, dtype: torch.dtype) -> Float[Tensor, " edge"]:
         """Return one over the in-degree of each edge's target, in the order of ``graph``."""
         if ("mean", dtype) not in self._weights:
-            self._weights["mean", dtype] = self.graph.mean_weights(dtype)
+            self._weights["mean", dtype] = self.graph.by_target.mean_weights(dtype)
         return self._weights["mean", dtype]
 
     def gcn_weights(self, dtype: torch.dtype) -> Float[Tensor, " edge_or_loop"]:

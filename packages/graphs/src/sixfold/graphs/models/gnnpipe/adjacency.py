@@ -196,9 +196,9 @@ def entries(
     topology = Topology(edge_index, nodes)
     graph = topology.with_self_loops if name == "gcn" else topology.graph
     if name == "gcn":
-        weight = graph.symmetric_weights(dtype)
+        weight = graph.by_target.symmetric_weights(dtype)
     elif name == "mean":
-        weight = graph.mean_weights(dtype)
+        weight = graph.by_target.mean_weights(dtype)
     else:
         weight = torch.ones(graph.num_edges, dtype=dtype, device=edge_index.device)
     return graph.by_target.row.long(), graph.by_target.col.long(), weight
