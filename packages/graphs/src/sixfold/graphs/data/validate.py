@@ -26,8 +26,9 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
         undirected: Whether every edge must exist in both directions.
 
     Raises:
-        UserError: features or edges are missing, not finite, of a wrong shape or dtype, an edge
-            names a node that does not exist, a self loop occurs twice, or a direction is missing.
+        UserError: features, edges, or weights or attributes of edges are missing, not finite, of a
+            wrong shape or dtype, an edge names a node that does not exist, a self loop occurs
+            twice, or a direction is missing.
     """
     for name in ("x", "edge_index"):
         if not isinstance(getattr(data, name, None), Tensor):
@@ -44,6 +45,9 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
         row = int((~x.isfinite()).any(1).nonzero()[0])
         raise UserError(f"x holds NaN or infinity, first at node {row}; fill in or drop that node")
     _check_edges(edge_index, x.shape[0])
+    for name in ("edge_weight", "edge_attr"):
+        if (value := getattr(data, name, None)) is not None:
+            _check_edge_values(name, value, data)
     if undirected and not is_undirected(edge_index, x.shape[0]):
         raise UserError(
             "the graph is directed, but both directions of every edge are needed here; "
@@ -73,6 +77,23 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
             f"node {node} has {int(times[node])} edges to itself; keep one of them "
             "(torch_geometric.utils.coalesce) or none (remove_self_loops)"
         )
+
+
+def _check_edge_values(name: str, value: Any, data: Data) -> None:
+    edges, dtype = data.edge_index.shape[1], data.x.dtype
+    shapes = {"edge_weight": f"({edges},)", "edge_attr": f"({edges}, attributes)"}
+    fits = isinstance(value, Tensor) and value.ndim in ((1,) if name == "edge_weight" else (1, 2))
+    if not fits or len(value) != edges or value.dtype != dtype:
+        got = (
+            f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+        )
+        raise UserError(
+            f"{name} should be {dtype} shaped {shapes[name]}, a row for each edge, got {got}; "
+            f"mend it (.flatten(), .to(x.dtype)), or leave it out: del data.{name}"
+        )
+    if value.numel() and not bool(value.isfinite().all()):
+        edge = int((~value.isfinite()).reshape(edges, -1).any(1).nonzero()[0])
+        raise UserError(f"{name} holds NaN or infinity, first at edge {edge}; drop that edge")
 
 
 def is_undirected(edge_index: Int[Tensor, "2 edge"], nodes: int) -> bool:
@@ -228,6 +249,14 @@ def resolve_sizes(config: C, found: dict[str, int], model: str) -> C | None:
     unset = found.keys() - config.model_fields_set
     check_sizes(config, {name: found[name] for name in found if name not in unset}, model)
     return config.model_copy(update=found) if unset else None
+
+
+def edge_sizes(data: Data, config: Config) -> dict[str, int]:
+    """Return the width of edge_attr as a size of attention; none if neither graph nor config do."""
+    value = getattr(data, "edge_attr", None)
+    if value is None and "edge_dim" not in config.model_fields_set:
+        return {}
+    return {"edge_dim": 0 if value is None else value.shape[1] if value.ndim == 2 else 1}
 
 
 def fingerprint(*graphs: Data) -> str:

@@ -58,7 +58,7 @@ class NodeBackprop:
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Tensor:
         """Return the logits of the selected nodes."""
-        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        out = forward_all(network.layers, data.x, Topology.of(data))
         return out[nodes]
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
@@ -101,7 +101,7 @@ class LinkBackprop:
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Tensor:
         """Return the logits of the labelled edges; ``nodes`` is not used."""
-        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        out = forward_all(network.layers, data.x, Topology.of(data))
         return dot_product_logits(out, data.edge_label_index)
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
@@ -146,7 +146,7 @@ class BackpropTraining:
         self.module, self.config = nn.ModuleList(network.layers), network.config
         self.update = OptimizerStep(adam(self.module, network.config))
         self.data, self.x = data, Features(data.x)
-        self.topology = Topology(data.edge_index, len(data.x))
+        self.topology = Topology.of(data)
         self.loss_fn, self.metric_fn = loss_fn, metric_fn
         self.monitor: Literal["accuracy", "auc"] = monitor
         self.validate = self._validation(validation)
@@ -179,8 +179,8 @@ class BackpropTraining:
     def _validation(self, validation: Data | None) -> Callable[[], float] | None:
         if validation is None:
             return None
-        same = torch.equal(validation.edge_index, self.data.edge_index)
-        topology = self.topology if same else Topology(validation.edge_index, len(validation.x))
+        same = _has_same_edges(validation, self.data)
+        topology = self.topology if same else Topology.of(validation)
         x = self.x if validation.x is self.data.x else Features(validation.x)
 
         @torch.no_grad()
@@ -188,3 +188,9 @@ class BackpropTraining:
             return self.metric_fn(forward_all(list(self.module), x, topology), validation)
 
         return validate
+
+
+def _has_same_edges(one: Data, other: Data) -> bool:
+    names = ("edge_index", "edge_weight", "edge_attr")
+    pairs = [(getattr(one, name, None), getattr(other, name, None)) for name in names]
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)

@@ -6,7 +6,14 @@ Park et al., "Forward Learning of Graph Neural Networks", ICLR 2024. arXiv:2403.
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from sixfold.core import Config
 from sixfold.graphs.layers.convolutions import ConvName
@@ -63,6 +70,8 @@ class ForwardGNNConfig(Config):
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         heads: Number of attention heads (GAT only).
+        edge_dim: Number of attributes of each edge that attention reads (GAT only); inferred from
+            ``edge_attr`` of the data if unset.
         temperature: Divisor of the logits of virtual nodes.
         direction: Direction of the edges between nodes and virtual nodes.
         append_label: Layers whose input ends with label columns.
@@ -83,6 +92,7 @@ class ForwardGNNConfig(Config):
     features: PositiveInt = 2879
     classes: PositiveInt = 7
     heads: PositiveInt = 4
+    edge_dim: NonNegativeInt = 0
     temperature: PositiveFloat = 1.0
     direction: Direction = "bidirection"
     append_label: AppendLabel = "none"

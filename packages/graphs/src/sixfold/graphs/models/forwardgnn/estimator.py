@@ -14,6 +14,7 @@ from sixfold.graphs.data.validate import (
     check_graph,
     check_labels,
     check_sizes,
+    edge_sizes,
     fingerprint,
     labels_of,
     resolve_config,
@@ -21,6 +22,7 @@ from sixfold.graphs.data.validate import (
     resolve_sizes,
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
+from sixfold.graphs.layers.message_passing import Topology, edge_values
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
@@ -139,7 +141,8 @@ class ForwardGNN(nn.Module):
             nodes = resolve_mask(data, nodes)
         if self.procedure.reads_labels:
             check_labels(data, ["train_mask"], self.config.classes)
-        check_sizes(self.config, {"features": data.x.shape[1]}, "ForwardGNN")
+        check_sizes(self.config, self._sizes(data), "ForwardGNN")
+        self._check_edge_values(data)
         return self.procedure.class_scores(self._network(), data, nodes)
 
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
@@ -172,7 +175,14 @@ class ForwardGNN(nn.Module):
                 continue
             average = self.procedure.averages_last_heads and number == last
             self.layers.append(
-                make_conv(config.conv, features, width, heads=config.heads, average=average)
+                make_conv(
+                    config.conv,
+                    features,
+                    width,
+                    heads=config.heads,
+                    average=average,
+                    edge_dim=config.edge_dim,
+                )
             )
         virtual = self.procedure.needs_virtual_nodes
         drawn = torch.randn(config.classes, config.features) if virtual else None
@@ -191,7 +201,8 @@ class ForwardGNN(nn.Module):
             if validation is not None:
                 check_graph(validation)
                 check_edge_labels(validation, "validation")
-            self._resolve_sizes({"features": data.x.shape[1]})
+            self._resolve_sizes(self._sizes(data))
+            self._check_edge_values(data, validation)
             return validation
         if validation is not None:
             raise UserError("classes are validated on val_mask of the same graph; pass one graph")
@@ -199,8 +210,28 @@ class ForwardGNN(nn.Module):
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, given)
-        self._resolve_sizes({"features": data.x.shape[1], "classes": classes})
+        self._resolve_sizes(self._sizes(data) | {"classes": classes})
+        self._check_edge_values(data)
         return data if validated else None
+
+    def _sizes(self, data: Data) -> dict[str, int]:
+        attends = self._make_conv is None and self.config.conv == "gat"
+        return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
+
+    def _check_edge_values(self, *graphs: Data | None) -> None:
+        """Check that the layers read the weights and attributes of the edges, if there are any."""
+        for data in graphs:
+            if data is None:
+                continue
+            topology = Topology.of(data)
+            if topology.edge_attr is not None and self.procedure.needs_virtual_nodes:
+                raise UserError(
+                    f"the edges have edge_attr, but those of the virtual nodes in mode "
+                    f"{self.config.mode} would have none; choose a mode without virtual nodes, "
+                    "such as backprop, or leave it out: del data.edge_attr"
+                )
+            for conv in self.layers:
+                edge_values(conv, topology)
 
     def _resolve_sizes(self, sizes: dict[str, int]) -> None:
         """Build the layers again if sizes of the config were left to the data."""

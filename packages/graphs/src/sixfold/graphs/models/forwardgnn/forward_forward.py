@@ -114,7 +114,7 @@ class ForwardForwardLabels(ForwardForward):
         self, network: Network, data: Data, labellings: list[Labelling], nodes: Mask, *, train: bool
     ) -> Streams:
         """Return a stream for each labelling: same graph, different label columns."""
-        topology = Topology(data.edge_index, len(data.y))
+        topology = Topology.of(data)
         columns = [label_columns(y, known, network.config.classes) for y, known in labellings]
         inputs = [Features(data.x, columns=part) for part in columns]
         return Streams(inputs, [topology] * len(inputs), nodes.nonzero()[:, 0])
@@ -135,7 +135,7 @@ class ForwardForwardVirtual(ForwardForward):
         """Return a stream for each labelling: same features, different edges of virtual nodes."""
         config = network.config
         topologies = [
-            linked_topology(data.edge_index, y, known, config.classes, config.direction)
+            linked_topology(data, y, known, config.classes, config.direction)
             for y, known in labellings
         ]
         columns = None

@@ -154,5 +154,5 @@ def check_edge_labels(data: Data, name: str) -> None:
 def _streams_and_edges(data: Data) -> tuple[Streams, Edges]:
     """Return the stream of the nodes at labelled edges, and the edges by indices of its rows."""
     rows, edges = torch.unique(data.edge_label_index, return_inverse=True)
-    streams = Streams([Features(data.x)], [Topology(data.edge_index, len(data.x))], rows)
+    streams = Streams([Features(data.x)], [Topology.of(data)], rows)
     return streams, edges

@@ -100,9 +100,7 @@ def augment(
     """
     columns = label_columns_with_virtual(data.y, data.train_mask, config.classes)
     x = Features(data.x, virtual_nodes, columns if config.append_label != "none" else None)
-    topology = linked_topology(
-        data.edge_index, data.y, data.train_mask, config.classes, config.direction
-    )
+    topology = linked_topology(data, data.y, data.train_mask, config.classes, config.direction)
     return x, topology, columns
 
 

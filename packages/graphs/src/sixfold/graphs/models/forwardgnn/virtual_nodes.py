@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.config import Direction, ForwardGNNConfig
 
@@ -40,14 +41,17 @@ def links(
 
 
 def linked_topology(
-    edge_index: Int[Tensor, "2 edge"],
+    data: Data,
     y: Int[Tensor, " node"],
     known: Bool[Tensor, " node"],
     classes: int,
     direction: Direction,
 ) -> Topology:
-    """Return the graph with virtual nodes; their edges come last."""
-    return Topology([edge_index, *links(y, known, direction)], len(y) + classes)
+    """Return the graph with virtual nodes; their edges come last, and weigh one."""
+    pieces, weight = links(y, known, direction), getattr(data, "edge_weight", None)
+    if weight is not None:
+        weight = torch.cat([weight, weight.new_ones(sum(piece.shape[1] for piece in pieces))])
+    return Topology([data.edge_index, *pieces], len(y) + classes, weight)
 
 
 def label_columns(

@@ -22,11 +22,18 @@ from sixfold.graphs.data.validate import (
     resolve_mask,
     resolve_sizes,
 )
+from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.convert import convert
-from sixfold.graphs.models.gnnpipe.layers import as_layer, check_layers, make_layers, probe
+from sixfold.graphs.models.gnnpipe.layers import (
+    as_layer,
+    check_edge_values,
+    check_layers,
+    make_layers,
+    probe,
+)
 from sixfold.graphs.models.gnnpipe.partition import Chunks, cut, cut_edges
 from sixfold.graphs.models.gnnpipe.process_grid import Grid, bubble_fraction
 from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
@@ -126,6 +133,7 @@ class GNNPipe(nn.Module):
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, None if self._own_model else given)
         self._resolve_sizes(data, classes)
+        check_edge_values(data, self.layers)
         grid = Grid.of(self.config.ways, world_size(), rank(), len(self.layers))
         chunks = self._cut(data, part)
         order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
@@ -133,7 +141,7 @@ class GNNPipe(nn.Module):
         pipeline = Pipeline(
             self.layers,
             nodes,
-            place[data.edge_index],
+            Topology(place[data.edge_index], len(data.x), getattr(data, "edge_weight", None)),
             Ranges(chunks, grid),
             self.config,
             Communicator(timeout_s),
@@ -147,11 +155,12 @@ class GNNPipe(nn.Module):
         check_dtype_and_device(data.x, self)
         if not self._own_model:
             check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
-        state, matrices = (data.x,), {}
+        check_edge_values(data, self.layers)
+        topology, state, matrices = Topology.of(data), (data.x,), {}
         for layer in map(as_layer, self.layers):
             values, kept = layer.pre(state)
             if layer.matrix and layer.matrix not in matrices:
-                row, col, weight = entries(layer.matrix, data.edge_index, len(data.x), values.dtype)
+                row, col, weight = entries(layer.matrix, topology, values.dtype)
                 matrices[layer.matrix] = Rows(Csr.from_sorted(row, col, len(data.x)), weight)
             values = matrices[layer.matrix].times(values) if layer.matrix else values
             state = layer.post(values, kept)

@@ -34,6 +34,8 @@ class MowstConfig(Config):
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         heads: Number of attention heads (GAT only).
+        edge_dim: Number of attributes of each edge that attention reads (GAT only); inferred from
+            ``edge_attr`` of the data if unset.
         batch_norm: Whether experts and gates use batch normalisation.
         hyper_hidden: Width of the hypernetworks (hyper gate only).
         hyper_layers: Number of layers of the hypernetworks.
@@ -63,6 +65,7 @@ class MowstConfig(Config):
     features: PositiveInt = 500
     classes: PositiveInt = 7
     heads: PositiveInt = 1
+    edge_dim: NonNegativeInt = 0
     batch_norm: bool = True
     hyper_hidden: PositiveInt = 64
     hyper_layers: PositiveInt = 2

@@ -53,7 +53,7 @@ def predict_early_exit(
     if model.training:
         raise UserError("the model is in training mode, where dropout draws; call model.eval()")
     star = model.config.method == "mowst_star"
-    x, topology = data.x, Topology(data.edge_index, len(data.x))
+    x, topology = data.x, Topology.of(data)
     mixed, remainder = x.new_zeros(len(x), model.config.classes), x.new_ones(len(x))
     active = torch.ones(len(x), dtype=torch.bool, device=x.device)
     used = torch.zeros(len(x), len(model.experts), dtype=torch.bool, device=x.device)

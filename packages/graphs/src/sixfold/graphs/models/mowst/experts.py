@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.graphs.layers.features import Features
-from sixfold.graphs.layers.message_passing import Topology, convolve
+from sixfold.graphs.layers.message_passing import Topology, convolve, edge_values
 from sixfold.graphs.models.mowst.config import ExpertName, MowstConfig
 
 MakeExpert = Callable[[int, int], nn.Module]  # features, classes to module(x, edge_index)
@@ -28,7 +28,14 @@ def make_expert(name: ExpertName, config: MowstConfig) -> nn.Module:
     kind, _, skip = name.partition("_")
     if kind == "mlp":
         return MLP(widths, config.dropout, batch_norm=config.batch_norm)
-    gnn = GNN(kind, widths, config.dropout, batch_norm=config.batch_norm, heads=config.heads)
+    gnn = GNN(
+        kind,
+        widths,
+        config.dropout,
+        batch_norm=config.batch_norm,
+        heads=config.heads,
+        edge_dim=config.edge_dim,
+    )
     return Skip(gnn, MLP(widths, config.dropout, batch_norm=config.batch_norm)) if skip else gnn
 
 
@@ -79,6 +86,7 @@ class GNN(nn.Module):
         dropout: Dropout rate after every layer but the last.
         batch_norm: Whether batch norms are used; see `MLP`.
         heads: Number of attention heads (gat only), by which hidden layers are wider.
+        edge_dim: Number of attributes of each edge that attention reads (gat only).
     """
 
     def __init__(
@@ -89,9 +97,10 @@ class GNN(nn.Module):
         *,
         batch_norm: bool = True,
         heads: int = 1,
+        edge_dim: int = 0,
     ) -> None:
         super().__init__()
-        self.dropout, self.batch_norm = dropout, batch_norm
+        self.dropout, self.batch_norm, self.edge_dim = dropout, batch_norm, edge_dim or None
         self.activation: Activation = functional.elu if kind == "gat" else torch.relu
         inner = [width * heads for width in widths[1:-1]] if kind == "gat" else widths[1:-1]
         read, last = [widths[0], *inner], len(widths) - 2
@@ -124,7 +133,9 @@ class GNN(nn.Module):
                 widths = [features, *[hidden] * (layers - 1), width]
                 return GINConv(MLP(widths, self.dropout, batch_norm=self.batch_norm))
             case _:
-                return GATConv(features, width, heads=1 if average else heads, concat=not average)
+                heads = 1 if average else heads
+                options = {"heads": heads, "concat": not average, "edge_dim": self.edge_dim}
+                return GATConv(features, width, **options)
 
 
 class Skip(nn.Module):
@@ -156,7 +167,7 @@ class CustomExpert(nn.Module):
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology
     ) -> Float[Tensor, "node classes"]:
         x = x.dense() if isinstance(x, Features) else x
-        logits = self.module(x, topology.edge_index)
+        logits = self.module(x, topology.edge_index, **edge_values(self.module, topology))
         if logits.shape != (len(x), self.classes):
             raise UserError(
                 f"the strong module put out {tuple(logits.shape)}, but {len(x)} nodes of "
@@ -170,6 +181,19 @@ def set_dropout(module: nn.Module, dropout: float) -> None:
     for part in module.modules():
         if isinstance(part, MLP | GNN):
             part.dropout = dropout
+
+
+def check_edge_values(expert: nn.Module, topology: Topology) -> None:
+    """Check that an expert reads the weights and attributes of the edges; an MLP reads no edges.
+
+    Raises:
+        UserError: there are some that it ignores.
+    """
+    for part in expert.modules():
+        for conv in part.convs if isinstance(part, GNN) else ():
+            edge_values(conv, topology)
+        if isinstance(part, CustomExpert):
+            edge_values(part.module, topology)
 
 
 def num_hops(expert: nn.Module) -> int | None:

@@ -14,6 +14,7 @@ from sixfold.graphs.data.validate import (
     check_graph,
     check_labels,
     check_sizes,
+    edge_sizes,
     fingerprint,
     labels_of,
     resolve_config,
@@ -24,7 +25,12 @@ from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.mowst.config import MowstConfig
 from sixfold.graphs.models.mowst.convert import convert
-from sixfold.graphs.models.mowst.experts import CustomExpert, MakeExpert, make_expert
+from sixfold.graphs.models.mowst.experts import (
+    CustomExpert,
+    MakeExpert,
+    check_edge_values,
+    make_expert,
+)
 from sixfold.graphs.models.mowst.gates import (
     ExpertOutputs,
     Gate,
@@ -91,7 +97,8 @@ class Mowst(nn.Module):
         check_dtype_and_device(data.x, self)
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         classes = check_labels(data, ["train_mask", "val_mask"], given)
-        self._resolve_sizes({"features": data.x.shape[1], "classes": classes})
+        self._resolve_sizes(self._sizes(data) | {"classes": classes})
+        self._check_edge_values(data)
         with open_run(folder, self.config, lambda: fingerprint(data) + str(self.experts)) as run:
             if run.state == "done":
                 run.load("model", self)
@@ -135,8 +142,9 @@ class Mowst(nn.Module):
         """Run all experts and gates on every node of a graph."""
         check_graph(data)
         check_dtype_and_device(data.x, self)
-        check_sizes(self.config, {"features": data.x.shape[1]}, "Mowst")
-        outputs = self.expert_outputs(data.x, Topology(data.edge_index, len(data.x)))
+        check_sizes(self.config, self._sizes(data), "Mowst")
+        self._check_edge_values(data)
+        outputs = self.expert_outputs(data.x, Topology.of(data))
         if not self.config.official_behaviour:
             return outputs
         return with_probabilities_as_logits(self, outputs, data.x)
@@ -182,6 +190,14 @@ class Mowst(nn.Module):
         self.experts = nn.ModuleList(experts)
         make_gate = HyperGate if config.gate == "hyper" else Gate
         self.gates = nn.ModuleList(make_gate(config) for _ in experts[1:])
+
+    def _sizes(self, data: Data) -> dict[str, int]:
+        attends = "gat" in self.config.experts
+        return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
+
+    def _check_edge_values(self, data: Data) -> None:
+        for expert in self.experts:
+            check_edge_values(expert, Topology.of(data))
 
     def _resolve_sizes(self, sizes: dict[str, int]) -> None:
         """Build the experts again if sizes of the config were left to the data."""

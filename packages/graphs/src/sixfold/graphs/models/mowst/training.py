@@ -41,7 +41,7 @@ class MowstTraining:
         self.model, self.data = model, data
         self.config: MowstConfig = model.config
         self.x = Features(data.x) if is_sparse(data.x) else data.x
-        self.topology = Topology(data.edge_index, len(data.x))
+        self.topology = Topology.of(data)
         config, experts, gates = self.config, model.experts, model.gates
         rate, decay = config.learning_rate, config.weight_decay
         self.alone = {i: _adamw([experts[i]], rate, decay) for i in self._pretrained()}
