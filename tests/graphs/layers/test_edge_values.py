@@ -178,8 +178,8 @@ def test_parametrisations_and_replaced_parts_run(edge_index):
     x, topology = drawn(NODES, FEATURES), Topology(edge_index, NODES)
     normed, low_rank, patched = (GCNConv(FEATURES, 5) for _ in range(3))
     nn.utils.parametrizations.weight_norm(normed.lin)
-    low_rank.lin = nn.Sequential(nn.Linear(FEATURES, 2), nn.Linear(2, 5))
-    patched.forward = lambda x, edges: torch.zeros(len(x), 5)
+    low_rank.lin = nn.Sequential(nn.Linear(FEATURES, 2), nn.Linear(2, 5))  # type: ignore[assignment]
+    patched.forward = lambda x, edges: torch.zeros(len(x), 5)  # type: ignore[assignment]
     for conv in (normed, low_rank, patched):
         assert torch.equal(convolve(conv, x, topology), conv(x, edge_index))
 

@@ -13,8 +13,8 @@ from sixfold.graphs.data.splits import split_links
 from sixfold.graphs.models.mowst.early_exit import predict_early_exit
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 8, "epochs": 4}
-MOWST = SMALL | {"big_patience": 0}
-PIPE = SMALL | {"chunks": 2}
+MOWST: dict[str, Any] = SMALL | {"big_patience": 0}
+PIPE: dict[str, Any] = SMALL | {"chunks": 2}
 READS_WEIGHTS = {
     **{
         mode: lambda mode=mode: ForwardGNN(mode=mode, **SMALL)

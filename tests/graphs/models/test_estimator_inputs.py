@@ -53,6 +53,31 @@ def test_scores_need_labels(kind, graph):
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (ForwardGNN, {"mode": "single_forward"}),
+        (ForwardGNN, {"mode": "forward_forward_virtual"}),
+        (ForwardGNN, {"mode": "backprop"}),
+        (Mowst, {"method": "mowst"}),
+        (Mowst, {"method": "mowst_star"}),
+        (GNNPipe, {}),
+    ],
+)
+@pytest.mark.parametrize("none", [-1, -100])
+def test_nodes_without_a_label_are_not_scored(kind, settings, none, graph):
+    model = kind(**SMALL[kind] | settings).fit(graph)
+    tested = graph.test_mask.nonzero()[:, 0]
+    expected = model.score(
+        graph, torch.zeros(60, dtype=torch.bool).index_fill(0, tested[1::2], True)
+    )
+    graph.y[tested[::2]] = none
+    assert model.score(graph) == expected
+    graph.y[tested] = none
+    with pytest.raises(UserError, match="none of the 12 nodes to score has a label"):
+        model.score(graph)
+
+
+@pytest.mark.parametrize(
     "mode", [mode for mode, procedure in MODES["node"].items() if procedure.reads_labels]
 )
 def test_labels_that_are_input_of_a_prediction_must_exist(mode, graph):

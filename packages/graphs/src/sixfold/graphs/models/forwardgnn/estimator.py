@@ -8,17 +8,15 @@ from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
 from sixfold.core.training.run import Run
+from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
     check_graph,
-    check_labels,
     check_sizes,
     edge_sizes,
     fingerprint,
-    labels_of,
     resolve_config,
-    resolve_mask,
     resolve_sizes,
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
@@ -155,11 +153,12 @@ class ForwardGNN(nn.Module):
         return probabilities > 0.5 if self._predicts_links else probabilities.argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent, or for links the ROC-AUC between 0 and 1."""
+        """Return the accuracy on labelled nodes in per cent, or the ROC-AUC of labelled edges."""
         if self._predicts_links:
             return roc_auc(self.predict_proba(data), data.edge_label)
-        nodes = resolve_mask(data, nodes)
-        return accuracy(self(data, nodes), labels_of(data)[nodes])
+        y = labels_of(data)
+        nodes = labelled(y, resolve_mask(data, nodes))
+        return accuracy(self(data, nodes), y[nodes])
 
     @property
     def _predicts_links(self) -> bool:

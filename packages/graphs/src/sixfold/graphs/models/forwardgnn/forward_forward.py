@@ -78,7 +78,7 @@ class ForwardForward(Layerwise):
         assert nodes is not None
         valid = getattr(data, "val_mask", None)
         known = data.train_mask if valid is None else data.train_mask | valid
-        return self._evaluation(network, data, nodes, known & ~nodes)
+        return self._evaluation(network, data, nodes, known & ~nodes & (data.y >= 0))
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the softmax of the goodness."""

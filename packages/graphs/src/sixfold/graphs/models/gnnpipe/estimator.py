@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
 from sixfold.core.training.distributed import rank, world_size
+from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
     check_graph,
-    check_labels,
     check_sizes,
     fingerprint,
-    labels_of,
     resolve_config,
-    resolve_mask,
     resolve_sizes,
 )
 from sixfold.graphs.layers.message_passing import Topology
@@ -178,9 +176,10 @@ class GNNPipe(nn.Module):
         return self.predict_proba(data, nodes).argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent on nodes, those of ``test_mask`` if not given."""
-        nodes = resolve_mask(data, nodes)
-        return accuracy(self(data)[nodes], labels_of(data)[nodes])
+        """Return the accuracy in per cent on labelled nodes of a mask, by default ``test_mask``."""
+        y = labels_of(data)
+        nodes = labelled(y, resolve_mask(data, nodes))
+        return accuracy(self(data)[nodes], y[nodes])
 
     def bubble_fraction(self, stages: int) -> float:
         """Return the fraction of an epoch that a stage idles, if all stages are equally fast."""

@@ -8,17 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sixfold.core import System, from_pretrained
+from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
     check_graph,
-    check_labels,
     check_sizes,
     edge_sizes,
     fingerprint,
-    labels_of,
     resolve_config,
-    resolve_mask,
     resolve_sizes,
 )
 from sixfold.graphs.layers.features import Features
@@ -167,8 +165,8 @@ class Mowst(nn.Module):
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy in per cent; for Mowst its expectation over the draw of an expert."""
-        nodes = resolve_mask(data, nodes)
-        return self.accuracy(self(data), labels_of(data), nodes)
+        y = labels_of(data)
+        return self.accuracy(self(data), y, labelled(y, resolve_mask(data, nodes)))
 
     def accuracy(self, outputs: ExpertOutputs, y: Tensor, nodes: Bool[Tensor, " node"]) -> float:
         """Return the accuracy in per cent from outputs of the experts, see `score`."""
