@@ -118,9 +118,8 @@ class ForwardGNN(nn.Module):
                 f"that trains them one by one, got layer {layer} in {self.config.mode}"
             )
         validation = self._check(data, validation)
-        self.history = self._train(
-            data, validation, 0, Run.open(None, {}, ""), range(layer, layer + 1)
-        )
+        run = open_run(None, self.config, str)
+        self.history = self._train(data, validation, 0, run, range(layer, layer + 1))
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:

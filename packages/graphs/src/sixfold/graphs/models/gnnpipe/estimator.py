@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
-from sixfold.core.training.distributed import rank, world_size
+from sixfold.core.training.distributed import launch, rank, world_size
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
@@ -38,15 +38,15 @@ from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
-from sixfold.graphs.models.stages import Row, open_run
+from sixfold.graphs.models.stages import Row, check_processes, open_run
 from sixfold.kernels.graph import Csr
 
 
 class GNNPipe(nn.Module):
     """Learn the classes of nodes on the full graph: ``GNNPipe(layers=8, chunks=8).fit(data)``.
 
-    Under torchrun the processes form ``ways`` pipelines with the same number of stages; a single
-    process computes the same numbers, without torch.distributed.
+    Under torchrun the processes form ``ways`` pipelines with the same number of stages, which `fit`
+    joins and leaves again; a single process computes the same numbers, without torch.distributed.
 
     Args:
         config: Settings; or give its fields by name, as in ``GNNPipe(architecture="gcnii")``.
@@ -110,21 +110,26 @@ class GNNPipe(nn.Module):
             UserError: the graph cannot be trained on, or not by this number of processes.
             RankFailedError: another process died.
         """
-        training = self.prepare(data, part, timeout_s)
-        with open_run(folder, self.config, lambda: self._fingerprint(data, part)) as run:
-            if run.state == "done":
-                run.load("model", self)
-                return self.eval()
-            self.history = train(training, self, run, checkpoint_every)
-            self.bytes_sent = training.traffic()
-            self.bytes_expected = self._expected(training.pipeline, data)
-            run.finish({})
+        with launch():
+            training = self.prepare(data, part, timeout_s)
+            with open_run(folder, self.config, lambda: self._fingerprint(data, part)) as run:
+                if run.state == "done":
+                    run.load("model", self)
+                    return self.eval()
+                self.history = train(training, self, run, checkpoint_every)
+                self.bytes_sent = training.traffic()
+                self.bytes_expected = self._expected(training.pipeline, data)
+                run.finish({})
         return self.eval()
 
     def prepare(
         self, data: Data, part: Int[Tensor, " node"] | None = None, timeout_s: float = 600.0
     ) -> Training:
-        """Check and partition a graph, and return its training, to run epochs by hand."""
+        """Check and partition a graph, and return its training, to run epochs by hand.
+
+        Under torchrun inside ``with sixfold.core.training.distributed.launch()``.
+        """
+        check_processes()
         check_graph(data)
         validated = getattr(data, "val_mask", None) is not None
         given = self.config.classes if "classes" in self.config.model_fields_set else None

@@ -91,7 +91,8 @@ def cut(
 def cut_edges(edge_index: Int[Tensor, "2 edge"], chunks: Chunks) -> int:
     """Count the edges between chunks."""
     bounds = torch.tensor(chunks.bounds[1:], device=edge_index.device)
-    chunk = torch.bucketize(chunks.place.to(edge_index.device)[edge_index], bounds, right=True)
+    places = chunks.place.to(edge_index.device)[edge_index].contiguous()
+    chunk = torch.bucketize(places, bounds, right=True)
     return int((chunk[0] != chunk[1]).sum())
 
 
