@@ -92,6 +92,33 @@ def test_training_in_turns_equals_the_reference(strong, graph):
     )
 
 
+@pytest.mark.parametrize("pretrained", [(1,), (0, 1)], ids=str)
+def test_turns_go_on_with_the_optimisers_of_pretraining(pretrained, graph):
+    """An expert has one optimiser, whose moments carry over from pretraining to its turns."""
+    sizes = {"features": 8, "classes": 3, "pretrain": pretrained}
+    rates = {"learning_rate": 0.03, "dropout": 0.2, "dropout_gate": 0.3, "big_patience": 1}
+    model = make("mowst", epochs=4, **sizes, **rates)
+    reference = doubled(model, graph)
+    torch.manual_seed(5)
+    model.fit(graph)
+    rounds = len({row["stage"] for row in model.history} - set(range(len(pretrained)))) // 2
+    torch.manual_seed(5)
+    losses = reference_mowst.train_in_turns(
+        reference,
+        graph,
+        epochs=4,
+        rate=0.03,
+        decay=5e-4,
+        rounds=rounds,
+        pretrained=pretrained,
+        dropout=(0.2, 0.3),
+    )
+    assert rounds > 1
+    assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
 def test_mixture_weights_begin_with_the_weakest_expert():
     c1, c2 = torch.tensor([0.5, 1.0]), torch.tensor([0.2, 0.9])
     expected = torch.tensor([[0.5, 0.5 * 0.2, 0.5 * 0.8], [1.0, 0.0, 0.0]])
