@@ -87,7 +87,7 @@ def test_training_in_turns_equals_the_reference(strong, graph):
     losses = reference_mowst.train_in_turns(reference, graph, **settings)
     assert rounds > 1
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
-    assert model.score(graph) == pytest.approx(
+    assert model.expected_accuracy(graph) == pytest.approx(
         reference_mowst.expected_accuracy(reference, graph, graph.test_mask), rel=1e-4
     )
 
@@ -211,7 +211,7 @@ def test_a_turn_without_improvement_is_undone_with_its_gate(graph, monkeypatch):
     model = make("mowst", pretrain=(), features=8, classes=3, epochs=2)
     first = copy.deepcopy(model.state_dict())
     scores = iter([50.0, 40.0, 45.0, 30.0, 1.0] + [0.0] * 100)
-    monkeypatch.setattr(model, "accuracy", lambda *_: next(scores))
+    monkeypatch.setattr(model, "turn_accuracy", lambda *_: next(scores))
     training = MowstTraining(model, graph)
     states = []
     end_stage = training.end_stage
@@ -385,8 +385,22 @@ def test_the_expected_accuracy_is_that_of_many_draws(graph):
     drawn.load_state_dict(model.state_dict())
     torch.manual_seed(0)
     everyone = torch.ones(60, dtype=torch.bool)
-    means = [drawn.eval().score(graph, everyone) for _ in range(20)]  # of 50 draws each
-    assert sum(means) / 20 == pytest.approx(model.score(graph, everyone), abs=0.5)
+    means = [drawn.eval().expected_accuracy(graph, everyone) for _ in range(20)]  # of 50 draws each
+    expected = model.expected_accuracy(graph, everyone)
+    assert sum(means) / 20 == pytest.approx(expected, abs=0.5)
+    assert expected != model.score(graph, everyone)
+
+
+@pytest.mark.parametrize("settings", [{}, {"official_behaviour": True}, {"method": "mowst_star"}])
+def test_the_score_is_that_of_the_predictions(settings, graph):
+    model = make(**{"method": "mowst", "epochs": 2} | settings).fit(graph)
+    correct = model.predict(graph) == graph.y[graph.test_mask]
+    assert model.score(graph) == pytest.approx(100 * float(correct.double().mean()))
+
+
+def test_a_mixture_of_logits_draws_no_expert(graph):
+    with pytest.raises(UserError, match="mowst_star mixes logits and draws no expert"):
+        make("mowst_star", epochs=2).fit(graph).expected_accuracy(graph)
 
 
 def test_official_turns_restore_the_experts_but_not_the_gate(graph):

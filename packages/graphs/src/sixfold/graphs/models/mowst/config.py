@@ -52,8 +52,8 @@ class MowstConfig(Config):
         big_patience: Number of consecutive rounds of turns without improvement that are tolerated.
         official_behaviour: Whether to reproduce the official code where it departs from the paper,
             for comparisons. Gates are not restored together with their experts; the loss that stops
-            pretraining early is that of the training nodes; Mowst is scored by 50 draws instead of
-            the expected accuracy; Mowst* computes dispersions of probabilities in the place of
+            pretraining early is that of the training nodes; turns are validated by 50 draws instead
+            of the expected accuracy; Mowst* computes dispersions of probabilities in the place of
             logits, which flattens them, and mixes probabilities.
     """
 

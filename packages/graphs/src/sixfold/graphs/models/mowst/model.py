@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System, UserError, from_pretrained
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
@@ -21,6 +21,7 @@ from sixfold.graphs.data.validate import (
 )
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.mowst.config import MowstConfig
 from sixfold.graphs.models.mowst.convert import convert
 from sixfold.graphs.models.mowst.experts import (
@@ -34,6 +35,7 @@ from sixfold.graphs.models.mowst.gates import (
     Gate,
     HyperGate,
     dispersion,
+    expected_accuracy,
     mixture_weights,
 )
 from sixfold.graphs.models.mowst.official_behaviour import (
@@ -164,19 +166,40 @@ class Mowst(nn.Module):
         return self.predict_proba(data, nodes).argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent; for Mowst its expectation over the draw of an expert."""
-        y = labels_of(data)
-        return self.accuracy(self(data), y, labelled(y, resolve_mask(data, nodes)))
+        """Return the accuracy of `predict` on labelled nodes of a mask in per cent.
 
-    def accuracy(self, outputs: ExpertOutputs, y: Tensor, nodes: Bool[Tensor, " node"]) -> float:
-        """Return the accuracy in per cent from outputs of the experts, see `score`."""
-        if self.config.official_behaviour and self.config.method == "mowst":
-            return sampled_accuracy(outputs, y, nodes)
+        Args:
+            data: Graph with ``y``.
+            nodes: Mask of the nodes to score; ``test_mask`` if not given.
+        """
+        y = labels_of(data)
+        nodes = labelled(y, resolve_mask(data, nodes))
+        return accuracy(self.log_probabilities(self(data))[nodes], y[nodes])
+
+    def expected_accuracy(self, data: Data, nodes: Tensor | None = None) -> float:
+        """Return the expected accuracy of an expert drawn for each node, in per cent (Mowst only).
+
+        This is the inference of the paper's Algorithm 1, by which training in turns is validated;
+        `predict` chooses the class that is most probable over the draw.
+
+        Args:
+            data: Graph with ``y``.
+            nodes: Mask of the nodes to score; ``test_mask`` if not given.
+
+        Raises:
+            UserError: the method is mowst_star, which draws no experts.
+        """
         if self.config.method == "mowst_star":
-            correct = self.log_probabilities(outputs).argmax(1) == y
-            return 100 * float(correct[nodes].double().mean())
-        correct = torch.stack([z.argmax(1) == y for z in outputs.logits], 1)
-        return 100 * float((outputs.mixture_weights * correct).sum(1)[nodes].double().mean())
+            raise UserError("mowst_star mixes logits and draws no expert; score() is its accuracy")
+        y = labels_of(data)
+        return self.turn_accuracy(self(data), y, labelled(y, resolve_mask(data, nodes)))
+
+    def turn_accuracy(
+        self, outputs: ExpertOutputs, y: Tensor, nodes: Bool[Tensor, " node"]
+    ) -> float:
+        """Return the accuracy that turns are validated by, see `expected_accuracy`."""
+        measure = sampled_accuracy if self.config.official_behaviour else expected_accuracy
+        return measure(outputs, y, nodes)
 
     def _build(self) -> None:
         config = self.config

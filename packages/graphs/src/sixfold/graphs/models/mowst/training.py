@@ -174,7 +174,7 @@ class MowstTraining:
     @torch.no_grad()
     def _accuracy(self) -> float:
         outputs = self.model.eval().expert_outputs(self.x, self.topology)
-        return self.model.accuracy(outputs, self.data.y, self.data.val_mask)
+        return self.model.turn_accuracy(outputs, self.data.y, self.data.val_mask)
 
     def _restored(self) -> nn.Module:
         """Return the module whose weights a turn keeps or undoes; officially without the gates."""
