@@ -78,21 +78,27 @@ class Run:
 
     @classmethod
     def open(
-        cls, folder: str | Path | None, config: Config | Mapping[str, Any], fingerprint: str
+        cls,
+        folder: str | Path | None,
+        config: Config | Mapping[str, Any],
+        fingerprint: str,
+        seed: int | None = None,
     ) -> Self:
         """Start a run, or find the one that was begun or finished here.
 
         Args:
-            folder: The run's own folder. A run with another config or fingerprint that is found
-                there is renamed to ``<folder>.old-1`` (-2 ...). None keeps nothing.
+            folder: The run's own folder. A run with another config, fingerprint or seed that is
+                found there is renamed to ``<folder>.old-1`` (-2 ...). None keeps nothing.
             config: All that decides the outcome.
             fingerprint: Hash of the data and the code.
+            seed: Seed of weights and training, unless it is part of the config.
 
         Raises:
             UserError: the folder holds something else.
         """
         values = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
         identity = {"config": json.loads(to_text(values)), "fingerprint": fingerprint}
+        identity |= {} if seed is None else {"seed": seed}
         config_hash = hashlib.sha256(to_text(identity["config"]).encode()).hexdigest()
         if folder is None:
             return cls(None, config_hash)

@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sixfold.core import Config, UserError
+from sixfold.core import UserError
 from sixfold.core.training.run import Position, Run
 from sixfold.core.training.update import Best, EarlyStopping, OptimizerStep
+from sixfold.graphs.models.seeding import resolve_seed
 
 Row = dict[str, float | int]
 
@@ -126,14 +127,21 @@ def take_step(update: OptimizerStep, loss: Tensor) -> StepResult:
     return StepResult(float(loss.detach()), update.norm)
 
 
-def open_run(folder: str | Path | None, config: Config, fingerprint: Callable[[], str]) -> Run:
+def open_run(folder: str | Path | None, config: Any, fingerprint: Callable[[], str]) -> Run:
     """Open the run of a folder; without a folder nothing is kept.
+
+    Args:
+        folder: Run folder.
+        config: Config with a ``seed``; if it is None, that of torch's generator is part of the
+            run's identity.
+        fingerprint: Function that hashes data and model.
 
     Raises:
         UserError: torchrun started several processes, which have not joined.
     """
     check_processes()
-    return Run.open(folder, config, "" if folder is None else fingerprint())
+    hashed = "" if folder is None else fingerprint()
+    return Run.open(folder, config, hashed, resolve_seed(config.seed))
 
 
 def check_processes() -> None:

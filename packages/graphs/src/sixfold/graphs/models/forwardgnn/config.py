@@ -82,6 +82,8 @@ class ForwardGNNConfig(Config):
         learning_rate: Learning rate of Adam.
         weight_decay: Weight decay of Adam, added to the gradient; unset, it is 5e-4, and 0 for
             links in top_to_input, as in the official code.
+        seed: Seed of all draws: initial weights, virtual nodes, and in training wrong labels
+            (forward-forward) and dropout; unset, torch's default generator is used.
     """
 
     task: Task = "node"
@@ -102,6 +104,7 @@ class ForwardGNNConfig(Config):
     patience: PositiveInt | None = 100
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = Field(default_factory=lambda given: official_decay(given))
+    seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "ForwardGNNConfig":

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
 from sixfold.core.training.run import Run
+from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
@@ -27,6 +28,7 @@ from sixfold.graphs.models.forwardgnn.convert import convert
 from sixfold.graphs.models.forwardgnn.link_prediction import check_edge_labels
 from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
+from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
 
@@ -57,7 +59,8 @@ class ForwardGNN(nn.Module):
         self.config = resolve_config(ForwardGNNConfig, config, settings, "ForwardGNN")
         self._make_conv = None if isinstance(conv, str) else conv
         self.history: list[Row] = []
-        self._build()
+        with seeded(self.config.seed, "weights"):
+            self._build()
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "ForwardGNN":
@@ -79,7 +82,6 @@ class ForwardGNN(nn.Module):
         validation: Data | None = None,
         *,
         folder: str | Path | None = None,
-        seed: int = 0,
     ) -> "ForwardGNN":
         """Train from the current weights, on the device of model and data.
 
@@ -90,8 +92,8 @@ class ForwardGNN(nn.Module):
             data: Graph with ``y`` and ``train_mask`` (classes), or with ``edge_label_index`` and
                 ``edge_label`` (links).
             validation: Graph with labelled edges to validate on (links only).
-            folder: Run folder; fitting again into the same folder resumes a killed training.
-            seed: Seed of the wrong labels that forward-forward draws.
+            folder: Run folder; fitting again into the same folder, with the same seed, resumes a
+                killed training.
 
         Raises:
             UserError: the graph cannot be trained on; the message says why.
@@ -102,7 +104,7 @@ class ForwardGNN(nn.Module):
                 run.load("model", self)
             if run.state != "done":
                 run.register("model", self)
-                self.history = self._train(data, validation, seed, run)
+                self.history = self._train(data, validation, run)
                 run.finish({})
         return self.eval()
 
@@ -119,7 +121,7 @@ class ForwardGNN(nn.Module):
             )
         validation = self._check(data, validation)
         run = open_run(None, self.config, str)
-        self.history = self._train(data, validation, 0, run, range(layer, layer + 1))
+        self.history = self._train(data, validation, run, range(layer, layer + 1))
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
@@ -236,21 +238,24 @@ class ForwardGNN(nn.Module):
         config = resolve_sizes(self.config, sizes, "ForwardGNN")
         if config is not None:
             like, self.config = next(self.parameters()), config
-            self._build()
+            with seeded(config.seed, "weights"):
+                self._build()
             self.to(like)
 
     def _train(
         self,
         data: Data,
         validation: Data | None,
-        seed: int,
         run: Run,
         stages: range | None = None,
     ) -> list[Row]:
-        generator = torch.Generator().manual_seed(seed)
+        seed = self.config.seed
+        wrong_labels = derive_seed(resolve_seed(seed), "wrong labels")
+        generator = torch.Generator().manual_seed(wrong_labels)
         self.train()
-        method = self.procedure.training(self._network(), data, validation, generator)
-        return train(method, run, stages)
+        with seeded(seed, "training"):
+            method = self.procedure.training(self._network(), data, validation, generator)
+            return train(method, run, stages)
 
     def _fingerprint(self, data: Data, validation: Data | None) -> str:
         graphs = [data] if validation is None else [data, validation]

@@ -6,7 +6,14 @@ arXiv:2308.10087
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from sixfold.core import Config
 
@@ -43,7 +50,8 @@ class GNNPipeConfig(Config):
         epochs: Number of epochs, of one optimiser step each.
         evaluate_every: Number of epochs between exact evaluations on ``val_mask``, of which the
             best weights are kept.
-        seed: Seed of chunk orders, dropout, and the partition by metis.
+        seed: Seed of all draws: initial weights, chunk orders, dropout, and the partition by metis;
+            unset, that of torch's default generator.
     """
 
     architecture: Architecture = "gcn"
@@ -64,7 +72,7 @@ class GNNPipeConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     epochs: PositiveInt = 5000
     evaluate_every: PositiveInt = 25
-    seed: int = Field(default=0, ge=0)
+    seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "GNNPipeConfig":

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
-from sixfold.core.training.distributed import launch, rank, world_size
+from sixfold.core.training.distributed import broadcast, launch, rank, world_size
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
@@ -38,6 +38,7 @@ from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
+from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, check_processes, open_run
 from sixfold.kernels.graph import Csr
 
@@ -67,7 +68,7 @@ class GNNPipe(nn.Module):
         super().__init__()
         self.config = resolve_config(GNNPipeConfig, config, settings, "GNNPipe")
         self._own_model = model is not None
-        self.layers = make_layers(self.config) if model is None else check_layers(model)
+        self.layers = self._make_layers() if model is None else check_layers(model)
         self.history: list[Row] = []
         self.chunks: Chunks | None = None
         self.bytes_sent: Traffic = {}
@@ -100,8 +101,8 @@ class GNNPipe(nn.Module):
 
         Args:
             data: Graph with ``y`` and ``train_mask``; with ``val_mask`` the best weights are kept.
-            folder: Run folder; fitting again into the same folder resumes a killed training, also
-                on another number of stages.
+            folder: Run folder; fitting again into the same folder, with the same seed, resumes a
+                killed training, also on another number of stages.
             part: Chunk of each node; partitioned if not given.
             checkpoint_every: Number of epochs between checkpoints, besides one about every minute.
             timeout_s: Maximum time to wait for another process, in seconds.
@@ -137,8 +138,10 @@ class GNNPipe(nn.Module):
         classes = check_labels(data, masks, None if self._own_model else given)
         self._resolve_sizes(data, classes)
         check_edge_values(data, self.layers)
-        grid = Grid.of(self.config.ways, world_size(), rank(), len(self.layers))
-        chunks = self._cut(data, part)
+        config = self.config
+        config = config.model_copy(update={"seed": broadcast(resolve_seed(config.seed))})
+        grid = Grid.of(config.ways, world_size(), rank(), len(self.layers))
+        chunks = self._cut(data, part, config)
         order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
         nodes = Nodes(data.x[order], data.y[order], data.train_mask[order])
         pipeline = Pipeline(
@@ -146,7 +149,7 @@ class GNNPipe(nn.Module):
             nodes,
             Topology(place[data.edge_index], len(data.x), getattr(data, "edge_weight", None)),
             Ranges(chunks, grid),
-            self.config,
+            config,
             Communicator(timeout_s),
         )
         return Training(pipeline, data.val_mask[order] if validated else None)
@@ -190,8 +193,8 @@ class GNNPipe(nn.Module):
         """Return the fraction of an epoch that a stage idles, if all stages are equally fast."""
         return bubble_fraction(self.config.chunks // self.config.ways, stages)
 
-    def _cut(self, data: Data, part: Tensor | None) -> Chunks:
-        nodes, config = len(data.x), self.config
+    def _cut(self, data: Data, part: Tensor | None, config: GNNPipeConfig) -> Chunks:
+        nodes = len(data.x)
         if part is not None:
             if part.shape != (nodes,) or part.dtype != torch.int64:
                 raise UserError(
@@ -201,7 +204,7 @@ class GNNPipe(nn.Module):
             self.chunks = Chunks.from_parts(part.cpu(), config.chunks)
         else:
             edges = data.edge_index.cpu()
-            self.chunks = cut(edges, nodes, config.chunks, config.partition, config.seed)
+            self.chunks = cut(edges, nodes, config.chunks, config.partition, config.seed or 0)
         if rank() == 0:
             share = cut_edges(data.edge_index, self.chunks) / max(1, data.edge_index.shape[1])
             print(
@@ -225,7 +228,11 @@ class GNNPipe(nn.Module):
         config = resolve_sizes(self.config, sizes, "GNNPipe")
         if config is not None:
             like, self.config = next(self.parameters()), config
-            self.layers = make_layers(config).to(like)
+            self.layers = self._make_layers().to(like)
+
+    def _make_layers(self) -> nn.ModuleList:
+        with seeded(self.config.seed, "weights"):
+            return make_layers(self.config)
 
     def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
         ranges, widths = pipeline.ranges, pipeline.widths

@@ -110,7 +110,7 @@ def _neighbours(edge_index: Tensor, nodes: int) -> tuple[np.ndarray, np.ndarray]
 def _metis(rows: np.ndarray, columns: np.ndarray, chunks: int, seed: int) -> np.ndarray:
     import pymetis  # type: ignore[import-not-found]
 
-    options = pymetis.Options(seed=seed)
+    options = pymetis.Options(seed=seed % 2**31)  # metis takes an int32
     _, part = pymetis.part_graph(chunks, xadj=rows, adjncy=columns, options=options)
     return np.asarray(part, np.int64)
 

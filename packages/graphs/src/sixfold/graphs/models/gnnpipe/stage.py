@@ -54,7 +54,7 @@ class Pipeline:
         nodes: Nodes of the whole graph.
         topology: Edges of the whole graph, with nodes as places in the chunks' order.
         ranges: Chunks.
-        config: Seed and settings of the techniques.
+        config: Seed, which must be set, and settings of the techniques.
         communicator: Communication with the other processes.
     """
 

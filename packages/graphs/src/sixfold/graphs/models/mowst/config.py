@@ -50,6 +50,8 @@ class MowstConfig(Config):
         epochs: Maximum number of epochs of each pretraining, of joint training, and of each turn.
         patience: Number of consecutive epochs without improvement that are tolerated.
         big_patience: Number of consecutive rounds of turns without improvement that are tolerated.
+        seed: Seed of all draws: initial weights and dropout; unset, torch's default generator is
+            used.
         official_behaviour: Whether to reproduce the official code where it departs from the paper,
             for comparisons. Gates are not restored together with their experts; the loss that stops
             pretraining early is that of the training nodes; turns are validated by 50 draws instead
@@ -80,6 +82,7 @@ class MowstConfig(Config):
     epochs: PositiveInt = 20_000
     patience: NonNegativeInt = 100
     big_patience: NonNegativeInt = 10
+    seed: NonNegativeInt | None = None
     official_behaviour: bool = False
 
     @model_validator(mode="after")

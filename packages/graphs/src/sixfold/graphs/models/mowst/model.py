@@ -43,6 +43,7 @@ from sixfold.graphs.models.mowst.official_behaviour import (
     with_probabilities_as_logits,
 )
 from sixfold.graphs.models.mowst.training import MowstTraining
+from sixfold.graphs.models.seeding import seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
 
@@ -70,7 +71,8 @@ class Mowst(nn.Module):
         self.config = resolve_config(MowstConfig, config, settings, "Mowst")
         self._strong = strong
         self.history: list[Row] = []
-        self._build()
+        with seeded(self.config.seed, "weights"):
+            self._build()
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> "Mowst":
@@ -88,7 +90,8 @@ class Mowst(nn.Module):
 
         Args:
             data: Graph with ``y``, ``train_mask`` and ``val_mask``.
-            folder: Run folder; fitting again into the same folder resumes a killed training.
+            folder: Run folder; fitting again into the same folder, with the same seed, resumes a
+                killed training.
 
         Raises:
             UserError: the graph cannot be trained on; the message says why.
@@ -104,7 +107,8 @@ class Mowst(nn.Module):
                 run.load("model", self)
                 return self.eval()
             run.register("model", self)
-            self.history = train(MowstTraining(self, data), run)
+            with seeded(self.config.seed, "training"):
+                self.history = train(MowstTraining(self, data), run)
             run.finish({})
         return self.eval()
 
@@ -225,7 +229,8 @@ class Mowst(nn.Module):
         config = resolve_sizes(self.config, sizes, "Mowst")
         if config is not None:
             like, self.config = next(self.parameters()), config
-            self._build()
+            with seeded(config.seed, "weights"):
+                self._build()
             self.to(like)
 
 
