@@ -25,7 +25,10 @@ from sixfold.graphs.layers.message_passing import Topology, edge_values
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
-from sixfold.graphs.models.forwardgnn.link_prediction import check_edge_labels
+from sixfold.graphs.models.forwardgnn.link_prediction import (
+    check_edge_label_index,
+    check_edge_labels,
+)
 from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.seeding import resolve_seed, seeded
@@ -125,7 +128,7 @@ class ForwardGNN(nn.Module):
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Compute class scores of nodes, or scores of the labelled edges.
+        """Compute class scores of nodes, or scores of the pairs in ``edge_label_index``.
 
         Args:
             data: Graph that was fitted, or one with more edges. The labels of its training nodes
@@ -135,7 +138,7 @@ class ForwardGNN(nn.Module):
         check_graph(data)
         check_dtype_and_device(data.x, self)
         if self._predicts_links:
-            check_edge_labels(data, "given")
+            check_edge_label_index(data, "given")
         else:
             nodes = resolve_mask(data, nodes)
         if self.procedure.reads_labels:
@@ -145,17 +148,18 @@ class ForwardGNN(nn.Module):
         return self.procedure.class_scores(self._network(), data, nodes)
 
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return class probabilities of nodes, or probabilities of the labelled edges."""
+        """Return class probabilities of nodes, or those of links in ``edge_label_index``."""
         return self.procedure.probabilities(self(data, nodes), self.config)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the most probable classes of nodes, or whether each labelled edge is one."""
+        """Return the most probable classes of nodes, or whether each pair of nodes is linked."""
         probabilities = self.predict_proba(data, nodes)
         return probabilities > 0.5 if self._predicts_links else probabilities.argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the accuracy on labelled nodes in per cent, or the ROC-AUC of labelled edges."""
         if self._predicts_links:
+            check_edge_labels(data, "given")
             return roc_auc(self.predict_proba(data), data.edge_label)
         y = labels_of(data)
         nodes = labelled(y, resolve_mask(data, nodes))

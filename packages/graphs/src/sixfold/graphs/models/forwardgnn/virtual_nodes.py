@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from sixfold.graphs.data.validate import Data
+from sixfold.graphs.layers.features import without_autocast
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.config import Direction, ForwardGNNConfig
 
@@ -84,7 +85,8 @@ class _ClassLogits(Function):
 
     @staticmethod
     def forward(h, classes):
-        return h[:-classes] @ h[-classes:].T
+        with without_autocast(h):
+            return h[:-classes] @ h[-classes:].T
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -95,8 +97,9 @@ class _ClassLogits(Function):
     def backward(ctx, grad):
         (h,), classes = ctx.saved_tensors, ctx.classes
         out = torch.empty_like(h)
-        torch.mm(grad, h[-classes:], out=out[:-classes])
-        torch.mm(grad.T, h[:-classes], out=out[-classes:])
+        with without_autocast(h):
+            torch.mm(grad, h[-classes:], out=out[:-classes])
+            torch.mm(grad.T, h[:-classes], out=out[-classes:])
         return out, None
 
 
