@@ -64,7 +64,7 @@ class ForwardGNNConfig(Config):
         task: Node classification or link prediction.
         mode: Training procedure, see `sixfold.graphs.models.forwardgnn`; for links,
             forward_forward is that of section 3.4.
-        conv: Convolution, unless one is passed to `ForwardGNN`.
+        conv: Convolution; custom is one that is passed to `ForwardGNN`.
         layers: Number of layers.
         hidden: Number of output features of each layer.
         features: Number of input features per node; inferred from the data if unset.
@@ -88,7 +88,7 @@ class ForwardGNNConfig(Config):
 
     task: Task = "node"
     mode: Mode = "single_forward"
-    conv: ConvName = "gcn"
+    conv: ConvName | Literal["custom"] = "gcn"
     layers: PositiveInt = 4
     hidden: PositiveInt = 128
     features: PositiveInt = 2879

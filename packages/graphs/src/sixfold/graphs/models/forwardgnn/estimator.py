@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
+from sixfold.core import System, UserError
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
@@ -31,6 +31,7 @@ from sixfold.graphs.models.forwardgnn.link_prediction import (
 )
 from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
+from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
@@ -61,18 +62,33 @@ class ForwardGNN(nn.Module):
             settings["conv"] = conv
         self.config = resolve_config(ForwardGNNConfig, config, settings, "ForwardGNN")
         self._make_conv = None if isinstance(conv, str) else conv
+        if self._make_conv is not None:
+            self.config = self.config.model_copy(update={"conv": "custom"})
+        elif self.config.conv == "custom":
+            raise UserError(
+                "conv is 'custom': pass the function that makes the convolutions, "
+                "ForwardGNN(conv=...) or ForwardGNN.from_pretrained(path, conv=...)"
+            )
         self.history: list[Row] = []
         with seeded(self.config.seed, "weights"):
             self._build()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "ForwardGNN":
+    def from_pretrained(cls, path: str | Path, conv: MakeConv | None = None) -> "ForwardGNN":
         """Load an official or a sixfold checkpoint, in eval mode.
 
+        Args:
+            path: Path of the file.
+            conv: Function that makes the convolutions, if they were passed in when it was saved.
+
         Raises:
-            UserError: the file is missing, damaged, or another system's.
+            UserError: the file is missing, damaged, another system's, or needs ``conv``.
         """
-        return cast(ForwardGNN, from_pretrained(path, SYSTEM))
+        return cast(ForwardGNN, load(path, SYSTEM, lambda config: cls(config, conv)))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a .safetensors file, which `from_pretrained` reads."""
+        save(path, self, SYSTEM.name)
 
     @property
     def procedure(self) -> Procedure:
@@ -174,7 +190,8 @@ class ForwardGNN(nn.Module):
         config, last = self.config, self.config.layers - 1
         self.layers = nn.ModuleList()
         for number, (features, width) in enumerate(self.procedure.layer_sizes(config)):
-            if self._make_conv is not None:
+            if config.conv == "custom":
+                assert self._make_conv is not None
                 self.layers.append(self._make_conv(features, width))
                 continue
             average = self.procedure.averages_last_heads and number == last
@@ -219,7 +236,7 @@ class ForwardGNN(nn.Module):
         return data if validated else None
 
     def _sizes(self, data: Data) -> dict[str, int]:
-        attends = self._make_conv is None and self.config.conv == "gat"
+        attends = self.config.conv == "gat"
         return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
 
     def _check_edge_values(self, *graphs: Data | None) -> None:

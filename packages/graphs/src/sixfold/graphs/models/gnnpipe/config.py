@@ -17,7 +17,7 @@ from pydantic import (
 
 from sixfold.core import Config
 
-Architecture = Literal["gcn", "sage", "gcnii", "resgcn"]
+Architecture = Literal["gcn", "sage", "gcnii", "resgcn", "custom"]
 
 
 class GNNPipeConfig(Config):
@@ -27,7 +27,8 @@ class GNNPipeConfig(Config):
     changes no number.
 
     Args:
-        architecture: Model: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+).
+        architecture: Model: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+); custom is one that is
+            passed to `GNNPipe`.
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         hidden: Width of every layer.

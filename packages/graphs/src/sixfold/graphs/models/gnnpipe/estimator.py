@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
+from sixfold.core import System, UserError
 from sixfold.core.training.distributed import broadcast, launch, rank, world_size
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
@@ -38,6 +38,7 @@ from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
+from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, check_processes, open_run
 from sixfold.kernels.graph import Csr
@@ -68,6 +69,13 @@ class GNNPipe(nn.Module):
         super().__init__()
         self.config = resolve_config(GNNPipeConfig, config, settings, "GNNPipe")
         self._own_model = model is not None
+        if self._own_model:
+            self.config = self.config.model_copy(update={"architecture": "custom"})
+        elif self.config.architecture == "custom":
+            raise UserError(
+                "architecture is 'custom': pass the layers, GNNPipe(model=...) or "
+                "GNNPipe.from_pretrained(path, model=...)"
+            )
         self.layers = self._make_layers() if model is None else check_layers(model)
         self.history: list[Row] = []
         self.chunks: Chunks | None = None
@@ -75,13 +83,26 @@ class GNNPipe(nn.Module):
         self.bytes_expected: Traffic = {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "GNNPipe":
+    def from_pretrained(
+        cls, path: str | Path, model: Sequence[nn.Module] | None = None
+    ) -> "GNNPipe":
         """Load a checkpoint, in eval mode.
 
+        Args:
+            path: Path of the file.
+            model: Layers of your own, if they were passed in when the model was saved.
+
         Raises:
-            UserError: the file is missing, damaged, or another system's.
+            UserError: the file is missing, damaged, another system's, or needs ``model``.
         """
-        return cast(GNNPipe, from_pretrained(path, SYSTEM))
+        return cast(GNNPipe, load(path, SYSTEM, lambda config: cls(config, model)))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a .safetensors file, which `from_pretrained` reads.
+
+        Every process of torchrun has the trained weights; one of them should save.
+        """
+        save(path, self, SYSTEM.name)
 
     def fit(
         self,

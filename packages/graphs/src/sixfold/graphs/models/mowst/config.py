@@ -16,14 +16,17 @@ from pydantic import (
 
 from sixfold.core import Config
 
-ExpertName = Literal["mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip"]
+ExpertName = Literal[
+    "mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip", "custom"
+]
 
 
 class MowstConfig(Config):
     """The experts and their training; the defaults are the authors' best for Flickr with a GCN.
 
     Args:
-        experts: Experts, weakest first; a single one is trained without a gate.
+        experts: Experts, weakest first; a single one is trained without a gate. The last one is
+            custom if it is passed to `Mowst`.
         method: mowst draws an expert for each node and is trained in turns; mowst_star mixes
             logits and is trained jointly.
         gate: Input of a gate: the dispersion of its expert's logits; the dispersion and the node's

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
+from sixfold.core import System, UserError
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
@@ -43,6 +43,7 @@ from sixfold.graphs.models.mowst.official_behaviour import (
     with_probabilities_as_logits,
 )
 from sixfold.graphs.models.mowst.training import MowstTraining
+from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
@@ -54,7 +55,7 @@ class Mowst(nn.Module):
         config: Settings; or give its fields by name, as in ``Mowst(experts=("mlp", "sage"))``.
         strong: Module that replaces the last expert, from (x, edge_index) to logits, or a function
             from the numbers of features and classes to such a module. A checkpoint cannot name the
-            module: build it again, and load its weights with ``load_state_dict``.
+            module: pass it to `from_pretrained` too.
         settings: Fields of the config.
 
     Raises:
@@ -70,18 +71,37 @@ class Mowst(nn.Module):
         super().__init__()
         self.config = resolve_config(MowstConfig, config, settings, "Mowst")
         self._strong = strong
+        if strong is not None:
+            experts = (*self.config.experts[:-1], "custom")
+            self.config = self.config.model_copy(update={"experts": experts})
+        if "custom" in self.config.experts[: None if strong is None else -1]:
+            raise UserError(
+                "an expert is 'custom': pass the last one as a module or a function that makes it, "
+                "Mowst(strong=...) or Mowst.from_pretrained(path, strong=...)"
+            )
         self.history: list[Row] = []
         with seeded(self.config.seed, "weights"):
             self._build()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "Mowst":
+    def from_pretrained(
+        cls, path: str | Path, strong: nn.Module | MakeExpert | None = None
+    ) -> "Mowst":
         """Load an official or a sixfold checkpoint, in eval mode.
 
+        Args:
+            path: Path of the file.
+            strong: Last expert, or the function that makes it, if it was passed in when the model
+                was saved.
+
         Raises:
-            UserError: the file is missing, damaged, or another system's.
+            UserError: the file is missing, damaged, another system's, or needs ``strong``.
         """
-        return cast(Mowst, from_pretrained(path, SYSTEM))
+        return cast(Mowst, load(path, SYSTEM, lambda config: cls(config, strong)))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a .safetensors file, which `from_pretrained` reads."""
+        save(path, self, SYSTEM.name)
 
     def fit(self, data: Data, *, folder: str | Path | None = None) -> "Mowst":
         """Train from the current weights, on the device of model and data.
@@ -207,11 +227,11 @@ class Mowst(nn.Module):
 
     def _build(self) -> None:
         config = self.config
-        experts = [make_expert(name, config) for name in config.experts]
+        experts = [make_expert(name, config) for name in config.experts if name != "custom"]
         if (strong := self._strong) is not None:
             if not isinstance(strong, nn.Module):
                 strong = strong(config.features, config.classes)
-            experts[-1] = CustomExpert(strong, config.classes)
+            experts.append(CustomExpert(strong, config.classes))
         self.experts = nn.ModuleList(experts)
         make_gate = HyperGate if config.gate == "hyper" else Gate
         self.gates = nn.ModuleList(make_gate(config) for _ in experts[1:])
