@@ -61,6 +61,11 @@ class NodeBackprop:
         out = forward_all(network.layers, data.x, Topology.of(data))
         return out[nodes]
 
+    @torch.no_grad()
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the input of the last layer, which puts out the logits."""
+        return hidden(network.layers, data.x, Topology.of(data))
+
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the softmax of the logits."""
         return scores.softmax(1)
@@ -104,6 +109,15 @@ class LinkBackprop:
         out = forward_all(network.layers, data.x, Topology.of(data))
         return dot_product_logits(out, data.edge_label_index)
 
+    @torch.no_grad()
+    def outputs(self, network: Network, data: Data) -> list[Tensor]:
+        """Return the output of the last layer at every node."""
+        return [forward_all(network.layers, data.x, Topology.of(data))]
+
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the output of the last layer at every node."""
+        return self.outputs(network, data)[0]
+
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the sigmoid of the logits."""
         return scores.sigmoid()
@@ -115,11 +129,16 @@ def forward_all(
     topology: Topology,
 ) -> Float[Tensor, "node out"]:
     """Apply all layers."""
-    x: Any = features
+    return convolve(layers[-1], hidden(layers, features, topology), topology)
+
+
+def hidden(layers: Sequence[nn.Module], features: Any, topology: Topology) -> Any:
+    """Apply all layers but the last one."""
+    x = features
     for conv in layers[:-1]:
         x = convolve(conv, x, topology)
         x = x.relu_() if has_fast_path(conv) else x.relu()
-    return convolve(layers[-1], x, topology)
+    return x
 
 
 class BackpropTraining:

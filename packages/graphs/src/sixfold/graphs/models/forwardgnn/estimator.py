@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError
@@ -151,17 +152,21 @@ class ForwardGNN(nn.Module):
                 are input; forward-forward reads those of ``val_mask`` too.
             nodes: Mask of the nodes to classify; ``test_mask`` if not given.
         """
-        check_graph(data)
-        check_dtype_and_device(data.x, self)
+        self._check_inputs(data)
         if self._predicts_links:
             check_edge_label_index(data, "given")
         else:
             nodes = resolve_mask(data, nodes)
-        if self.procedure.reads_labels:
-            check_labels(data, ["train_mask"], self.config.classes)
-        check_sizes(self.config, self._sizes(data), "ForwardGNN")
-        self._check_edge_values(data)
         return self.procedure.class_scores(self._network(), data, nodes)
+
+    def embed(self, data: Data) -> Float[Tensor, "node width"]:
+        """Return embeddings of every node: the outputs of the last layer.
+
+        In the mode backprop, where these are logits, its input: the hidden layer below. Labels of
+        training nodes are input as in `forward`.
+        """
+        self._check_inputs(data)
+        return self.procedure.embed(self._network(), data)
 
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return class probabilities of nodes, or those of links in ``edge_label_index``."""
@@ -212,6 +217,15 @@ class ForwardGNN(nn.Module):
     def _network(self) -> Network:
         virtual = self.virtual_nodes if self.procedure.needs_virtual_nodes else None
         return Network(self.config, list(self.layers), virtual)
+
+    def _check_inputs(self, data: Data) -> None:
+        """Check that a fitted network can read a graph."""
+        check_graph(data)
+        check_dtype_and_device(data.x, self)
+        if self.procedure.reads_labels:
+            check_labels(data, ["train_mask"], self.config.classes)
+        check_sizes(self.config, self._sizes(data), "ForwardGNN")
+        self._check_edge_values(data)
 
     def _check(self, data: Data, validation: Data | None) -> Data | None:
         """Check the graphs, fit unset sizes to them, and return the graph to validate on."""

@@ -76,9 +76,12 @@ class ForwardForward(Layerwise):
     def evaluation(self, network: Network, data: Data, nodes: Mask | None) -> Evaluation:
         """Return the evaluation of nodes, given the labels of training and validation nodes."""
         assert nodes is not None
-        valid = getattr(data, "val_mask", None)
-        known = data.train_mask if valid is None else data.train_mask | valid
-        return self._evaluation(network, data, nodes, known & ~nodes & (data.y >= 0))
+        return self._evaluation(network, data, nodes, _known(data) & ~nodes)
+
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return the nodes with the labels of training and validation nodes, one stream."""
+        known = _known(data)
+        return self.streams(network, data, [(data.y, known)], known & False, train=False)
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the softmax of the goodness."""
@@ -146,6 +149,13 @@ class ForwardForwardVirtual(ForwardForward):
         appended = columns if config.append_label == "all" else None
         rows = nodes.nonzero()[:, 0]
         return Streams([x] * len(labellings), topologies, rows, appended, shared=train)
+
+
+def _known(data: Data) -> Mask:
+    """Return the training and validation nodes that have a label."""
+    valid = getattr(data, "val_mask", None)
+    known = data.train_mask if valid is None else data.train_mask | valid
+    return known & (data.y >= 0)
 
 
 def goodness_loss(outputs: Outputs) -> Tensor:

@@ -121,6 +121,10 @@ class LinkPrediction(Layerwise):
 
         return Evaluation(streams, edge_probabilities)
 
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return the nodes."""
+        return Streams([Features(data.x)], [Topology.of(data)])
+
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Average the layers' probabilities."""
         return scores / config.layers

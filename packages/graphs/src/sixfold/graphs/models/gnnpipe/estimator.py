@@ -178,13 +178,22 @@ class GNNPipe(nn.Module):
     @torch.no_grad()
     def forward(self, data: Data) -> Float[Tensor, "node classes"]:
         """Return logits of every node, computed exactly, by this process alone."""
+        return self._state(data, len(self.layers))
+
+    @torch.no_grad()
+    def embed(self, data: Data) -> Float[Tensor, "node width"]:
+        """Return embeddings of every node: the hidden values that enter the last layer."""
+        return self._state(data, len(self.layers) - 1)
+
+    def _state(self, data: Data, depth: int) -> Float[Tensor, "node width"]:
+        """Return the values of every node after some layers."""
         check_graph(data)
         check_dtype_and_device(data.x, self)
         if not self._own_model:
             check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
         check_edge_values(data, self.layers)
         topology, state, matrices = Topology.of(data), (data.x,), {}
-        for layer in map(as_layer, self.layers):
+        for layer in map(as_layer, self.layers[:depth]):
             values, kept = layer.pre(state)
             if layer.matrix and layer.matrix not in matrices:
                 row, col, weight = entries(layer.matrix, topology, values.dtype)

@@ -6,7 +6,7 @@ maps features and a `Topology` to logits.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -59,16 +59,26 @@ class MLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology | None = None
     ) -> Float[Tensor, "node classes"]:
-        first = cast(nn.Linear, self.lins[0])
-        return self.after_first(
-            x.linear(first.weight) + first.bias if isinstance(x, Features) else first(x)
-        )
+        return self.after_first(self._first(x))
 
     def after_first(self, x: Float[Tensor, "node hidden"]) -> Float[Tensor, "node classes"]:
         """Apply all layers after the first linear map to its output."""
         for norm, lin in zip(self.bns, self.lins[1:], strict=True):
             x = lin(_between(self, x, norm, torch.relu))
         return x
+
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Return the input of the last layer."""
+        if len(self.lins) == 1:
+            return x
+        x = self._first(x)
+        for norm, lin in zip(self.bns, self.lins[1:-1], strict=False):
+            x = lin(_between(self, x, norm, torch.relu))
+        return _between(self, x, self.bns[-1], torch.relu)
+
+    def _first(self, x: Float[Tensor, "node feature"] | Features) -> Float[Tensor, "node hidden"]:
+        first = cast(nn.Linear, self.lins[0])
+        return x.linear(first.weight) + first.bias if isinstance(x, Features) else first(x)
 
     def reset_parameters(self) -> None:
         """Draw all parameters again; PyG's GINConv calls this when it is built."""
@@ -113,9 +123,13 @@ class GNN(nn.Module):
     def forward(
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology
     ) -> Float[Tensor, "node classes"]:
+        return convolve(self.convs[-1], self.hidden(x, topology), topology)
+
+    def hidden(self, x: Any, topology: Topology) -> Any:
+        """Return the input of the last layer."""
         for conv, norm in zip(self.convs, self.bns, strict=False):
             x = _between(self, convolve(conv, x, topology), norm, self.activation)
-        return convolve(self.convs[-1], x, topology)
+        return x
 
     def _conv(
         self, kind: str, features: int, width: int, layers: int, heads: int, *, average: bool
@@ -150,6 +164,10 @@ class Skip(nn.Module):
     ) -> Float[Tensor, "node classes"]:
         return self.gnn(x, topology) + self.mlp(x)
 
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Return the inputs of the last layers of both."""
+        return torch.cat([self.gnn.hidden(x, topology), self.mlp.hidden(x, topology)], 1)
+
 
 class CustomExpert(nn.Module):
     """Use a module with PyG's signature, ``module(x, edge_index)``, as an expert.
@@ -174,6 +192,13 @@ class CustomExpert(nn.Module):
                 f"{self.classes} classes need logits shaped ({len(x)}, {self.classes})"
             )
         return logits
+
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Refuse: the layers of a module from elsewhere are not known."""
+        raise UserError(
+            f"embed reads what enters an expert's last layer, which is not known of the strong "
+            f"module {type(self.module).__name__}; register a forward hook on its last layer"
+        )
 
 
 def set_dropout(module: nn.Module, dropout: float) -> None:

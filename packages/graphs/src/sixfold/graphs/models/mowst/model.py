@@ -164,14 +164,23 @@ class Mowst(nn.Module):
     @torch.no_grad()
     def forward(self, data: Data) -> ExpertOutputs:
         """Run all experts and gates on every node of a graph."""
-        check_graph(data)
-        check_dtype_and_device(data.x, self)
-        check_sizes(self.config, self._sizes(data), "Mowst")
-        self._check_edge_values(data)
+        self._check_inputs(data)
         outputs = self.expert_outputs(data.x, Topology.of(data))
         if not self.config.official_behaviour:
             return outputs
         return with_probabilities_as_logits(self, outputs, data.x)
+
+    @torch.no_grad()
+    def embed(self, data: Data) -> Float[Tensor, "node width"]:
+        """Return embeddings of every node: what enters the last layer of each expert, side by side.
+
+        Raises:
+            UserError: the last expert is a module of the user's own.
+        """
+        self._check_inputs(data)
+        topology = Topology.of(data)
+        hidden = [cast(Any, expert).hidden(data.x, topology) for expert in self.experts]
+        return torch.cat(hidden, 1)
 
     def predict_proba(
         self, data: Data, nodes: Tensor | None = None
@@ -239,6 +248,13 @@ class Mowst(nn.Module):
     def _sizes(self, data: Data) -> dict[str, int]:
         attends = "gat" in self.config.experts
         return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
+
+    def _check_inputs(self, data: Data) -> None:
+        """Check that a fitted network can read a graph."""
+        check_graph(data)
+        check_dtype_and_device(data.x, self)
+        check_sizes(self.config, self._sizes(data), "Mowst")
+        self._check_edge_values(data)
 
     def _check_edge_values(self, data: Data) -> None:
         for expert in self.experts:
