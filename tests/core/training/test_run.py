@@ -379,3 +379,13 @@ def test_a_step_is_logged_once(tmp_path):
     curve.append(1, {"loss": 1.0})
     with pytest.raises(ValueError, match="step 1 was logged after step 1"):
         curve.append(1, {"loss": 2.0})
+
+
+def test_a_seed_is_part_of_the_identity_if_it_is_given(tmp_path):
+    for seed, archived in ((0, 0), (0, 0), (1, 1), (None, 1)):
+        Run.open(tmp_path / "run", CONFIG, "f", seed)
+        assert len(list(tmp_path.glob("run.old-*"))) == archived
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["seed"] == 1
+    Run.open(tmp_path / "other", CONFIG, "f")
+    Run.open(tmp_path / "other", CONFIG, "f", 0)
+    assert (tmp_path / "other.old-1").is_dir()

@@ -13,9 +13,10 @@ from sixfold.core import UserError
 from sixfold.core.data.fetch import available
 from sixfold.graphs.data import load
 from sixfold.graphs.data.catalog import GRAPHS, SETS, dataset, find_graph
+from sixfold.graphs.data.labels import check_labels
 from sixfold.graphs.data.load import load_graph
 from sixfold.graphs.data.splits import linkx_split
-from sixfold.graphs.data.validate import check_graph, check_labels, is_undirected
+from sixfold.graphs.data.validate import check_graph, is_undirected
 
 MIRROR = os.environ.get("SIXFOLD_MIRROR") or str(Path(__file__).parents[4] / "shared" / "data")
 MASKS = ["train_mask", "val_mask", "test_mask"]

@@ -5,8 +5,9 @@ import torch
 from torch_geometric.utils import contains_self_loops, homophily
 
 from sixfold.core import UserError
+from sixfold.graphs.data.labels import check_labels
 from sixfold.graphs.data.synthetic import block_model, digits_graph
-from sixfold.graphs.data.validate import check_graph, check_labels, fingerprint
+from sixfold.graphs.data.validate import check_graph, fingerprint
 
 MASKS = ["train_mask", "val_mask", "test_mask"]
 

@@ -6,12 +6,11 @@ from torch_geometric.data import Data
 
 from sixfold.core import UserError
 from sixfold.graphs import Mowst
+from sixfold.graphs.data.labels import check_labels, mask_of
 from sixfold.graphs.data.validate import (
     check_graph,
-    check_labels,
     fingerprint,
     is_undirected,
-    mask_of,
 )
 
 

@@ -44,11 +44,51 @@ def test_a_graph_in_double_precision_makes_a_model_in_double_precision(kind, gra
         model.predict_proba(graph)
 
 
+@pytest.mark.parametrize("folder", [None, "run"])
+def test_processes_that_have_not_joined_do_not_train_one_graph_each(
+    folder, graph, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    calls = [
+        lambda: ForwardGNN(**SMALL[ForwardGNN]).fit(graph, folder=folder and tmp_path / folder),
+        lambda: Mowst(**SMALL[Mowst]).fit(graph, folder=folder and tmp_path / folder),
+        lambda: ForwardGNN(**SMALL[ForwardGNN]).partial_fit(graph, 0),
+        lambda: GNNPipe(**SMALL[GNNPipe]).prepare(graph),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match="torchrun started 2 processes, each of which"):
+            call()
+
+
 @every_estimator
 def test_scores_need_labels(kind, graph):
     model = kind(**SMALL[kind]).fit(graph)
     del graph.y
     with pytest.raises(UserError, match="y should be a class for every node"):
+        model.score(graph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (ForwardGNN, {"mode": "single_forward"}),
+        (ForwardGNN, {"mode": "forward_forward_virtual"}),
+        (ForwardGNN, {"mode": "backprop"}),
+        (Mowst, {"method": "mowst"}),
+        (Mowst, {"method": "mowst_star"}),
+        (GNNPipe, {}),
+    ],
+)
+@pytest.mark.parametrize("none", [-1, -100])
+def test_nodes_without_a_label_are_not_scored(kind, settings, none, graph):
+    model = kind(**SMALL[kind] | settings).fit(graph)
+    tested = graph.test_mask.nonzero()[:, 0]
+    half = torch.zeros(60, dtype=torch.bool).index_fill(0, tested[1::2], True)
+    expected = model.score(graph, half)
+    graph.y[tested[::2]] = none
+    assert model.score(graph) == expected
+    graph.y[tested] = none
+    with pytest.raises(UserError, match="none of the 12 nodes to score has a label"):
         model.score(graph)
 
 

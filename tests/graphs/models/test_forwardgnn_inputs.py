@@ -6,6 +6,7 @@ import torch
 from sixfold.core import UserError
 from sixfold.graphs import ForwardGNN, ForwardGNNConfig
 from sixfold.graphs.data.splits import split_links
+from sixfold.graphs.models.forwardgnn import MODES
 from sixfold.graphs.models.forwardgnn.convert import convert
 
 
@@ -101,9 +102,27 @@ def test_bad_link_data_are_refused_in_words(graph):
     with pytest.raises(UserError, match="to_undirected"):
         split_links(directed, 0)
     train, *_ = split_links(graph, 0)
-    train.edge_label = torch.ones_like(train.edge_label)
-    with pytest.raises(UserError, match="should hold edges"):
-        ForwardGNN(task="link", layers=2, hidden=8).fit(train)
+    labels = train.edge_label
+    for wrong in (torch.ones_like(labels), labels - 1, labels.masked_fill(labels == 0, torch.nan)):
+        train.edge_label = wrong
+        with pytest.raises(UserError, match="should hold edges"):
+            ForwardGNN(task="link", layers=2, hidden=8).fit(train)
+
+
+@pytest.mark.parametrize("mode", MODES["link"])
+def test_links_are_predicted_without_labels_and_scored_with_them(mode, graph):
+    train, valid, test = split_links(graph, 0)
+    model = ForwardGNN(task="link", mode=mode, layers=2, hidden=8, epochs=2).fit(train, valid)
+    expected = model.predict_proba(test)
+    del test.edge_label
+    assert torch.equal(model.predict_proba(test), expected)
+    test.edge_label_index = test.edge_label_index[:, 3:4]
+    torch.testing.assert_close(model.predict_proba(test), expected[3:4])
+    with pytest.raises(UserError, match="needs edge_label, a number for each of its 1 pairs"):
+        model.score(test)
+    test.edge_label_index = test.edge_label_index.T
+    with pytest.raises(UserError, match=r"shaped \(2, pairs\), got torch.int64 \(1, 2\)"):
+        model.predict(test)
 
 
 def test_settings_that_do_not_go_together_are_refused():

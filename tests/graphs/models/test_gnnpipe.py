@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Data as PygData
 from torch_geometric.nn import GCNConv
+from wrapped_layers import WrappedGCN
 
 from sixfold.core import UserError
 from sixfold.graphs import GNNPipe, GNNPipeConfig
@@ -48,23 +49,6 @@ def full_batch(model: GNNPipe, graph: Any) -> list[Tensor]:
     logits = GNNPipe.forward.__wrapped__(model, graph)  # without no_grad
     loss = functional.cross_entropy(logits[graph.train_mask], graph.y[graph.train_mask])
     return list(torch.autograd.grad(loss, list(model.parameters())))
-
-
-class WrappedGCN(nn.Module):
-    """A convolution of PyG as a layer: its map before the aggregation, its bias after it."""
-
-    matrix = "gcn"
-
-    def __init__(self, conv: GCNConv, last: bool) -> None:
-        super().__init__()
-        self.conv, self.last = conv, last
-
-    def pre(self, state):
-        return self.conv.lin(state[0]), ()
-
-    def post(self, aggregated, kept):
-        out = aggregated + self.conv.bias
-        return (out if self.last else out.relu(),)
 
 
 def test_a_convolution_of_pyg_trains_as_in_pyg(exact):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchrun_gnnpipe
 from safetensors.torch import load_file
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +31,22 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     (folder / "log").write_text(done.stdout + done.stderr)
     return folder
+
+
+def test_fit_joins_the_processes_that_torchrun_started(tmp_path):
+    """Twice in one script; other work in one process alone, with the same numbers."""
+    script = HERE.parent / "support" / "torchrun_gnnpipe.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone = torchrun_gnnpipe.fits()
+    for one in (first, second):
+        assert [sent["layer"] > 0 for _, sent in one] == [True, True]
+        for (logits, _), (expected, _) in zip(one, alone, strict=True):
+            assert torch.equal(logits, expected)
 
 
 def found(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -87,9 +87,36 @@ def test_training_in_turns_equals_the_reference(strong, graph):
     losses = reference_mowst.train_in_turns(reference, graph, **settings)
     assert rounds > 1
     assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
-    assert model.score(graph) == pytest.approx(
+    assert model.expected_accuracy(graph) == pytest.approx(
         reference_mowst.expected_accuracy(reference, graph, graph.test_mask), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("pretrained", [(1,), (0, 1)], ids=str)
+def test_turns_go_on_with_the_optimisers_of_pretraining(pretrained, graph):
+    """An expert has one optimiser, whose moments carry over from pretraining to its turns."""
+    sizes = {"features": 8, "classes": 3, "pretrain": pretrained}
+    rates = {"learning_rate": 0.03, "dropout": 0.2, "dropout_gate": 0.3, "big_patience": 1}
+    model = make("mowst", epochs=4, **sizes, **rates)
+    reference = doubled(model, graph)
+    torch.manual_seed(5)
+    model.fit(graph)
+    rounds = len({row["stage"] for row in model.history} - set(range(len(pretrained)))) // 2
+    torch.manual_seed(5)
+    losses = reference_mowst.train_in_turns(
+        reference,
+        graph,
+        epochs=4,
+        rate=0.03,
+        decay=5e-4,
+        rounds=rounds,
+        pretrained=pretrained,
+        dropout=(0.2, 0.3),
+    )
+    assert rounds > 1
+    assert [row["loss"] for row in model.history] == pytest.approx(losses, rel=1e-4)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
 def test_mixture_weights_begin_with_the_weakest_expert():
@@ -184,7 +211,7 @@ def test_a_turn_without_improvement_is_undone_with_its_gate(graph, monkeypatch):
     model = make("mowst", pretrain=(), features=8, classes=3, epochs=2)
     first = copy.deepcopy(model.state_dict())
     scores = iter([50.0, 40.0, 45.0, 30.0, 1.0] + [0.0] * 100)
-    monkeypatch.setattr(model, "accuracy", lambda *_: next(scores))
+    monkeypatch.setattr(model, "turn_accuracy", lambda *_: next(scores))
     training = MowstTraining(model, graph)
     states = []
     end_stage = training.end_stage
@@ -210,7 +237,7 @@ def test_a_killed_training_resumes_with_the_same_numbers(method, graph, tmp_path
             patch.setattr(mowst_training, "take_step", killing(mowst_training.take_step, at))
             with pytest.raises(SystemExit):
                 make(method, **settings).fit(graph, folder=tmp_path / f"killed-{at}")
-        torch.manual_seed(99)  # a new process may be in any state
+        torch.rand(9)  # a new process may be in any state, but has the same seed
         resumed = Mowst(whole.config).fit(graph, folder=tmp_path / f"killed-{at}")
         for name, value in whole.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], value), name
@@ -237,7 +264,7 @@ def test_a_finished_training_is_not_repeated(method, graph, tmp_path):
     first = make(method, epochs=6, dropout_gate=0.0).fit(
         showing_classes(graph), folder=tmp_path / "run"
     )
-    torch.manual_seed(4)
+    torch.rand(9)
     again = Mowst(first.config).fit(graph, folder=tmp_path / "run")
     assert again.history == []
     assert torch.equal(again.predict_proba(graph), first.predict_proba(graph))
@@ -358,8 +385,22 @@ def test_the_expected_accuracy_is_that_of_many_draws(graph):
     drawn.load_state_dict(model.state_dict())
     torch.manual_seed(0)
     everyone = torch.ones(60, dtype=torch.bool)
-    means = [drawn.eval().score(graph, everyone) for _ in range(20)]  # of 50 draws each
-    assert sum(means) / 20 == pytest.approx(model.score(graph, everyone), abs=0.5)
+    means = [drawn.eval().expected_accuracy(graph, everyone) for _ in range(20)]  # of 50 draws each
+    expected = model.expected_accuracy(graph, everyone)
+    assert sum(means) / 20 == pytest.approx(expected, abs=0.5)
+    assert expected != model.score(graph, everyone)
+
+
+@pytest.mark.parametrize("settings", [{}, {"official_behaviour": True}, {"method": "mowst_star"}])
+def test_the_score_is_that_of_the_predictions(settings, graph):
+    model = make(**{"method": "mowst", "epochs": 2} | settings).fit(graph)
+    correct = model.predict(graph) == graph.y[graph.test_mask]
+    assert model.score(graph) == pytest.approx(100 * float(correct.double().mean()))
+
+
+def test_a_mixture_of_logits_draws_no_expert(graph):
+    with pytest.raises(UserError, match="mowst_star mixes logits and draws no expert"):
+        make("mowst_star", epochs=2).fit(graph).expected_accuracy(graph)
 
 
 def test_official_turns_restore_the_experts_but_not_the_gate(graph):

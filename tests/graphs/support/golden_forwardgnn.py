@@ -151,7 +151,7 @@ def wrong_labels(config: ForwardGNNConfig, graph: Data, given: dict) -> Tensor:
     wrong = graph.y[:, None].repeat(1, config.classes - 1)
     wrong[known] = edges[:, : int(known.sum())].T - len(graph.y)
     linked = [
-        linked_topology(graph.edge_index, y, known, config.classes, config.direction).edge_index
+        linked_topology(graph, y, known, config.classes, config.direction).edge_index
         for y in (graph.y, *wrong.T)
     ]
     assert torch.equal(torch.stack(linked[1:]), given["neg_edge_index"])

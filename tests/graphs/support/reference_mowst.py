@@ -7,6 +7,7 @@ expectation.
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,14 +84,52 @@ def expected_accuracy(model: nn.Module, data: Data, mask: Tensor) -> float:
     return 100 * total / int(mask.sum())
 
 
+def pretrain(expert: Any, data: Data, optimizer: torch.optim.Optimizer, epochs: int) -> list:
+    """Train one expert by itself, keep the weights of the lowest validation loss."""
+    best, weights, losses = math.inf, {}, []
+    for _ in range(epochs):
+        logits = logits_of(expert.train(), data.x, data.edge_index)  # type: ignore[arg-type]
+        loss = functional.cross_entropy(logits[data.train_mask], data.y[data.train_mask])  # type: ignore[index]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        with torch.no_grad():
+            logits = logits_of(expert.eval(), data.x, data.edge_index)  # type: ignore[arg-type]
+        valid = functional.cross_entropy(logits[data.val_mask], data.y[data.val_mask]).item()  # type: ignore[index]
+        if valid < best:
+            best, weights = valid, copy.deepcopy(expert.state_dict())
+    expert.load_state_dict(weights)
+    return losses
+
+
 def train_in_turns(
-    model: nn.Module, data: Data, *, epochs: int, rate: float, decay: float, rounds: int
+    model: nn.Module,
+    data: Data,
+    *,
+    epochs: int,
+    rate: float,
+    decay: float,
+    rounds: int,
+    pretrained: tuple[int, ...] = (),
+    dropout: tuple[float, float] = (0.0, 0.0),
 ) -> list:
-    """Train Mowst, keep the weights of the best round; return the training losses."""
+    """Train Mowst, keep the weights of the best round; return the training losses.
+
+    Each expert has one optimiser, that of the weak one holds the gate too. Those of ``pretrained``
+    are first trained alone by their optimisers. The dropout rates are those before and after.
+    """
     weak, strong = model.experts  # type: ignore[misc]
     parts = [[*weak.parameters(), *model.gates.parameters()], [*strong.parameters()]]  # type: ignore[union-attr]
     optimizers = [torch.optim.AdamW(part, lr=rate, weight_decay=decay) for part in parts]
     reached, best_round, kept, losses = -1.0, -1.0, {}, []
+    for expert in model.experts if pretrained else ():  # type: ignore[union-attr]
+        expert.dropout = dropout[0]
+    for number in pretrained:
+        expert = model.experts[number]  # type: ignore[index]
+        losses += pretrain(expert, data, optimizers[number], epochs)
+    for expert in model.experts if pretrained else ():  # type: ignore[union-attr]
+        expert.dropout = dropout[1]
     for _ in range(rounds):
         for turn, optimizer in enumerate(optimizers):
             before, best, weights = copy.deepcopy(model.state_dict()), -1.0, {}

@@ -30,6 +30,7 @@ tasks:
       train: {steps: 4, learning_rates: [0.1, 0.01]}
     systems:
       mowst_star: {model: {experts: [mlp, gcn], method: mowst_star}}
+      mowst: {model: {experts: [mlp, gcn], big_patience: 0, pretrain: []}, seeds: 1}
       mlp: {model: {experts: [mlp]}}
   pipelining:
     defaults:
@@ -117,8 +118,18 @@ def test_a_mixture_is_asked_conditionally(done):
     scores = done.task("mixture").results()["mowst_star"]["seeds"]["0"]
     assert 0 <= scores["homophilous_gnn"] <= 100
     assert {"homophilous", "homophilous_conditional", "heterophilous_gnn"} <= set(scores)
+    assert "homophilous_expected" not in scores  # it draws no experts
     shares = json.loads((done.folder / "samples/mixture/mowst_star/homophilous.json").read_text())
     assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_both_ways_to_predict_with_mowst_are_shown(done):
+    (scores,) = done.task("mixture").results()["mowst"]["seeds"].values()
+    assert 0 <= scores["heterophilous_expected"] <= 100
+    (report,) = (done.root / "reports").glob("*.md")
+    text = report.read_text(encoding="utf-8")
+    assert "| Mowst | most probable class |" in text
+    assert "| Mowst | drawn expert, expected |" in text
 
 
 def test_an_entry_may_have_fewer_seeds(done):

@@ -55,6 +55,21 @@ class Csr:
             partials=int(partial.sum()),
         )
 
+    @property
+    def degree(self) -> Int[Tensor, " row"]:
+        """Number of edges of each row."""
+        return self.rowptr.diff()
+
+    def mean_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
+        """Return one over the number of edges in each edge's row."""
+        return self.degree.double().reciprocal().to(dtype).index_select(0, self.row)
+
+    def symmetric_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
+        """Return D^-1/2 A D^-1/2 of a square matrix with the degrees D of its rows."""
+        degree = self.degree.double()
+        scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
+        return (scale.index_select(0, self.row) * scale.index_select(0, self.col)).to(dtype)
+
     def to(self, device: torch.device | str) -> "Csr":
         """Copy to a device."""
         moved = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
@@ -65,9 +80,9 @@ class Csr:
 class Graph:
     """A directed graph, sorted by target for aggregation and by source for its gradient.
 
-    Edge values (weights, features) that go with it are in the order of ``by_target``:
-    ``values[graph.perm]`` for values in the order of the edge list. Edges that occur several times
-    stay apart. Indices are int32 as long as they fit.
+    Values of edges that its methods return, and that `sixfold.kernels.spmm` takes, are in the order
+    of the edge list; ``values[graph.perm]`` are in that of ``by_target``. Edges that occur several
+    times stay apart. Indices are int32 as long as they fit.
 
     Args:
         by_target: Edges with row = target, column = source.
@@ -135,12 +150,11 @@ class Graph:
     @property
     def in_degree(self) -> Int[Tensor, " node"]:
         """Number of edges that end at each node."""
-        return self.by_target.rowptr.diff()
+        return self.by_target.degree
 
     def mean_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
         """Return 1 / in-degree of each edge's target."""
-        scale = self.in_degree.double().reciprocal().to(dtype)
-        return scale.index_select(0, self.by_target.row)
+        return self._in_list_order(self.by_target.mean_weights(dtype))
 
     def symmetric_weights(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, " edge"]:
         """Return D^-1/2 A D^-1/2 with the in-degrees D, the weights of a GCN; not cached.
@@ -148,21 +162,22 @@ class Graph:
         For the usual D^-1/2 (A + I) D^-1/2 call this on `with_self_loops()`. An edge from a
         node that receives nothing has weight zero.
         """
-        degree = self.in_degree.double()
-        scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-        row, col = self.by_target.row, self.by_target.col
-        return (scale.index_select(0, row) * scale.index_select(0, col)).to(dtype)
+        return self._in_list_order(self.by_target.symmetric_weights(dtype))
+
+    def _in_list_order(self, values: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
+        return torch.empty_like(values).index_copy_(0, self.perm.long(), values)
 
     def with_self_loops(self) -> "Graph":
         """Return the graph with exactly one self-loop per node; existing self-loops are replaced.
 
-        In ``perm`` the loop of node i has the index ``num_edges + i``, as if the loops had been
-        appended to the edge list: ``torch.cat([values, loop_values])[graph.perm]``.
+        Its edge list is that of PyG's ``add_remaining_self_loops``: the edges that are no loops, in
+        their order, then the loops of all nodes.
         """
         row, col = self.by_target.row.long(), self.by_target.col.long()
         kept, nodes = row != col, torch.arange(self.num_nodes, device=row.device)
         source, target = torch.cat([col[kept], nodes]), torch.cat([row[kept], nodes])
-        place = torch.cat([self.perm[kept].long(), nodes + self.num_edges])
+        place = self.perm[kept].argsort().argsort()  # among the edges that are no loops
+        place = torch.cat([place, nodes + len(place)])
         return Graph._sorted(source, target, self.num_nodes, place)
 
     def flipped(self) -> "Graph":

@@ -36,10 +36,10 @@ def spmm(
     Args:
         graph: Graph whose nodes are the rows of x.
         x: Node features; the result has their dtype and device.
-        edge_weight: Weights in the graph's order of edges (`Graph.perm`); one if not given.
+        edge_weight: Weight of each edge, in the order of the edge list; one if not given.
         reduce: Name of the reduction. The mean divides by the number of edges, not by the sum of
-            weights. Of equal largest values the first edge gets the gradient; ``max`` has no
-            gradient for weights.
+            weights. Of equal largest values that of the lowest source gets the gradient; ``max``
+            has no gradient for weights.
 
     Raises:
         TypeError: x or edge_weight are not floating point.
@@ -47,11 +47,25 @@ def spmm(
             require a gradient.
     """
     _check(graph, x, edge_weight, reduce)
+    if edge_weight is not None:
+        edge_weight = edge_weight.index_select(0, graph.perm)
     if reduce == "max":
         return spmm_max(graph, x, edge_weight)
     if reduce == "mean":
-        mean = graph.mean_weights(x.dtype if edge_weight is None else edge_weight.dtype)
+        mean = graph.by_target.mean_weights(x.dtype if edge_weight is None else edge_weight.dtype)
         edge_weight = mean if edge_weight is None else edge_weight * mean
+    return sorted_spmm(graph, x, edge_weight)
+
+
+def sorted_spmm(
+    graph: Graph,
+    x: Float[Tensor, "node feature"],
+    edge_weight: Float[Tensor, " edge"] | None = None,
+) -> Float[Tensor, "node feature"]:
+    """Compute the sum of `spmm` with weights in the order of ``graph.by_target``, unchecked.
+
+    For callers that keep their weights sorted, which saves sorting them at every call.
+    """
     return _Spmm.apply(x, edge_weight, graph)
 
 

@@ -13,4 +13,4 @@ def roc_auc(scores: Float[Tensor, " edge"], labels: Shaped[Tensor, " edge"]) -> 
     """Return the area under the ROC curve: 0.5 is chance, 1 is perfect."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels.cpu().numpy(), scores.detach().cpu().numpy()))
+    return float(roc_auc_score(labels.cpu().numpy(), scores.detach().double().cpu().numpy()))

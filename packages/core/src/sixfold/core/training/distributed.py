@@ -4,6 +4,8 @@ Everything here also works in one process, where it does nothing, so callers nev
 there are. Every function with a collective must be reached by every rank.
 """
 
+import functools
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def launch() -> Iterator[None]:
-    """Join the processes that torchrun started; without torchrun, do nothing."""
+    """Join the processes that torchrun started, and leave; without torchrun, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
@@ -28,11 +30,23 @@ def launch() -> Iterator[None]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=10), device_id=device)
+    store, own, count = _rendezvous()
+    # Each time under another name: addresses of a group that was left stay in the store.
+    store = dist.PrefixStore(f"launch-{next(_launches)}", store)
+    options: dict[str, Any] = {"timeout": timedelta(minutes=10), "device_id": device}
+    dist.init_process_group(backend, store=store, rank=own, world_size=count, **options)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+_launches = itertools.count()
+
+
+@functools.cache
+def _rendezvous() -> tuple[Any, int, int]:
+    return next(iter(dist.rendezvous("env://")))
 
 
 def rank() -> int:

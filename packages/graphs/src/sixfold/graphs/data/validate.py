@@ -2,11 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError
@@ -26,8 +25,9 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
         undirected: Whether every edge must exist in both directions.
 
     Raises:
-        UserError: features or edges are missing, not finite, of a wrong shape or dtype, an edge
-            names a node that does not exist, a self loop occurs twice, or a direction is missing.
+        UserError: features, edges, or weights or attributes of edges are missing, not finite, of a
+            wrong shape or dtype, an edge names a node that does not exist, a self loop occurs
+            twice, or a direction is missing.
     """
     for name in ("x", "edge_index"):
         if not isinstance(getattr(data, name, None), Tensor):
@@ -44,6 +44,9 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
         row = int((~x.isfinite()).any(1).nonzero()[0])
         raise UserError(f"x holds NaN or infinity, first at node {row}; fill in or drop that node")
     _check_edges(edge_index, x.shape[0])
+    for name in ("edge_weight", "edge_attr"):
+        if (value := getattr(data, name, None)) is not None:
+            _check_edge_values(name, value, data)
     if undirected and not is_undirected(edge_index, x.shape[0]):
         raise UserError(
             "the graph is directed, but both directions of every edge are needed here; "
@@ -75,60 +78,28 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
         )
 
 
+def _check_edge_values(name: str, value: Any, data: Data) -> None:
+    edges, dtype = data.edge_index.shape[1], data.x.dtype
+    shapes = {"edge_weight": f"({edges},)", "edge_attr": f"({edges}, attributes)"}
+    fits = isinstance(value, Tensor) and value.ndim in ((1,) if name == "edge_weight" else (1, 2))
+    if not fits or len(value) != edges or value.dtype != dtype:
+        got = (
+            f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+        )
+        raise UserError(
+            f"{name} should be {dtype} shaped {shapes[name]}, a row for each edge, got {got}; "
+            f"mend it (.flatten(), .to(x.dtype)), or leave it out: del data.{name}"
+        )
+    if value.numel() and not bool(value.isfinite().all()):
+        edge = int((~value.isfinite()).reshape(edges, -1).any(1).nonzero()[0])
+        raise UserError(f"{name} holds NaN or infinity, first at edge {edge}; drop that edge")
+
+
 def is_undirected(edge_index: Int[Tensor, "2 edge"], nodes: int) -> bool:
     """Return whether every edge occurs as often in one direction as in the other."""
     source, target = edge_index
     forward, backward = (source * nodes + target).sort()[0], (target * nodes + source).sort()[0]
     return torch.equal(forward, backward)
-
-
-def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
-    """Return a node mask that the graph must have.
-
-    Raises:
-        UserError: the mask is missing, of a wrong shape or dtype, or empty.
-    """
-    mask, nodes = getattr(data, name, None), data.x.shape[0]
-    if mask is None:
-        raise UserError(f"the graph has no {name}; set data.{name} to a bool for every node")
-    if mask.dtype != torch.bool or mask.shape != (nodes,):
-        raise UserError(
-            f"{name} should be bool shaped ({nodes},), got {mask.dtype} {tuple(mask.shape)}"
-            + ("; choose one split: mask[:, 0]" if mask.ndim == 2 else "")
-        )
-    if not bool(mask.any()):
-        raise UserError(f"{name} is empty: no node is chosen")
-    return mask
-
-
-def resolve_mask(data: Data, nodes: Tensor | None) -> Bool[Tensor, " node"]:
-    """Return the mask of the nodes to predict: the given one, or the graph's ``test_mask``.
-
-    Raises:
-        UserError: the mask is missing, of a wrong shape or dtype, or an empty ``test_mask``.
-    """
-    if nodes is None:
-        return mask_of(data, "test_mask")
-    size = len(data.x)
-    if nodes.dtype != torch.bool or nodes.shape != (size,):
-        raise UserError(
-            f"nodes should be bool shaped ({size},), got {nodes.dtype} {tuple(nodes.shape)}; "
-            f"of numbers make torch.zeros({size}, dtype=torch.bool).index_fill(0, numbers, True)"
-        )
-    return nodes
-
-
-def labels_of(data: Data) -> Int[Tensor, " node"]:
-    """Return the class labels of the nodes.
-
-    Raises:
-        UserError: the labels are missing, or no integers.
-    """
-    y, nodes = getattr(data, "y", None), data.x.shape[0]
-    if not isinstance(y, Tensor) or y.shape != (nodes,) or y.dtype != torch.int64:
-        got = "nothing" if not isinstance(y, Tensor) else f"{y.dtype} {tuple(y.shape)}"
-        raise UserError(f"y should be a class for every node, int64 shaped ({nodes},), got {got}")
-    return y
 
 
 def check_dtype_and_device(x: Tensor, module: nn.Module) -> None:
@@ -160,36 +131,6 @@ def resolve_config(kind: type[C], config: C | None, settings: dict[str, Any], mo
     if config is not None and settings:
         raise UserError(f"give {model} a config or its fields ({', '.join(settings)}), not both")
     return config or kind.parse(settings, model)
-
-
-def check_labels(data: Data, masks: Iterable[str], classes: int | None = None) -> int:
-    """Check the labels of masked nodes; return the number of classes.
-
-    Labels outside the masks are only used to count the classes; -1 means no label.
-
-    Args:
-        data: Graph with ``y`` and the masks.
-        masks: Names of the masks, the training mask first.
-        classes: Number of classes; counted if not given.
-
-    Raises:
-        UserError: labels are missing, no integers or out of range, or all training nodes have the
-            same.
-    """
-    y = labels_of(data)
-    count = int(y.max()) + 1 if classes is None else classes
-    for number, name in enumerate(masks):
-        least, most = (int(value) for value in y[mask_of(data, name)].aminmax())
-        if least < 0 or most >= count:
-            raise UserError(
-                f"{name} chooses nodes of the classes {least} to {most}, but the classes are 0 to "
-                f"{count - 1}; leave nodes without a label out of the mask"
-            )
-        if number == 0 and least == most:
-            raise UserError(
-                f"all nodes of {name} are of class {least}; there is nothing to tell apart"
-            )
-    return count
 
 
 def check_sizes(config: Config, found: dict[str, int], model: str) -> None:
@@ -228,6 +169,14 @@ def resolve_sizes(config: C, found: dict[str, int], model: str) -> C | None:
     unset = found.keys() - config.model_fields_set
     check_sizes(config, {name: found[name] for name in found if name not in unset}, model)
     return config.model_copy(update=found) if unset else None
+
+
+def edge_sizes(data: Data, config: Config) -> dict[str, int]:
+    """Return the width of edge_attr as a size of attention; none if neither graph nor config do."""
+    value = getattr(data, "edge_attr", None)
+    if value is None and "edge_dim" not in config.model_fields_set:
+        return {}
+    return {"edge_dim": 0 if value is None else value.shape[1] if value.ndim == 2 else 1}
 
 
 def fingerprint(*graphs: Data) -> str:

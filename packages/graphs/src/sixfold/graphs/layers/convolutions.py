@@ -10,7 +10,13 @@ MakeConv = Callable[[int, int], nn.Module]  # input and output features to a con
 
 
 def make_conv(
-    name: ConvName, features: int, width: int, *, heads: int = 1, average: bool = False
+    name: ConvName,
+    features: int,
+    width: int,
+    *,
+    heads: int = 1,
+    average: bool = False,
+    edge_dim: int = 0,
 ) -> nn.Module:
     """Make a convolution.
 
@@ -20,6 +26,7 @@ def make_conv(
         width: Number of output features.
         heads: Number of attention heads (GAT only), with width / heads features each.
         average: Whether GAT has heads with ``width`` features each and returns their mean.
+        edge_dim: Number of attributes of each edge that attention reads (GAT only).
     """
     from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
@@ -30,4 +37,5 @@ def make_conv(
             return SAGEConv(features, width)
         case "gat":
             each = width if average else width // heads
-            return GATConv(features, each, heads=heads, concat=not average)
+            attributes = edge_dim or None
+            return GATConv(features, each, heads=heads, concat=not average, edge_dim=attributes)

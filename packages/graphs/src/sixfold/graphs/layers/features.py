@@ -120,13 +120,19 @@ def _scaled(part: Tensor, scale: Tensor | None) -> Tensor:
     return part if scale is None else part * scale
 
 
+def without_autocast(like: Tensor) -> torch.autocast:
+    """Return a context in which products keep their type, as those into a given tensor must."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 @no_type_check  # a compiler cannot trace a checked setup_context
 class _Linear(Function):
     """Product with a weight that writes every block in place and copies none for the gradient."""
 
     @staticmethod
     def forward(weight, features):
-        return features.product(weight.detach())
+        with without_autocast(weight):
+            return features.product(weight.detach())
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -134,4 +140,5 @@ class _Linear(Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return ctx.features.weight_gradient(grad), None
+        with without_autocast(grad):
+            return ctx.features.weight_gradient(grad), None

@@ -2,39 +2,110 @@
 
 PyG gathers a message for each edge and scatters the messages: (edges, features) numbers are written
 and read several times. `Topology` sorts the edges once, and `convolve` computes the same numbers
-from the same parameters with `sixfold.kernels.spmm`. Any other convolution is called as it is.
+from the same parameters with `sixfold.kernels.spmm`. In a model of PyG three lines change:
+
+    from sixfold.graphs import Topology, convolve
+    topology = Topology(data.edge_index, data.num_nodes)  # once
+    x = convolve(self.conv1, x, topology).relu()  # in place of self.conv1(x, edge_index)
+
+Any other convolution or input is passed on to PyG, and so is one with hooks or parametrisations,
+which would not run here, and any one under autocast, whose precision PyG's layers choose.
 
 GCN, SAGE and GIN aggregate before the first learned weight. If a layer's input is fixed,
 `aggregate` does that once, and `transform` is all that is left of a training step: a product of two
 dense matrices.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils import parametrize
 
-from sixfold.graphs.layers.attention import attend
+from sixfold.core import UserError
+from sixfold.graphs.layers.fast_convolutions import GAT, GCN, GIN, SAGE
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.topology import Topology
-from sixfold.kernels import Graph, spmm
 
 
 def convolve(
-    conv: nn.Module, x: Float[Tensor, "node feature"] | Features, topology: Topology
-) -> Float[Tensor, "node out"]:
-    """Apply a convolution of PyG to every node."""
+    conv: nn.Module,
+    x: Float[Tensor, "node feature"] | Features | tuple[Tensor, Tensor | None],
+    topology: Topology,
+    edge_weight: Float[Tensor, " edge"] | None = None,
+    edge_attr: Float[Tensor, "edge ..."] | None = None,
+    **options: Any,
+) -> Any:
+    """Apply a convolution of PyG to every node.
+
+    Args:
+        conv: Convolution.
+        x: Input features; of a bipartite graph a pair, those of sources and of targets.
+        topology: Graph.
+        edge_weight: Weight of each edge, in the place of the topology's own.
+        edge_attr: Attributes of each edge, in the place of the topology's own.
+        options: Other arguments of the convolution, such as ``return_attention_weights``.
+
+    Returns:
+        Output of the convolution, (node, out).
+
+    Raises:
+        UserError: the edges have weights or attributes that the convolution does not read.
+    """
+    if edge_weight is not None or edge_attr is not None:
+        topology = topology.with_values(edge_weight, edge_attr)
+    values = edge_values(conv, topology)
     known = _recognise(conv)
-    if known is None:
-        return conv(x.dense() if isinstance(x, Features) else x, topology.edge_index)
+    if options or known is None or not _is_matrix(x):
+        x = x.dense() if isinstance(x, Features) else x
+        return conv(x, topology.edge_index, **values, **options)
     if isinstance(known, GAT):
         return known.attend(x, topology)
     if _shrinks(known.first_weight, x):
         return known.project_then_aggregate(x, topology)
     return known.transform(known.aggregate(x, topology))
+
+
+def edge_values(conv: nn.Module, topology: Topology) -> dict[str, Tensor]:
+    """Return the weights and attributes of the edges as arguments of a module of PyG.
+
+    Args:
+        conv: Convolution, or a network of convolutions.
+        topology: Graph.
+
+    Raises:
+        UserError: there are some that the module does not read.
+    """
+    names = ("edge_weight", "edge_attr")
+    values = {name: value for name in names if (value := getattr(topology, name)) is not None}
+    for name in values:
+        if not _reads(conv, name):
+            others, kind = _READERS[name], type(conv).__name__
+            raise UserError(
+                f"the edges have {name}, which {kind} does not read; use {others}, or leave it "
+                f"out: del data.{name}"
+            )
+    return values
+
+
+_READERS = {
+    "edge_weight": "a convolution that does, such as GCNConv or GraphConv",
+    "edge_attr": "one that does, such as GATConv(..., edge_dim=...), or edge_weight for weights",
+}
+
+
+def _reads(conv: nn.Module, name: str) -> bool:
+    """Return whether a module of PyG uses weights or attributes of edges."""
+    parameters = inspect.signature(conv.forward).parameters
+    if name not in parameters or not getattr(conv, f"supports_{name}", True):
+        return False
+    # GATConv and its like take attributes, but ignore them if they were built without a width.
+    widths = [part.edge_dim for part in conv.modules() if hasattr(part, "edge_dim")]
+    return name != "edge_attr" or not widths or any(widths)
 
 
 def projects_first(conv: nn.Module, x: Float[Tensor, "node feature"] | Features) -> bool:
@@ -83,168 +154,6 @@ def transform(conv: nn.Module, parts: Sequence[Float[Tensor, "row _"]]) -> Float
     return _aggregating(conv).transform(parts)
 
 
-class GCN:
-    """D^-1/2 (A + I) D^-1/2 x W + b."""
-
-    def __init__(self, conv: Any) -> None:
-        self.conv = conv
-
-    @staticmethod
-    def supports(conv: Any) -> bool:
-        """Return whether the options of a GCNConv are computed here."""
-        return conv.normalize and conv.add_self_loops and not conv.improved and conv.aggr == "add"
-
-    @property
-    def first_weight(self) -> Float[Tensor, "out feature"]:
-        """Weight that commutes with the sum over the neighbours."""
-        return self.conv.lin.weight
-
-    def project_then_aggregate(
-        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
-    ) -> Float[Tensor, "node out"]:
-        """Multiply by W, then sum."""
-        weight = self.conv.lin.weight
-        edge_weights = topology.gcn_weights(weight.dtype)
-        out = spmm(topology.with_self_loops, _linear(x, weight), edge_weights)
-        return _add_bias(out, self.conv.bias)
-
-    def aggregate(
-        self,
-        x: Float[Tensor, "node feature"] | Features,
-        topology: Topology,
-        order: Int[Tensor, " row"] | None = None,
-    ) -> list[Float[Tensor, "row feature"]]:
-        """Return D^-1/2 (A + I) D^-1/2 x."""
-        weights = topology.gcn_weights(_dtype(x))
-        return [_select(_weighted_sum(topology.with_self_loops, x, weights), order)]
-
-    def transform(self, parts: Sequence[Float[Tensor, "row feature"]]) -> Float[Tensor, "row out"]:
-        """Multiply by W, add the bias."""
-        return _add_bias(functional.linear(parts[0], self.conv.lin.weight), self.conv.bias)
-
-
-class SAGE:
-    """mean(x) W_l + b + x W_r."""
-
-    def __init__(self, conv: Any) -> None:
-        self.conv = conv
-
-    @staticmethod
-    def supports(conv: Any) -> bool:
-        """Return whether the options of a SAGEConv are computed here."""
-        return conv.aggr == "mean" and not conv.normalize and not conv.project
-
-    @property
-    def first_weight(self) -> Float[Tensor, "out feature"]:
-        """Weight that commutes with the mean over the neighbours."""
-        return self.conv.lin_l.weight
-
-    def project_then_aggregate(
-        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
-    ) -> Float[Tensor, "node out"]:
-        """Multiply by W_l, then average."""
-        conv, projected = self.conv, _linear(x, self.conv.lin_l.weight)
-        out = spmm(topology.graph, projected, topology.mean_weights(projected.dtype))
-        out = out.add_(_linear(x, conv.lin_r.weight)) if conv.root_weight else out
-        return _add_bias(out, conv.lin_l.bias)
-
-    def aggregate(
-        self,
-        x: Float[Tensor, "node feature"] | Features,
-        topology: Topology,
-        order: Int[Tensor, " row"] | None = None,
-    ) -> list[Float[Tensor, "row feature"]]:
-        """Return mean(x), and x where it is read."""
-        weights = topology.mean_weights(_dtype(x))
-        parts = [_select(_weighted_sum(topology.graph, x, weights), order)]
-        return [*parts, _select(x, order)] if self.conv.root_weight else parts
-
-    def transform(self, parts: Sequence[Float[Tensor, "row feature"]]) -> Float[Tensor, "row out"]:
-        """Multiply by W_l and W_r."""
-        conv = self.conv
-        out = functional.linear(parts[0], conv.lin_l.weight, conv.lin_l.bias)
-        return out.addmm_(parts[1], conv.lin_r.weight.T) if conv.root_weight else out
-
-
-class GIN:
-    """nn((1 + eps) x + A x) with a fixed eps."""
-
-    def __init__(self, conv: Any) -> None:
-        self.conv = conv
-
-    @staticmethod
-    def supports(conv: Any) -> bool:
-        """Return whether the options of a GINConv are computed here."""
-        return conv.aggr == "add" and not isinstance(conv.eps, nn.Parameter)
-
-    @property
-    def first_weight(self) -> Float[Tensor, "out feature"] | None:
-        """Weight that commutes with the sum; None if the network does not begin with one."""
-        first = self._layers[0]
-        return first.weight if type(first) is nn.Linear else None
-
-    def project_then_aggregate(
-        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
-    ) -> Float[Tensor, "node out"]:
-        """Multiply by the first weight, sum, and apply the rest of the network."""
-        first, *rest = self._layers
-        own = _linear(x, cast(Tensor, first.weight))
-        out = spmm(topology.graph, own).add_((1 + self.conv.eps) * own)
-        out = _add_bias(out, cast(Any, first.bias))
-        for layer in rest:
-            out = layer(out)
-        return out
-
-    def aggregate(
-        self,
-        x: Float[Tensor, "node feature"] | Features,
-        topology: Topology,
-        order: Int[Tensor, " row"] | None = None,
-    ) -> list[Float[Tensor, "row feature"]]:
-        """Return (1 + eps) x + A x."""
-        x = x.dense() if isinstance(x, Features) else x
-        return [_select(spmm(topology.graph, x) + (1 + self.conv.eps) * x, order)]
-
-    def transform(self, parts: Sequence[Float[Tensor, "row feature"]]) -> Float[Tensor, "row out"]:
-        """Apply the network."""
-        return self.conv.nn(parts[0])
-
-    @property
-    def _layers(self) -> list[nn.Module]:
-        network = self.conv.nn
-        return list(network) if type(network) is nn.Sequential and len(network) else [network]
-
-
-class GAT:
-    """Each head is a sum weighted by the softmax over a node's incoming edges."""
-
-    first_weight = None  # the scores need the projected features, so GAT always projects first
-
-    def __init__(self, conv: Any) -> None:
-        self.conv = conv
-
-    @staticmethod
-    def supports(conv: Any) -> bool:
-        """Return whether the options of a GATConv are computed here."""
-        plain = conv.lin is not None and conv.edge_dim is None and conv.res is None
-        return plain and conv.add_self_loops and not (conv.training and conv.dropout)
-
-    def attend(
-        self, x: Float[Tensor, "node feature"] | Features, topology: Topology
-    ) -> Float[Tensor, "node out"]:
-        """Project, and average over the incoming edges by attention."""
-        conv, weight, heads = self.conv, self.conv.lin.weight, self.conv.heads
-        # (x W^T) a = x (W^T a): scores come out of the same product as what is averaged.
-        scores = [
-            (part.transpose(0, 1) @ weight.unflatten(0, (heads, -1)))[:, 0]
-            for part in (conv.att_src, conv.att_dst)
-        ]
-        packed = _linear(x, torch.cat([weight, *scores]))
-        out = attend(topology.with_self_loops, packed, heads, conv.negative_slope)
-        out = out if conv.concat else out.unflatten(1, (heads, -1)).mean(1)
-        return _add_bias(out, conv.bias)
-
-
 _BY_PYG_TYPE: Mapping[str, type[GCN] | type[SAGE] | type[GIN] | type[GAT]] = {
     "torch_geometric.nn.conv.gcn_conv.GCNConv": GCN,
     "torch_geometric.nn.conv.sage_conv.SAGEConv": SAGE,
@@ -257,8 +166,35 @@ def _recognise(conv: Any) -> GCN | SAGE | GIN | GAT | None:
     """Wrap a convolution that is computed here; None for other types and unusual options."""
     # by name, because to import the types takes seconds
     known = _BY_PYG_TYPE.get(f"{type(conv).__module__}.{type(conv).__qualname__}")
-    usual = known and conv.flow == "source_to_target" and conv.node_dim in (-2, 0)
-    return known(conv) if known and usual and not conv._explain and known.supports(conv) else None
+    if known is None or conv._explain or _is_hooked(conv):
+        return None
+    usual = conv.flow == "source_to_target" and conv.node_dim in (-2, 0)
+    device = next(conv.parameters(), torch.empty(0)).device.type
+    if not usual or torch.is_autocast_enabled(device):
+        return None
+    return known(conv) if known.supports(conv) else None
+
+
+def _is_hooked(conv: nn.Module) -> bool:
+    """Return whether something besides the module's own code runs when it is called."""
+    if _has_any_global_hook():
+        return True
+    for module in conv.modules():
+        attributes = vars(module)
+        if _METHODS & attributes.keys() or parametrize.is_parametrized(module):
+            return True
+        if any(attributes[name] for name in attributes if name.endswith(_HOOKS)):
+            return True
+    return False
+
+
+_METHODS = {"forward", "message", "aggregate", "update"}  # replaced in an instance
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _is_matrix(x: Any) -> TypeGuard[Tensor | Features]:
+    dense = isinstance(x, Tensor) and x.layout is torch.strided
+    return isinstance(x, Features) or (dense and x.ndim == 2)
 
 
 def _aggregating(conv: nn.Module) -> GCN | SAGE | GIN:
@@ -274,30 +210,3 @@ def _shrinks(weight: Tensor | None, x: Tensor | Features) -> bool:
     if isinstance(x, Features):  # a fixed input needs no second aggregation for its gradient
         return x.width > 2 * len(weight) or x.sparse is not None
     return x.shape[1] > (len(weight) if x.requires_grad else 2 * len(weight))
-
-
-def _linear(x: Tensor | Features, weight: Tensor) -> Tensor:
-    return x.linear(weight) if isinstance(x, Features) else functional.linear(x, weight)
-
-
-def _weighted_sum(graph: Graph, x: Tensor | Features, weights: Tensor) -> Tensor:
-    """Sum over the neighbours; the edge weights take over the scale of rows, to avoid a copy."""
-    if not isinstance(x, Features):
-        return spmm(graph, x, weights)
-    if x.scale is not None:
-        weights = x.scale[:, 0].index_select(0, graph.by_target.col).mul_(weights)
-    return spmm(graph, x.unscaled(), weights)
-
-
-def _dtype(x: Tensor | Features) -> torch.dtype:
-    return (x.x if isinstance(x, Features) else x).dtype
-
-
-def _select(x: Tensor | Features, order: Tensor | None) -> Tensor:
-    if isinstance(x, Features):
-        return x.dense() if order is None else x.select(order)
-    return x if order is None else x[order]
-
-
-def _add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x.add_(bias)  # x is new, and used nowhere else

@@ -5,16 +5,19 @@ expert, or everything. Every finished epoch is a position of the `Run`, so that 
 killed resumes with the same numbers. Without a folder nothing is written.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from sixfold.core import Config
+from sixfold.core import UserError
 from sixfold.core.training.run import Position, Run
 from sixfold.core.training.update import Best, EarlyStopping, OptimizerStep
+from sixfold.graphs.models.seeding import resolve_seed
 
 Row = dict[str, float | int]
 
@@ -124,6 +127,32 @@ def take_step(update: OptimizerStep, loss: Tensor) -> StepResult:
     return StepResult(float(loss.detach()), update.norm)
 
 
-def open_run(folder: str | Path | None, config: Config, fingerprint: Callable[[], str]) -> Run:
-    """Open the run of a folder; without a folder nothing is kept."""
-    return Run.open(folder, config, "" if folder is None else fingerprint())
+def open_run(folder: str | Path | None, config: Any, fingerprint: Callable[[], str]) -> Run:
+    """Open the run of a folder; without a folder nothing is kept.
+
+    Args:
+        folder: Run folder.
+        config: Config with a ``seed``; if it is None, that of torch's generator is part of the
+            run's identity.
+        fingerprint: Function that hashes data and model.
+
+    Raises:
+        UserError: torchrun started several processes, which have not joined.
+    """
+    check_processes()
+    hashed = "" if folder is None else fingerprint()
+    return Run.open(folder, config, hashed, resolve_seed(config.seed))
+
+
+def check_processes() -> None:
+    """Check that several processes of torchrun have joined, and do not train one graph each.
+
+    Raises:
+        UserError: they have not.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and not dist.is_initialized():
+        raise UserError(
+            f"torchrun started {count} processes, each of which would train on the whole graph by "
+            "itself; start one with python (GNNPipe.fit divides the work among all)"
+        )

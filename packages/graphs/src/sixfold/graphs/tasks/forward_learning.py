@@ -87,7 +87,7 @@ def train(job: Job[ForwardData]) -> None:
     data = graph_of(job.prepared, job.seed)
     torch.manual_seed(10_100 + 3 * job.seed)
     model = ForwardGNN(_config(job.model, data, epochs=job.train.steps))
-    model.fit(data, folder=job.run, seed=job.seed)
+    model.fit(data, folder=job.run)
     save_pretrained(job.weights, model, SYSTEM.name, model.config)
 
 

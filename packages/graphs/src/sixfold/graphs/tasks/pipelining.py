@@ -89,7 +89,6 @@ def train(job: Job[PipelineData]) -> None:
     """Train one way of dividing the graph on the split of the seed's number."""
     torch.set_num_threads(job.train.threads or torch.get_num_threads())
     data = graph_of(job.prepared, job.seed)
-    torch.manual_seed(job.seed)
     model = GNNPipe(_config(job.model, data, epochs=job.train.steps, seed=job.seed))
     model.fit(data, folder=job.run)
     save_pretrained(job.weights, model, SYSTEM.name, model.config)

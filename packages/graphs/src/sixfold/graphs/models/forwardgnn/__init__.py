@@ -15,8 +15,8 @@ Section of the paper -> file:
 `estimator` is what users call; `config` has its settings and `convert` the official keys. `modes`
 is the table of the procedures above, one for each mode of each task. What they share has files of
 its own, because no single section describes it: `objective` (what a layer is trained for),
-`layerwise` (layers trained one after the other) and `frozen_input` (buffers of the input that a
-layer is trained on).
+`layerwise` (layers trained one after the other), `top_down_training` (all layers in time steps)
+and `frozen_input` (buffers of the input that a layer is trained on).
 
 Departs from the paper and the official code: frozen layers are computed once instead of at every
 validation. The numbers are those of the official code, whose own departures are kept: links in

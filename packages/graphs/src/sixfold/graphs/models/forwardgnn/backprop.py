@@ -58,8 +58,13 @@ class NodeBackprop:
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Tensor:
         """Return the logits of the selected nodes."""
-        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        out = forward_all(network.layers, data.x, Topology.of(data))
         return out[nodes]
+
+    @torch.no_grad()
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the input of the last layer, which puts out the logits."""
+        return hidden(network.layers, data.x, Topology.of(data))
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the softmax of the logits."""
@@ -101,8 +106,17 @@ class LinkBackprop:
         self, network: Network, data: Data, nodes: Bool[Tensor, " node"] | None
     ) -> Tensor:
         """Return the logits of the labelled edges; ``nodes`` is not used."""
-        out = forward_all(network.layers, data.x, Topology(data.edge_index, len(data.x)))
+        out = forward_all(network.layers, data.x, Topology.of(data))
         return dot_product_logits(out, data.edge_label_index)
+
+    @torch.no_grad()
+    def outputs(self, network: Network, data: Data) -> list[Tensor]:
+        """Return the output of the last layer at every node."""
+        return [forward_all(network.layers, data.x, Topology.of(data))]
+
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the output of the last layer at every node."""
+        return self.outputs(network, data)[0]
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the sigmoid of the logits."""
@@ -115,11 +129,16 @@ def forward_all(
     topology: Topology,
 ) -> Float[Tensor, "node out"]:
     """Apply all layers."""
-    x: Any = features
+    return convolve(layers[-1], hidden(layers, features, topology), topology)
+
+
+def hidden(layers: Sequence[nn.Module], features: Any, topology: Topology) -> Any:
+    """Apply all layers but the last one."""
+    x = features
     for conv in layers[:-1]:
         x = convolve(conv, x, topology)
         x = x.relu_() if has_fast_path(conv) else x.relu()
-    return convolve(layers[-1], x, topology)
+    return x
 
 
 class BackpropTraining:
@@ -146,7 +165,7 @@ class BackpropTraining:
         self.module, self.config = nn.ModuleList(network.layers), network.config
         self.update = OptimizerStep(adam(self.module, network.config))
         self.data, self.x = data, Features(data.x)
-        self.topology = Topology(data.edge_index, len(data.x))
+        self.topology = Topology.of(data)
         self.loss_fn, self.metric_fn = loss_fn, metric_fn
         self.monitor: Literal["accuracy", "auc"] = monitor
         self.validate = self._validation(validation)
@@ -179,8 +198,8 @@ class BackpropTraining:
     def _validation(self, validation: Data | None) -> Callable[[], float] | None:
         if validation is None:
             return None
-        same = torch.equal(validation.edge_index, self.data.edge_index)
-        topology = self.topology if same else Topology(validation.edge_index, len(validation.x))
+        same = _has_same_edges(validation, self.data)
+        topology = self.topology if same else Topology.of(validation)
         x = self.x if validation.x is self.data.x else Features(validation.x)
 
         @torch.no_grad()
@@ -188,3 +207,9 @@ class BackpropTraining:
             return self.metric_fn(forward_all(list(self.module), x, topology), validation)
 
         return validate
+
+
+def _has_same_edges(one: Data, other: Data) -> bool:
+    names = ("edge_index", "edge_weight", "edge_attr")
+    pairs = [(getattr(one, name, None), getattr(other, name, None)) for name in names]
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)

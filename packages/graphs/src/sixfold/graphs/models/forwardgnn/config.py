@@ -6,7 +6,14 @@ Park et al., "Forward Learning of Graph Neural Networks", ICLR 2024. arXiv:2403.
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from sixfold.core import Config
 from sixfold.graphs.layers.convolutions import ConvName
@@ -57,12 +64,14 @@ class ForwardGNNConfig(Config):
         task: Node classification or link prediction.
         mode: Training procedure, see `sixfold.graphs.models.forwardgnn`; for links,
             forward_forward is that of section 3.4.
-        conv: Convolution, unless one is passed to `ForwardGNN`.
+        conv: Convolution; custom is one that is passed to `ForwardGNN`.
         layers: Number of layers.
         hidden: Number of output features of each layer.
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         heads: Number of attention heads (GAT only).
+        edge_dim: Number of attributes of each edge that attention reads (GAT only); inferred from
+            ``edge_attr`` of the data if unset.
         temperature: Divisor of the logits of virtual nodes.
         direction: Direction of the edges between nodes and virtual nodes.
         append_label: Layers whose input ends with label columns.
@@ -73,16 +82,19 @@ class ForwardGNNConfig(Config):
         learning_rate: Learning rate of Adam.
         weight_decay: Weight decay of Adam, added to the gradient; unset, it is 5e-4, and 0 for
             links in top_to_input, as in the official code.
+        seed: Seed of all draws: initial weights, virtual nodes, and in training wrong labels
+            (forward-forward) and dropout; unset, torch's default generator is used.
     """
 
     task: Task = "node"
     mode: Mode = "single_forward"
-    conv: ConvName = "gcn"
+    conv: ConvName | Literal["custom"] = "gcn"
     layers: PositiveInt = 4
     hidden: PositiveInt = 128
     features: PositiveInt = 2879
     classes: PositiveInt = 7
     heads: PositiveInt = 4
+    edge_dim: NonNegativeInt = 0
     temperature: PositiveFloat = 1.0
     direction: Direction = "bidirection"
     append_label: AppendLabel = "none"
@@ -92,6 +104,7 @@ class ForwardGNNConfig(Config):
     patience: PositiveInt | None = 100
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = Field(default_factory=lambda given: official_decay(given))
+    seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "ForwardGNNConfig":

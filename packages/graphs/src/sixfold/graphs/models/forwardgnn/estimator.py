@@ -4,29 +4,36 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
+from sixfold.core import System, UserError
 from sixfold.core.training.run import Run
+from sixfold.core.training.sampling import derive_seed
+from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
     check_graph,
-    check_labels,
     check_sizes,
+    edge_sizes,
     fingerprint,
-    labels_of,
     resolve_config,
-    resolve_mask,
     resolve_sizes,
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
+from sixfold.graphs.layers.message_passing import Topology, edge_values
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
-from sixfold.graphs.models.forwardgnn.link_prediction import check_edge_labels
+from sixfold.graphs.models.forwardgnn.link_prediction import (
+    check_edge_label_index,
+    check_edge_labels,
+)
 from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
+from sixfold.graphs.models.pretrained import load, save
+from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
 
@@ -56,17 +63,33 @@ class ForwardGNN(nn.Module):
             settings["conv"] = conv
         self.config = resolve_config(ForwardGNNConfig, config, settings, "ForwardGNN")
         self._make_conv = None if isinstance(conv, str) else conv
+        if self._make_conv is not None:
+            self.config = self.config.model_copy(update={"conv": "custom"})
+        elif self.config.conv == "custom":
+            raise UserError(
+                "conv is 'custom': pass the function that makes the convolutions, "
+                "ForwardGNN(conv=...) or ForwardGNN.from_pretrained(path, conv=...)"
+            )
         self.history: list[Row] = []
-        self._build()
+        with seeded(self.config.seed, "weights"):
+            self._build()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "ForwardGNN":
+    def from_pretrained(cls, path: str | Path, conv: MakeConv | None = None) -> "ForwardGNN":
         """Load an official or a sixfold checkpoint, in eval mode.
 
+        Args:
+            path: Path of the file.
+            conv: Function that makes the convolutions, if they were passed in when it was saved.
+
         Raises:
-            UserError: the file is missing, damaged, or another system's.
+            UserError: the file is missing, damaged, another system's, or needs ``conv``.
         """
-        return cast(ForwardGNN, from_pretrained(path, SYSTEM))
+        return cast(ForwardGNN, load(path, SYSTEM, lambda config: cls(config, conv)))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a .safetensors file, which `from_pretrained` reads."""
+        save(path, self, SYSTEM.name)
 
     @property
     def procedure(self) -> Procedure:
@@ -79,7 +102,6 @@ class ForwardGNN(nn.Module):
         validation: Data | None = None,
         *,
         folder: str | Path | None = None,
-        seed: int = 0,
     ) -> "ForwardGNN":
         """Train from the current weights, on the device of model and data.
 
@@ -90,8 +112,8 @@ class ForwardGNN(nn.Module):
             data: Graph with ``y`` and ``train_mask`` (classes), or with ``edge_label_index`` and
                 ``edge_label`` (links).
             validation: Graph with labelled edges to validate on (links only).
-            folder: Run folder; fitting again into the same folder resumes a killed training.
-            seed: Seed of the wrong labels that forward-forward draws.
+            folder: Run folder; fitting again into the same folder, with the same seed, resumes a
+                killed training.
 
         Raises:
             UserError: the graph cannot be trained on; the message says why.
@@ -102,7 +124,7 @@ class ForwardGNN(nn.Module):
                 run.load("model", self)
             if run.state != "done":
                 run.register("model", self)
-                self.history = self._train(data, validation, seed, run)
+                self.history = self._train(data, validation, run)
                 run.finish({})
         return self.eval()
 
@@ -118,45 +140,51 @@ class ForwardGNN(nn.Module):
                 f"that trains them one by one, got layer {layer} in {self.config.mode}"
             )
         validation = self._check(data, validation)
-        self.history = self._train(
-            data, validation, 0, Run.open(None, {}, ""), range(layer, layer + 1)
-        )
+        run = open_run(None, self.config, str)
+        self.history = self._train(data, validation, run, range(layer, layer + 1))
         return self.eval()
 
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Compute class scores of nodes, or scores of the labelled edges.
+        """Compute class scores of nodes, or scores of the pairs in ``edge_label_index``.
 
         Args:
             data: Graph that was fitted, or one with more edges. The labels of its training nodes
                 are input; forward-forward reads those of ``val_mask`` too.
             nodes: Mask of the nodes to classify; ``test_mask`` if not given.
         """
-        check_graph(data)
-        check_dtype_and_device(data.x, self)
+        self._check_inputs(data)
         if self._predicts_links:
-            check_edge_labels(data, "given")
+            check_edge_label_index(data, "given")
         else:
             nodes = resolve_mask(data, nodes)
-        if self.procedure.reads_labels:
-            check_labels(data, ["train_mask"], self.config.classes)
-        check_sizes(self.config, {"features": data.x.shape[1]}, "ForwardGNN")
         return self.procedure.class_scores(self._network(), data, nodes)
 
+    def embed(self, data: Data) -> Float[Tensor, "node width"]:
+        """Return embeddings of every node: the outputs of the last layer.
+
+        In the mode backprop, where these are logits, its input: the hidden layer below. Labels of
+        training nodes are input as in `forward`.
+        """
+        self._check_inputs(data)
+        return self.procedure.embed(self._network(), data)
+
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return class probabilities of nodes, or probabilities of the labelled edges."""
+        """Return class probabilities of nodes, or those of links in ``edge_label_index``."""
         return self.procedure.probabilities(self(data, nodes), self.config)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the most probable classes of nodes, or whether each labelled edge is one."""
+        """Return the most probable classes of nodes, or whether each pair of nodes is linked."""
         probabilities = self.predict_proba(data, nodes)
         return probabilities > 0.5 if self._predicts_links else probabilities.argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent, or for links the ROC-AUC between 0 and 1."""
+        """Return the accuracy on labelled nodes in per cent, or the ROC-AUC of labelled edges."""
         if self._predicts_links:
+            check_edge_labels(data, "given")
             return roc_auc(self.predict_proba(data), data.edge_label)
-        nodes = resolve_mask(data, nodes)
-        return accuracy(self(data, nodes), labels_of(data)[nodes])
+        y = labels_of(data)
+        nodes = labelled(y, resolve_mask(data, nodes))
+        return accuracy(self(data, nodes), y[nodes])
 
     @property
     def _predicts_links(self) -> bool:
@@ -167,12 +195,20 @@ class ForwardGNN(nn.Module):
         config, last = self.config, self.config.layers - 1
         self.layers = nn.ModuleList()
         for number, (features, width) in enumerate(self.procedure.layer_sizes(config)):
-            if self._make_conv is not None:
+            if config.conv == "custom":
+                assert self._make_conv is not None
                 self.layers.append(self._make_conv(features, width))
                 continue
             average = self.procedure.averages_last_heads and number == last
             self.layers.append(
-                make_conv(config.conv, features, width, heads=config.heads, average=average)
+                make_conv(
+                    config.conv,
+                    features,
+                    width,
+                    heads=config.heads,
+                    average=average,
+                    edge_dim=config.edge_dim,
+                )
             )
         virtual = self.procedure.needs_virtual_nodes
         drawn = torch.randn(config.classes, config.features) if virtual else None
@@ -181,6 +217,15 @@ class ForwardGNN(nn.Module):
     def _network(self) -> Network:
         virtual = self.virtual_nodes if self.procedure.needs_virtual_nodes else None
         return Network(self.config, list(self.layers), virtual)
+
+    def _check_inputs(self, data: Data) -> None:
+        """Check that a fitted network can read a graph."""
+        check_graph(data)
+        check_dtype_and_device(data.x, self)
+        if self.procedure.reads_labels:
+            check_labels(data, ["train_mask"], self.config.classes)
+        check_sizes(self.config, self._sizes(data), "ForwardGNN")
+        self._check_edge_values(data)
 
     def _check(self, data: Data, validation: Data | None) -> Data | None:
         """Check the graphs, fit unset sizes to them, and return the graph to validate on."""
@@ -191,7 +236,8 @@ class ForwardGNN(nn.Module):
             if validation is not None:
                 check_graph(validation)
                 check_edge_labels(validation, "validation")
-            self._resolve_sizes({"features": data.x.shape[1]})
+            self._resolve_sizes(self._sizes(data))
+            self._check_edge_values(data, validation)
             return validation
         if validation is not None:
             raise UserError("classes are validated on val_mask of the same graph; pass one graph")
@@ -199,29 +245,52 @@ class ForwardGNN(nn.Module):
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, given)
-        self._resolve_sizes({"features": data.x.shape[1], "classes": classes})
+        self._resolve_sizes(self._sizes(data) | {"classes": classes})
+        self._check_edge_values(data)
         return data if validated else None
+
+    def _sizes(self, data: Data) -> dict[str, int]:
+        attends = self.config.conv == "gat"
+        return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
+
+    def _check_edge_values(self, *graphs: Data | None) -> None:
+        """Check that the layers read the weights and attributes of the edges, if there are any."""
+        for data in graphs:
+            if data is None:
+                continue
+            topology = Topology.of(data)
+            if topology.edge_attr is not None and self.procedure.needs_virtual_nodes:
+                raise UserError(
+                    f"the edges have edge_attr, but those of the virtual nodes in mode "
+                    f"{self.config.mode} would have none; choose a mode without virtual nodes, "
+                    "such as backprop, or leave it out: del data.edge_attr"
+                )
+            for conv in self.layers:
+                edge_values(conv, topology)
 
     def _resolve_sizes(self, sizes: dict[str, int]) -> None:
         """Build the layers again if sizes of the config were left to the data."""
         config = resolve_sizes(self.config, sizes, "ForwardGNN")
         if config is not None:
             like, self.config = next(self.parameters()), config
-            self._build()
+            with seeded(config.seed, "weights"):
+                self._build()
             self.to(like)
 
     def _train(
         self,
         data: Data,
         validation: Data | None,
-        seed: int,
         run: Run,
         stages: range | None = None,
     ) -> list[Row]:
-        generator = torch.Generator().manual_seed(seed)
+        seed = self.config.seed
+        wrong_labels = derive_seed(resolve_seed(seed), "wrong labels")
+        generator = torch.Generator().manual_seed(wrong_labels)
         self.train()
-        method = self.procedure.training(self._network(), data, validation, generator)
-        return train(method, run, stages)
+        with seeded(seed, "training"):
+            method = self.procedure.training(self._network(), data, validation, generator)
+            return train(method, run, stages)
 
     def _fingerprint(self, data: Data, validation: Data | None) -> str:
         graphs = [data] if validation is None else [data, validation]

@@ -76,9 +76,12 @@ class ForwardForward(Layerwise):
     def evaluation(self, network: Network, data: Data, nodes: Mask | None) -> Evaluation:
         """Return the evaluation of nodes, given the labels of training and validation nodes."""
         assert nodes is not None
-        valid = getattr(data, "val_mask", None)
-        known = data.train_mask if valid is None else data.train_mask | valid
-        return self._evaluation(network, data, nodes, known & ~nodes)
+        return self._evaluation(network, data, nodes, _known(data) & ~nodes)
+
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return the nodes with the labels of training and validation nodes, one stream."""
+        known = _known(data)
+        return self.streams(network, data, [(data.y, known)], known & False, train=False)
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Return the softmax of the goodness."""
@@ -114,7 +117,7 @@ class ForwardForwardLabels(ForwardForward):
         self, network: Network, data: Data, labellings: list[Labelling], nodes: Mask, *, train: bool
     ) -> Streams:
         """Return a stream for each labelling: same graph, different label columns."""
-        topology = Topology(data.edge_index, len(data.y))
+        topology = Topology.of(data)
         columns = [label_columns(y, known, network.config.classes) for y, known in labellings]
         inputs = [Features(data.x, columns=part) for part in columns]
         return Streams(inputs, [topology] * len(inputs), nodes.nonzero()[:, 0])
@@ -135,7 +138,7 @@ class ForwardForwardVirtual(ForwardForward):
         """Return a stream for each labelling: same features, different edges of virtual nodes."""
         config = network.config
         topologies = [
-            linked_topology(data.edge_index, y, known, config.classes, config.direction)
+            linked_topology(data, y, known, config.classes, config.direction)
             for y, known in labellings
         ]
         columns = None
@@ -146,6 +149,13 @@ class ForwardForwardVirtual(ForwardForward):
         appended = columns if config.append_label == "all" else None
         rows = nodes.nonzero()[:, 0]
         return Streams([x] * len(labellings), topologies, rows, appended, shared=train)
+
+
+def _known(data: Data) -> Mask:
+    """Return the training and validation nodes that have a label."""
+    valid = getattr(data, "val_mask", None)
+    known = data.train_mask if valid is None else data.train_mask | valid
+    return known & (data.y >= 0)
 
 
 def goodness_loss(outputs: Outputs) -> Tensor:

@@ -22,6 +22,7 @@ from sixfold.graphs.models.forwardgnn.objective import (
     Network,
     Objective,
     Outputs,
+    Streams,
     summed_scores,
 )
 from sixfold.graphs.models.stages import Stage, StepResult, take_step
@@ -49,6 +50,10 @@ class Layerwise:
         """Return the evaluation of the selected nodes or labelled edges."""
         raise NotImplementedError
 
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return the inputs of the network, with which no nodes are selected."""
+        raise NotImplementedError
+
     def training(
         self,
         network: Network,
@@ -64,6 +69,18 @@ class Layerwise:
     ) -> Tensor:
         """Return the sum of all layers' scores of the selected nodes or labelled edges."""
         return summed_scores(network.layers, self.evaluation(network, data, nodes))
+
+    def outputs(self, network: Network, data: Data) -> list[Tensor]:
+        """Return the outputs (node, width) of every layer at every node."""
+        streams, found = self.inputs(network, data), []
+        for conv in network.layers:
+            streams, (output, *_) = streams.through(conv)
+            found.append(output[: len(data.x)])
+        return found
+
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the outputs of the last layer at every node."""
+        return self.outputs(network, data)[-1]
 
 
 class LayerwiseTraining:

@@ -121,9 +121,38 @@ class LinkPrediction(Layerwise):
 
         return Evaluation(streams, edge_probabilities)
 
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return the nodes."""
+        return Streams([Features(data.x)], [Topology.of(data)])
+
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Average the layers' probabilities."""
         return scores / config.layers
+
+
+def check_edge_label_index(data: Data, name: str) -> None:
+    """Check the pairs of nodes whose links are meant.
+
+    Args:
+        data: Graph with ``edge_label_index``.
+        name: Name of the graph for error messages.
+
+    Raises:
+        UserError: the pairs are missing, no integers, of a wrong shape or out of range.
+    """
+    pairs = getattr(data, "edge_label_index", None)
+    if not isinstance(pairs, Tensor) or pairs.dtype != torch.int64 or pairs.shape[:-1] != (2,):
+        got = "nothing" if pairs is None else f"{getattr(pairs, 'dtype', type(pairs).__name__)}"
+        got += f" {tuple(pairs.shape)}" if isinstance(pairs, Tensor) else ""
+        raise UserError(
+            f"the {name} graph needs edge_label_index, int64 shaped (2, pairs), got {got}; to "
+            "train and score make it with sixfold.graphs.data.splits.split_links"
+        )
+    if pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < data.x.shape[0]:
+        raise UserError(
+            f"edge_label_index of the {name} graph names the nodes {int(pairs.min())} to "
+            f"{int(pairs.max())}, but x has {data.x.shape[0]} rows"
+        )
 
 
 def check_edge_labels(data: Data, name: str) -> None:
@@ -134,25 +163,25 @@ def check_edge_labels(data: Data, name: str) -> None:
         name: Name of the graph for error messages.
 
     Raises:
-        UserError: labelled edges are missing, out of range, or all positive or all negative.
+        UserError: labelled edges are missing, out of range, or not both edges and others.
     """
-    edges, labels = getattr(data, "edge_label_index", None), getattr(data, "edge_label", None)
-    if edges is None or labels is None or labels.shape != edges.shape[1:]:
+    check_edge_label_index(data, name)
+    labels, pairs = getattr(data, "edge_label", None), data.edge_label_index.shape[1]
+    if not isinstance(labels, Tensor) or labels.shape != (pairs,):
         raise UserError(
-            f"the {name} graph needs edge_label_index (2, edges) and edge_label (edges,); "
-            "make them with sixfold.graphs.data.splits.split_links"
+            f"the {name} graph needs edge_label, a number for each of its {pairs} pairs; make it "
+            "with sixfold.graphs.data.splits.split_links"
         )
-    if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < data.x.shape[0]:
+    if labels.unique().tolist() != [0, 1]:
+        found = ", ".join(f"{value:g}" for value in labels.unique()[:5].tolist())
         raise UserError(
-            f"edge_label_index of the {name} graph names the nodes {int(edges.min())} to "
-            f"{int(edges.max())}, but x has {data.x.shape[0]} rows"
+            f"edge_label of the {name} graph should hold edges (1) and others (0), got {found}; "
+            "leave pairs without a label out of edge_label_index"
         )
-    if len(labels.unique()) < 2:
-        raise UserError(f"edge_label of the {name} graph should hold edges (1) and others (0)")
 
 
 def _streams_and_edges(data: Data) -> tuple[Streams, Edges]:
     """Return the stream of the nodes at labelled edges, and the edges by indices of its rows."""
     rows, edges = torch.unique(data.edge_label_index, return_inverse=True)
-    streams = Streams([Features(data.x)], [Topology(data.edge_index, len(data.x))], rows)
+    streams = Streams([Features(data.x)], [Topology.of(data)], rows)
     return streams, edges

@@ -76,6 +76,13 @@ class Procedure(Protocol):
         """Convert class scores to probabilities."""
         ...
 
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return embeddings (node, width) of every node: outputs of the last layer.
+
+        Where these are the logits of a supervised network, its input is returned instead.
+        """
+        ...
+
 
 _SINGLE_FORWARD = SingleForward()
 _LINKS = LinkPrediction(CROSS_ENTROPY)

@@ -1,7 +1,7 @@
 """Objectives of layers: inputs, loss, and validation of the network so far."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -31,14 +31,14 @@ class Streams:
     Args:
         inputs: Inputs of the current layer, before normalisation.
         topologies: Graph of each stream.
-        rows: Indices of the nodes whose outputs are read.
+        rows: Indices of the nodes whose outputs are read; none by default.
         appended: Label columns at the end of every layer's input.
         shared: Whether the output of the first stream is the next input of all streams.
     """
 
     inputs: list[Features]
     topologies: list[Topology]
-    rows: Rows
+    rows: Rows = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     appended: Float[Tensor, "node column"] | None = None
     shared: bool = False
 

@@ -4,6 +4,8 @@ The logits of a node are the dot products of its output with the outputs of the 
 the same layer computes.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -75,15 +77,19 @@ class SingleForward(Layerwise):
         """Return the evaluation of the selected nodes."""
         config = network.config
         assert nodes is not None
-        assert network.virtual_nodes is not None
-        x, topology, columns = augment(data, network.virtual_nodes, config)
 
         def probabilities(outputs: Outputs) -> Tensor:
             return class_logits(outputs[0], config.classes, config.temperature).softmax(1)
 
-        appended = columns if config.append_label == "all" else None
         rows = _with_virtual_rows(nodes, config.classes)
-        return Evaluation(Streams([x], [topology], rows, appended), probabilities)
+        return Evaluation(replace(self.inputs(network, data), rows=rows), probabilities)
+
+    def inputs(self, network: Network, data: Data) -> Streams:
+        """Return nodes and virtual nodes, linked by the labels of the training nodes."""
+        assert network.virtual_nodes is not None
+        x, topology, columns = augment(data, network.virtual_nodes, network.config)
+        appended = columns if network.config.append_label == "all" else None
+        return Streams([x], [topology], appended=appended)
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
         """Average the layers' probabilities."""
@@ -100,9 +106,7 @@ def augment(
     """
     columns = label_columns_with_virtual(data.y, data.train_mask, config.classes)
     x = Features(data.x, virtual_nodes, columns if config.append_label != "none" else None)
-    topology = linked_topology(
-        data.edge_index, data.y, data.train_mask, config.classes, config.direction
-    )
+    topology = linked_topology(data, data.y, data.train_mask, config.classes, config.direction)
     return x, topology, columns
 
 

@@ -6,23 +6,21 @@ graph crosses layers.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from sixfold.core.training.update import Best, OptimizerStep
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.frozen_input import activate
-from sixfold.graphs.models.forwardgnn.layerwise import adam, named_updates
 from sixfold.graphs.models.forwardgnn.link_prediction import LinkPrediction
-from sixfold.graphs.models.forwardgnn.objective import Evaluation, Network, Objective
+from sixfold.graphs.models.forwardgnn.objective import Evaluation, Network, Streams
 from sixfold.graphs.models.forwardgnn.single_forward import SingleForward
+from sixfold.graphs.models.forwardgnn.top_down_training import TopDownTraining
 from sixfold.graphs.models.forwardgnn.virtual_nodes import label_columns_with_virtual
-from sixfold.graphs.models.stages import Stage, StepResult, take_step
+from sixfold.graphs.models.stages import StepResult, take_step
 
 TEST_STEPS = 10  # time steps without learning, before a prediction
 STORED_STEPS = range(2, 10)  # the time steps among these whose scores count
@@ -55,7 +53,7 @@ class TopToLoss:
         data: Data,
         validation: Data | None,
         generator: torch.Generator,
-    ) -> "TopDownTraining":
+    ) -> TopDownTraining:
         """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
         objective = self.base.objective(network, data, validation, generator)
         return TopDownTraining(self, network, objective, None, max_norm=1.0)
@@ -85,7 +83,7 @@ class TopToLoss:
             states.append(row_norm(x))
         return states
 
-    def time_step(self, training: "TopDownTraining") -> Iterator[StepResult]:
+    def time_step(self, training: TopDownTraining) -> Iterator[StepResult]:
         """Update every layer once, each on the states of the step before."""
         objective, old = training.objective, training.states
         new, rows = [old[0]], objective.train.rows
@@ -95,6 +93,14 @@ class TopToLoss:
             new.append(row_norm(output.detach()))
             yield take_step(training.updates[number], objective.loss_fn([mean]))
         training.states = new
+
+    @torch.no_grad()
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the outputs of the last layer, after filling the states from below."""
+        streams = self.base.inputs(network, data)
+        x, topology = streams.inputs[0].dense(), streams.topologies[0]
+        below = self.initial_states(network, x, topology, None)[-2]
+        return activate(network.layers[-1], below, topology)[: len(data.x)]
 
     @torch.no_grad()
     def summed_scores(self, network: Network, evaluation: Evaluation, top: Top) -> Tensor:
@@ -136,7 +142,7 @@ class TopToInput:
         data: Data,
         validation: Data | None,
         generator: torch.Generator,
-    ) -> "TopDownTraining":
+    ) -> TopDownTraining:
         """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
         objective = self.base.objective(network, data, validation, generator)
         return TopDownTraining(self, network, objective, self._top(network, data), max_norm=None)
@@ -165,7 +171,7 @@ class TopToInput:
             states.append(activate(conv, torch.cat([below, above], 1), topology))
         return states if top is None else [*states, top]
 
-    def time_step(self, training: "TopDownTraining") -> Iterator[StepResult]:
+    def time_step(self, training: TopDownTraining) -> Iterator[StepResult]:
         """Update every layer once, each on the newest states, or all on those of the step before.
 
         Only alternating updates, even layers before odd ones, read the newest states.
@@ -184,8 +190,30 @@ class TopToInput:
     @torch.no_grad()
     def summed_scores(self, network: Network, evaluation: Evaluation, top: Top) -> Tensor:
         """Sum the scores of all layers in the stored time steps."""
-        x, topology = evaluation.streams.inputs[0].dense(), evaluation.streams.topologies[0]
-        layers, alternating, scores = network.layers, network.config.alternating, []
+        rows, outputs = evaluation.streams.rows, self._outputs(network, evaluation.streams, top)
+        scores = [evaluation.score_fn([output[rows]]) for _, output in outputs]
+        return torch.stack(scores).sum(0)
+
+    @torch.no_grad()
+    def outputs(self, network: Network, data: Data) -> list[Tensor]:
+        """Return the outputs (node, width) of all layers in the stored time steps."""
+        streams, top = self.base.inputs(network, data), self._top(network, data)
+        return [output[: len(data.x)] for _, output in self._outputs(network, streams, top)]
+
+    @torch.no_grad()
+    def embed(self, network: Network, data: Data) -> Tensor:
+        """Return the outputs of the last layer in the last time step."""
+        streams, top = self.base.inputs(network, data), self._top(network, data)
+        last = len(network.layers) - 1
+        found = [out for number, out in self._outputs(network, streams, top) if number == last]
+        return found[-1][: len(data.x)]
+
+    def _outputs(
+        self, network: Network, streams: Streams, top: Top
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of a layer and its output, for all layers in the stored time steps."""
+        x, topology = streams.inputs[0].dense(), streams.topologies[0]
+        layers, alternating = network.layers, network.config.alternating
         states = self.initial_states(network, x, topology, top)
         for time in range(TEST_STEPS):
             old = list(states)
@@ -193,79 +221,13 @@ class TopToInput:
                 layer_input = _with_above(states if alternating else old, number)
                 states[number + 1] = activate(layers[number], layer_input, topology)
                 if time in STORED_STEPS:
-                    outputs = [states[number + 1][evaluation.streams.rows]]
-                    scores.append(evaluation.score_fn(outputs))
-        return torch.stack(scores).sum(0)
+                    yield number, states[number + 1]
 
     def _top(self, network: Network, data: Data) -> Top:
         """Return the state above the last layer: label columns, for node classification only."""
         if not self.reads_labels:
             return None
         return label_columns_with_virtual(data.y, data.train_mask, network.config.classes)
-
-
-class TopDownTraining:
-    """Train all layers in time steps, in a single stage.
-
-    Args:
-        procedure: Time step and initial states.
-        network: Network to train.
-        objective: Objective of every layer.
-        top: State above the last layer.
-        max_norm: Maximum norm of the gradients; unlimited if None.
-    """
-
-    def __init__(
-        self,
-        procedure: TopToLoss | TopToInput,
-        network: Network,
-        objective: Objective,
-        top: Top,
-        max_norm: float | None,
-    ) -> None:
-        self.procedure, self.network, self.objective, self.top = procedure, network, objective, top
-        self.updates = [
-            OptimizerStep(adam(conv, network.config), max_norm) for conv in network.layers
-        ]
-        self.topology = objective.train.topologies[0]
-        x = objective.train.inputs[0].dense()
-        self.states = procedure.initial_states(network, x, self.topology, top)
-
-    def objects(self) -> dict[str, Any]:
-        """Return the optimisers and the states by name."""
-        return {"states": self} | named_updates(self.updates)
-
-    def state_dict(self) -> dict[str, States]:
-        """Return the states."""
-        return {"states": self.states}
-
-    def load_state_dict(self, state: dict[str, States]) -> None:
-        """Restore the states."""
-        self.states = state["states"]
-
-    def begin_stage(self, number: int) -> Stage | None:
-        """Prepare the only stage."""
-        if number > 0:
-            return None
-        config, objective = self.network.config, self.objective
-
-        def validate() -> float:
-            assert objective.valid is not None
-            scores = self.procedure.summed_scores(self.network, objective.valid, self.top)
-            return objective.metric_fn(scores)
-
-        return Stage(
-            module=nn.ModuleList(self.network.layers),
-            run_epoch=lambda: self.procedure.time_step(self),
-            validate=None if objective.valid is None else validate,
-            monitor=objective.monitor,
-            epochs=config.epochs,
-            validate_every=config.validate_every,
-            patience=config.patience,
-        )
-
-    def end_stage(self, number: int, best: Best) -> None:
-        """Do nothing: there is only one stage."""
 
 
 def row_norm(x: Float[Tensor, "node feature"]) -> Float[Tensor, "node feature"]:

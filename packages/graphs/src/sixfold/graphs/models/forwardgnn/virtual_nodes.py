@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from sixfold.graphs.data.validate import Data
+from sixfold.graphs.layers.features import without_autocast
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.forwardgnn.config import Direction, ForwardGNNConfig
 
@@ -40,14 +42,17 @@ def links(
 
 
 def linked_topology(
-    edge_index: Int[Tensor, "2 edge"],
+    data: Data,
     y: Int[Tensor, " node"],
     known: Bool[Tensor, " node"],
     classes: int,
     direction: Direction,
 ) -> Topology:
-    """Return the graph with virtual nodes; their edges come last."""
-    return Topology([edge_index, *links(y, known, direction)], len(y) + classes)
+    """Return the graph with virtual nodes; their edges come last, and weigh one."""
+    pieces, weight = links(y, known, direction), getattr(data, "edge_weight", None)
+    if weight is not None:
+        weight = torch.cat([weight, weight.new_ones(sum(piece.shape[1] for piece in pieces))])
+    return Topology([data.edge_index, *pieces], len(y) + classes, weight)
 
 
 def label_columns(
@@ -80,7 +85,8 @@ class _ClassLogits(Function):
 
     @staticmethod
     def forward(h, classes):
-        return h[:-classes] @ h[-classes:].T
+        with without_autocast(h):
+            return h[:-classes] @ h[-classes:].T
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -91,8 +97,9 @@ class _ClassLogits(Function):
     def backward(ctx, grad):
         (h,), classes = ctx.saved_tensors, ctx.classes
         out = torch.empty_like(h)
-        torch.mm(grad, h[-classes:], out=out[:-classes])
-        torch.mm(grad.T, h[:-classes], out=out[-classes:])
+        with without_autocast(h):
+            torch.mm(grad, h[-classes:], out=out[:-classes])
+            torch.mm(grad.T, h[:-classes], out=out[-classes:])
         return out, None
 
 

@@ -44,7 +44,6 @@ def fit(
         data: Any = (SYNTHETIC[graph]() if graph in SYNTHETIC else load_graph(graph)).to(device)
         if rank() == 0:
             barrier()
-        torch.manual_seed(config.seed)
         model = GNNPipe(config).to(device)
         options = {"folder": folder, "checkpoint_every": checkpoint_every, "timeout_s": timeout_s}
         model.fit(data, **options)

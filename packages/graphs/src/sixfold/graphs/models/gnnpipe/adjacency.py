@@ -171,36 +171,33 @@ class Adjacency:
 
     Args:
         name: Kind of matrix.
-        edge_index: Edges, with nodes as places in the chunks' order: sources above targets.
+        topology: Edges, with nodes as places in the chunks' order.
         ranges: Chunks.
         dtype: Type of the values.
     """
 
     def __init__(
-        self,
-        name: MatrixName,
-        edge_index: Int[Tensor, "2 edge"],
-        ranges: Ranges,
-        dtype: torch.dtype,
+        self, name: MatrixName, topology: Topology, ranges: Ranges, dtype: torch.dtype
     ) -> None:
-        row, col, weight = entries(name, edge_index, ranges.nodes, dtype)
+        row, col, weight = entries(name, topology, dtype)
         self.forward = Side(row, col, weight, ranges)
         back = (col * ranges.nodes + row).argsort(stable=True)
         self.backward = Side(col[back], row[back], weight[back], ranges)
 
 
 def entries(
-    name: MatrixName, edge_index: Int[Tensor, "2 edge"], nodes: int, dtype: torch.dtype
+    name: MatrixName, topology: Topology, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"], Float[Tensor, " entry"]]:
     """Return rows (targets), columns (sources) and values of a matrix, sorted by row and column."""
-    topology = Topology(edge_index, nodes)
     graph = topology.with_self_loops if name == "gcn" else topology.graph
     if name == "gcn":
-        weight = graph.symmetric_weights(dtype)
+        weight = topology.gcn_weights(dtype)
     elif name == "mean":
-        weight = graph.mean_weights(dtype)
+        weight = topology.mean_weights(dtype)
     else:
-        weight = torch.ones(graph.num_edges, dtype=dtype, device=edge_index.device)
+        weight = topology.sum_weights(dtype)
+    if weight is None:
+        weight = torch.ones(graph.num_edges, dtype=dtype, device=graph.perm.device)
     return graph.by_target.row.long(), graph.by_target.col.long(), weight
 
 

@@ -6,11 +6,18 @@ arXiv:2308.10087
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from sixfold.core import Config
 
-Architecture = Literal["gcn", "sage", "gcnii", "resgcn"]
+Architecture = Literal["gcn", "sage", "gcnii", "resgcn", "custom"]
 
 
 class GNNPipeConfig(Config):
@@ -20,7 +27,8 @@ class GNNPipeConfig(Config):
     changes no number.
 
     Args:
-        architecture: Model: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+).
+        architecture: Model: gcn, sage (GraphSAGE), gcnii or resgcn (ResGCN+); custom is one that is
+            passed to `GNNPipe`.
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         hidden: Width of every layer.
@@ -43,7 +51,8 @@ class GNNPipeConfig(Config):
         epochs: Number of epochs, of one optimiser step each.
         evaluate_every: Number of epochs between exact evaluations on ``val_mask``, of which the
             best weights are kept.
-        seed: Seed of chunk orders, dropout, and the partition by metis.
+        seed: Seed of all draws: initial weights, chunk orders, dropout, and the partition by metis;
+            unset, that of torch's default generator.
     """
 
     architecture: Architecture = "gcn"
@@ -64,7 +73,7 @@ class GNNPipeConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     epochs: PositiveInt = 5000
     evaluate_every: PositiveInt = 25
-    seed: int = Field(default=0, ge=0)
+    seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "GNNPipeConfig":

@@ -8,40 +8,47 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sixfold.core import System, UserError, from_pretrained
-from sixfold.core.training.distributed import rank, world_size
+from sixfold.core import System, UserError
+from sixfold.core.training.distributed import broadcast, launch, rank, world_size
+from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
     check_graph,
-    check_labels,
     check_sizes,
     fingerprint,
-    labels_of,
     resolve_config,
-    resolve_mask,
     resolve_sizes,
 )
+from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.convert import convert
-from sixfold.graphs.models.gnnpipe.layers import as_layer, check_layers, make_layers, probe
+from sixfold.graphs.models.gnnpipe.layers import (
+    as_layer,
+    check_edge_values,
+    check_layers,
+    make_layers,
+    probe,
+)
 from sixfold.graphs.models.gnnpipe.partition import Chunks, cut, cut_edges
 from sixfold.graphs.models.gnnpipe.process_grid import Grid, bubble_fraction
 from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
-from sixfold.graphs.models.stages import Row, open_run
+from sixfold.graphs.models.pretrained import load, save
+from sixfold.graphs.models.seeding import resolve_seed, seeded
+from sixfold.graphs.models.stages import Row, check_processes, open_run
 from sixfold.kernels.graph import Csr
 
 
 class GNNPipe(nn.Module):
     """Learn the classes of nodes on the full graph: ``GNNPipe(layers=8, chunks=8).fit(data)``.
 
-    Under torchrun the processes form ``ways`` pipelines with the same number of stages; a single
-    process computes the same numbers, without torch.distributed.
+    Under torchrun the processes form ``ways`` pipelines with the same number of stages, which `fit`
+    joins and leaves again; a single process computes the same numbers, without torch.distributed.
 
     Args:
         config: Settings; or give its fields by name, as in ``GNNPipe(architecture="gcnii")``.
@@ -62,20 +69,40 @@ class GNNPipe(nn.Module):
         super().__init__()
         self.config = resolve_config(GNNPipeConfig, config, settings, "GNNPipe")
         self._own_model = model is not None
-        self.layers = make_layers(self.config) if model is None else check_layers(model)
+        if self._own_model:
+            self.config = self.config.model_copy(update={"architecture": "custom"})
+        elif self.config.architecture == "custom":
+            raise UserError(
+                "architecture is 'custom': pass the layers, GNNPipe(model=...) or "
+                "GNNPipe.from_pretrained(path, model=...)"
+            )
+        self.layers = self._make_layers() if model is None else check_layers(model)
         self.history: list[Row] = []
         self.chunks: Chunks | None = None
         self.bytes_sent: Traffic = {}
         self.bytes_expected: Traffic = {}
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> "GNNPipe":
+    def from_pretrained(
+        cls, path: str | Path, model: Sequence[nn.Module] | None = None
+    ) -> "GNNPipe":
         """Load a checkpoint, in eval mode.
 
+        Args:
+            path: Path of the file.
+            model: Layers of your own, if they were passed in when the model was saved.
+
         Raises:
-            UserError: the file is missing, damaged, or another system's.
+            UserError: the file is missing, damaged, another system's, or needs ``model``.
         """
-        return cast(GNNPipe, from_pretrained(path, SYSTEM))
+        return cast(GNNPipe, load(path, SYSTEM, lambda config: cls(config, model)))
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to a .safetensors file, which `from_pretrained` reads.
+
+        Every process of torchrun has the trained weights; one of them should save.
+        """
+        save(path, self, SYSTEM.name)
 
     def fit(
         self,
@@ -95,8 +122,8 @@ class GNNPipe(nn.Module):
 
         Args:
             data: Graph with ``y`` and ``train_mask``; with ``val_mask`` the best weights are kept.
-            folder: Run folder; fitting again into the same folder resumes a killed training, also
-                on another number of stages.
+            folder: Run folder; fitting again into the same folder, with the same seed, resumes a
+                killed training, also on another number of stages.
             part: Chunk of each node; partitioned if not given.
             checkpoint_every: Number of epochs between checkpoints, besides one about every minute.
             timeout_s: Maximum time to wait for another process, in seconds.
@@ -105,37 +132,45 @@ class GNNPipe(nn.Module):
             UserError: the graph cannot be trained on, or not by this number of processes.
             RankFailedError: another process died.
         """
-        training = self.prepare(data, part, timeout_s)
-        with open_run(folder, self.config, lambda: self._fingerprint(data, part)) as run:
-            if run.state == "done":
-                run.load("model", self)
-                return self.eval()
-            self.history = train(training, self, run, checkpoint_every)
-            self.bytes_sent = training.traffic()
-            self.bytes_expected = self._expected(training.pipeline, data)
-            run.finish({})
+        with launch():
+            training = self.prepare(data, part, timeout_s)
+            with open_run(folder, self.config, lambda: self._fingerprint(data, part)) as run:
+                if run.state == "done":
+                    run.load("model", self)
+                    return self.eval()
+                self.history = train(training, self, run, checkpoint_every)
+                self.bytes_sent = training.traffic()
+                self.bytes_expected = self._expected(training.pipeline, data)
+                run.finish({})
         return self.eval()
 
     def prepare(
         self, data: Data, part: Int[Tensor, " node"] | None = None, timeout_s: float = 600.0
     ) -> Training:
-        """Check and partition a graph, and return its training, to run epochs by hand."""
+        """Check and partition a graph, and return its training, to run epochs by hand.
+
+        Under torchrun inside ``with sixfold.core.training.distributed.launch()``.
+        """
+        check_processes()
         check_graph(data)
         validated = getattr(data, "val_mask", None) is not None
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
         classes = check_labels(data, masks, None if self._own_model else given)
         self._resolve_sizes(data, classes)
-        grid = Grid.of(self.config.ways, world_size(), rank(), len(self.layers))
-        chunks = self._cut(data, part)
+        check_edge_values(data, self.layers)
+        config = self.config
+        config = config.model_copy(update={"seed": broadcast(resolve_seed(config.seed))})
+        grid = Grid.of(config.ways, world_size(), rank(), len(self.layers))
+        chunks = self._cut(data, part, config)
         order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
         nodes = Nodes(data.x[order], data.y[order], data.train_mask[order])
         pipeline = Pipeline(
             self.layers,
             nodes,
-            place[data.edge_index],
+            Topology(place[data.edge_index], len(data.x), getattr(data, "edge_weight", None)),
             Ranges(chunks, grid),
-            self.config,
+            config,
             Communicator(timeout_s),
         )
         return Training(pipeline, data.val_mask[order] if validated else None)
@@ -143,15 +178,25 @@ class GNNPipe(nn.Module):
     @torch.no_grad()
     def forward(self, data: Data) -> Float[Tensor, "node classes"]:
         """Return logits of every node, computed exactly, by this process alone."""
+        return self._state(data, len(self.layers))
+
+    @torch.no_grad()
+    def embed(self, data: Data) -> Float[Tensor, "node width"]:
+        """Return embeddings of every node: the hidden values that enter the last layer."""
+        return self._state(data, len(self.layers) - 1)
+
+    def _state(self, data: Data, depth: int) -> Float[Tensor, "node width"]:
+        """Return the values of every node after some layers."""
         check_graph(data)
         check_dtype_and_device(data.x, self)
         if not self._own_model:
             check_sizes(self.config, {"features": data.x.shape[1]}, "GNNPipe")
-        state, matrices = (data.x,), {}
-        for layer in map(as_layer, self.layers):
+        check_edge_values(data, self.layers)
+        topology, state, matrices = Topology.of(data), (data.x,), {}
+        for layer in map(as_layer, self.layers[:depth]):
             values, kept = layer.pre(state)
             if layer.matrix and layer.matrix not in matrices:
-                row, col, weight = entries(layer.matrix, data.edge_index, len(data.x), values.dtype)
+                row, col, weight = entries(layer.matrix, topology, values.dtype)
                 matrices[layer.matrix] = Rows(Csr.from_sorted(row, col, len(data.x)), weight)
             values = matrices[layer.matrix].times(values) if layer.matrix else values
             state = layer.post(values, kept)
@@ -169,16 +214,17 @@ class GNNPipe(nn.Module):
         return self.predict_proba(data, nodes).argmax(1)
 
     def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent on nodes, those of ``test_mask`` if not given."""
-        nodes = resolve_mask(data, nodes)
-        return accuracy(self(data)[nodes], labels_of(data)[nodes])
+        """Return the accuracy in per cent on labelled nodes of a mask, by default ``test_mask``."""
+        y = labels_of(data)
+        nodes = labelled(y, resolve_mask(data, nodes))
+        return accuracy(self(data)[nodes], y[nodes])
 
     def bubble_fraction(self, stages: int) -> float:
         """Return the fraction of an epoch that a stage idles, if all stages are equally fast."""
         return bubble_fraction(self.config.chunks // self.config.ways, stages)
 
-    def _cut(self, data: Data, part: Tensor | None) -> Chunks:
-        nodes, config = len(data.x), self.config
+    def _cut(self, data: Data, part: Tensor | None, config: GNNPipeConfig) -> Chunks:
+        nodes = len(data.x)
         if part is not None:
             if part.shape != (nodes,) or part.dtype != torch.int64:
                 raise UserError(
@@ -188,7 +234,7 @@ class GNNPipe(nn.Module):
             self.chunks = Chunks.from_parts(part.cpu(), config.chunks)
         else:
             edges = data.edge_index.cpu()
-            self.chunks = cut(edges, nodes, config.chunks, config.partition, config.seed)
+            self.chunks = cut(edges, nodes, config.chunks, config.partition, config.seed or 0)
         if rank() == 0:
             share = cut_edges(data.edge_index, self.chunks) / max(1, data.edge_index.shape[1])
             print(
@@ -212,7 +258,11 @@ class GNNPipe(nn.Module):
         config = resolve_sizes(self.config, sizes, "GNNPipe")
         if config is not None:
             like, self.config = next(self.parameters()), config
-            self.layers = make_layers(config).to(like)
+            self.layers = self._make_layers().to(like)
+
+    def _make_layers(self) -> nn.ModuleList:
+        with seeded(self.config.seed, "weights"):
+            return make_layers(self.config)
 
     def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
         ranges, widths = pipeline.ranges, pipeline.widths

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core import UserError
+from sixfold.graphs.data.validate import Data
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 
 State = tuple[Tensor, ...]
@@ -27,7 +29,8 @@ class Layer(Protocol):
 
     Attributes:
         matrix: Matrix of the aggregation: ``gcn`` is D^-1/2 (A + I) D^-1/2, ``mean`` is A divided
-            by the in-degree, ``sum`` is A; None is a layer without aggregation.
+            by the in-degree, ``sum`` is A; None is a layer without aggregation. ``edge_weight`` of
+            a graph are the entries of A, except in ``mean``, which has no weights.
     """
 
     matrix: MatrixName | None
@@ -55,6 +58,25 @@ def check_layers(layers: Any) -> nn.ModuleList:
                 "pre(state), post(aggregated, kept), and matrix = 'gcn', 'mean', 'sum' or None"
             )
     return nn.ModuleList(layers)
+
+
+def check_edge_values(data: Data, layers: nn.ModuleList) -> None:
+    """Check that the aggregations read the weights of the edges, if there are any.
+
+    Raises:
+        UserError: an aggregation ignores them, or the edges have attributes.
+    """
+    if getattr(data, "edge_attr", None) is not None:
+        raise UserError(
+            "the edges have edge_attr, but GNNPipe's aggregations are products with one matrix; "
+            "give weights as edge_weight, or leave it out: del data.edge_attr"
+        )
+    means = any(as_layer(layer).matrix == "mean" for layer in layers)
+    if getattr(data, "edge_weight", None) is not None and means:
+        raise UserError(
+            "the edges have edge_weight, which the mean of sage and resgcn does not read; choose "
+            " architecture gcn or gcnii, or leave it out: del data.edge_weight"
+        )
 
 
 def make_layers(config: GNNPipeConfig) -> nn.ModuleList:

@@ -91,7 +91,8 @@ def cut(
 def cut_edges(edge_index: Int[Tensor, "2 edge"], chunks: Chunks) -> int:
     """Count the edges between chunks."""
     bounds = torch.tensor(chunks.bounds[1:], device=edge_index.device)
-    chunk = torch.bucketize(chunks.place.to(edge_index.device)[edge_index], bounds, right=True)
+    places = chunks.place.to(edge_index.device)[edge_index].contiguous()
+    chunk = torch.bucketize(places, bounds, right=True)
     return int((chunk[0] != chunk[1]).sum())
 
 
@@ -109,7 +110,7 @@ def _neighbours(edge_index: Tensor, nodes: int) -> tuple[np.ndarray, np.ndarray]
 def _metis(rows: np.ndarray, columns: np.ndarray, chunks: int, seed: int) -> np.ndarray:
     import pymetis  # type: ignore[import-not-found]
 
-    options = pymetis.Options(seed=seed)
+    options = pymetis.Options(seed=seed % 2**31)  # metis takes an int32
     _, part = pymetis.part_graph(chunks, xadj=rows, adjncy=columns, options=options)
     return np.asarray(part, np.int64)
 

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.gnnpipe.adjacency import Adjacency, Ranges
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.layers import MatrixName, State, as_layer, probe
@@ -51,9 +52,9 @@ class Pipeline:
     Args:
         layers: Layers of the whole model, of which those of this stage are run.
         nodes: Nodes of the whole graph.
-        edge_index: Edges of the whole graph, with nodes as places in the chunks' order.
+        topology: Edges of the whole graph, with nodes as places in the chunks' order.
         ranges: Chunks.
-        config: Seed and settings of the techniques.
+        config: Seed, which must be set, and settings of the techniques.
         communicator: Communication with the other processes.
     """
 
@@ -61,7 +62,7 @@ class Pipeline:
         self,
         layers: nn.ModuleList,
         nodes: Nodes,
-        edge_index: Int[Tensor, "2 edge"],
+        topology: Topology,
         ranges: Ranges,
         config: GNNPipeConfig,
         communicator: Communicator,
@@ -80,7 +81,7 @@ class Pipeline:
         for number in self.numbers:
             if name := as_layer(layers[number]).matrix:
                 if name not in matrices:
-                    matrices[name] = Adjacency(name, edge_index, ranges, nodes.x.dtype)
+                    matrices[name] = Adjacency(name, topology, ranges, nodes.x.dtype)
                 width = self.widths[number][0]
                 self.stale_embeddings[number] = StaleEmbeddings(
                     matrices[name], config, nodes.x, width, communicator

@@ -19,6 +19,7 @@ from sixfold.core.training.update import Best, EarlyStopping
 from sixfold.graphs.models.gnnpipe.stage import Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic
 from sixfold.graphs.models.gnnpipe.transport import naming_lost_ranks
+from sixfold.graphs.models.seeding import resolve_seed
 from sixfold.graphs.models.stages import Row
 
 KINDS = ("layer", "graph", "weight")
@@ -39,7 +40,7 @@ class Training:
         self._val_mask = None if val_mask is None else val_mask[own]
         self._num_valid_nodes = 0 if val_mask is None else int(val_mask.sum())
         self.order = torch.arange(pipeline.ranges.per_way)
-        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.generator = torch.Generator().manual_seed(resolve_seed(self.config.seed))
         self.optimizer = torch.optim.Adam(
             pipeline.parameters(),
             lr=self.config.learning_rate,

@@ -22,8 +22,9 @@ has the settings, `convert` the official keys.
 
 Departs from the official code, which departs from the paper: `official_behaviour`, with the
 setting of that name, restores it. Here, gates are restored together with their experts;
-pretraining stops early by the loss of the validation nodes; Mowst is scored by the expected
-accuracy; Mowst* predicts from logits.
+pretraining stops early by the loss of the validation nodes; turns are validated by the expected
+accuracy of drawn experts; Mowst* predicts from logits. Algorithm 1 draws an expert for each node:
+`Mowst.expected_accuracy` is that of the draws, `Mowst.score` that of the most probable class.
 """
 
 from sixfold.graphs.models.mowst.config import MowstConfig

@@ -16,14 +16,17 @@ from pydantic import (
 
 from sixfold.core import Config
 
-ExpertName = Literal["mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip"]
+ExpertName = Literal[
+    "mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip", "custom"
+]
 
 
 class MowstConfig(Config):
     """The experts and their training; the defaults are the authors' best for Flickr with a GCN.
 
     Args:
-        experts: Experts, weakest first; a single one is trained without a gate.
+        experts: Experts, weakest first; a single one is trained without a gate. The last one is
+            custom if it is passed to `Mowst`.
         method: mowst draws an expert for each node and is trained in turns; mowst_star mixes
             logits and is trained jointly.
         gate: Input of a gate: the dispersion of its expert's logits; the dispersion and the node's
@@ -34,6 +37,8 @@ class MowstConfig(Config):
         features: Number of input features per node; inferred from the data if unset.
         classes: Number of classes; inferred from the data if unset.
         heads: Number of attention heads (GAT only).
+        edge_dim: Number of attributes of each edge that attention reads (GAT only); inferred from
+            ``edge_attr`` of the data if unset.
         batch_norm: Whether experts and gates use batch normalisation.
         hyper_hidden: Width of the hypernetworks (hyper gate only).
         hyper_layers: Number of layers of the hypernetworks.
@@ -48,10 +53,12 @@ class MowstConfig(Config):
         epochs: Maximum number of epochs of each pretraining, of joint training, and of each turn.
         patience: Number of consecutive epochs without improvement that are tolerated.
         big_patience: Number of consecutive rounds of turns without improvement that are tolerated.
+        seed: Seed of all draws: initial weights and dropout; unset, torch's default generator is
+            used.
         official_behaviour: Whether to reproduce the official code where it departs from the paper,
             for comparisons. Gates are not restored together with their experts; the loss that stops
-            pretraining early is that of the training nodes; Mowst is scored by 50 draws instead of
-            the expected accuracy; Mowst* computes dispersions of probabilities in the place of
+            pretraining early is that of the training nodes; turns are validated by 50 draws instead
+            of the expected accuracy; Mowst* computes dispersions of probabilities in the place of
             logits, which flattens them, and mixes probabilities.
     """
 
@@ -63,6 +70,7 @@ class MowstConfig(Config):
     features: PositiveInt = 500
     classes: PositiveInt = 7
     heads: PositiveInt = 1
+    edge_dim: NonNegativeInt = 0
     batch_norm: bool = True
     hyper_hidden: PositiveInt = 64
     hyper_layers: PositiveInt = 2
@@ -77,6 +85,7 @@ class MowstConfig(Config):
     epochs: PositiveInt = 20_000
     patience: NonNegativeInt = 100
     big_patience: NonNegativeInt = 10
+    seed: NonNegativeInt | None = None
     official_behaviour: bool = False
 
     @model_validator(mode="after")

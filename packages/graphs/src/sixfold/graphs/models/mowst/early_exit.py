@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sixfold.core import UserError
-from sixfold.graphs.data.validate import Data, check_graph, mask_of
+from sixfold.graphs.data.labels import labelled, labels_of, resolve_mask
+from sixfold.graphs.data.validate import Data, check_graph
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.mowst.experts import num_hops
 from sixfold.graphs.models.mowst.gates import dispersion
@@ -53,7 +54,7 @@ def predict_early_exit(
     if model.training:
         raise UserError("the model is in training mode, where dropout draws; call model.eval()")
     star = model.config.method == "mowst_star"
-    x, topology = data.x, Topology(data.edge_index, len(data.x))
+    x, topology = data.x, Topology.of(data)
     mixed, remainder = x.new_zeros(len(x), model.config.classes), x.new_ones(len(x))
     active = torch.ones(len(x), dtype=torch.bool, device=x.device)
     used = torch.zeros(len(x), len(model.experts), dtype=torch.bool, device=x.device)
@@ -88,7 +89,7 @@ def choose_threshold(model: Mowst, data: Data, nodes: Bool[Tensor, " node"] | No
     """
     if not model.gates:
         return 1.0
-    nodes = mask_of(data, "val_mask") if nodes is None else nodes
+    nodes = labelled(labels_of(data), resolve_mask(data, nodes, "val_mask"))
     outputs, y = model(data), data.y[nodes]
     full = int((model.log_probabilities(outputs)[nodes].argmax(1) == y).sum())
     confidences = torch.cat(outputs.confidences)[nodes.repeat(len(model.gates))].unique()

@@ -6,7 +6,7 @@ maps features and a `Topology` to logits.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.graphs.layers.features import Features
-from sixfold.graphs.layers.message_passing import Topology, convolve
+from sixfold.graphs.layers.message_passing import Topology, convolve, edge_values
 from sixfold.graphs.models.mowst.config import ExpertName, MowstConfig
 
 MakeExpert = Callable[[int, int], nn.Module]  # features, classes to module(x, edge_index)
@@ -28,7 +28,14 @@ def make_expert(name: ExpertName, config: MowstConfig) -> nn.Module:
     kind, _, skip = name.partition("_")
     if kind == "mlp":
         return MLP(widths, config.dropout, batch_norm=config.batch_norm)
-    gnn = GNN(kind, widths, config.dropout, batch_norm=config.batch_norm, heads=config.heads)
+    gnn = GNN(
+        kind,
+        widths,
+        config.dropout,
+        batch_norm=config.batch_norm,
+        heads=config.heads,
+        edge_dim=config.edge_dim,
+    )
     return Skip(gnn, MLP(widths, config.dropout, batch_norm=config.batch_norm)) if skip else gnn
 
 
@@ -52,16 +59,26 @@ class MLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology | None = None
     ) -> Float[Tensor, "node classes"]:
-        first = cast(nn.Linear, self.lins[0])
-        return self.after_first(
-            x.linear(first.weight) + first.bias if isinstance(x, Features) else first(x)
-        )
+        return self.after_first(self._first(x))
 
     def after_first(self, x: Float[Tensor, "node hidden"]) -> Float[Tensor, "node classes"]:
         """Apply all layers after the first linear map to its output."""
         for norm, lin in zip(self.bns, self.lins[1:], strict=True):
             x = lin(_between(self, x, norm, torch.relu))
         return x
+
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Return the input of the last layer."""
+        if len(self.lins) == 1:
+            return x
+        x = self._first(x)
+        for norm, lin in zip(self.bns, self.lins[1:-1], strict=False):
+            x = lin(_between(self, x, norm, torch.relu))
+        return _between(self, x, self.bns[-1], torch.relu)
+
+    def _first(self, x: Float[Tensor, "node feature"] | Features) -> Float[Tensor, "node hidden"]:
+        first = cast(nn.Linear, self.lins[0])
+        return x.linear(first.weight) + first.bias if isinstance(x, Features) else first(x)
 
     def reset_parameters(self) -> None:
         """Draw all parameters again; PyG's GINConv calls this when it is built."""
@@ -79,6 +96,7 @@ class GNN(nn.Module):
         dropout: Dropout rate after every layer but the last.
         batch_norm: Whether batch norms are used; see `MLP`.
         heads: Number of attention heads (gat only), by which hidden layers are wider.
+        edge_dim: Number of attributes of each edge that attention reads (gat only).
     """
 
     def __init__(
@@ -89,9 +107,10 @@ class GNN(nn.Module):
         *,
         batch_norm: bool = True,
         heads: int = 1,
+        edge_dim: int = 0,
     ) -> None:
         super().__init__()
-        self.dropout, self.batch_norm = dropout, batch_norm
+        self.dropout, self.batch_norm, self.edge_dim = dropout, batch_norm, edge_dim or None
         self.activation: Activation = functional.elu if kind == "gat" else torch.relu
         inner = [width * heads for width in widths[1:-1]] if kind == "gat" else widths[1:-1]
         read, last = [widths[0], *inner], len(widths) - 2
@@ -104,9 +123,13 @@ class GNN(nn.Module):
     def forward(
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology
     ) -> Float[Tensor, "node classes"]:
+        return convolve(self.convs[-1], self.hidden(x, topology), topology)
+
+    def hidden(self, x: Any, topology: Topology) -> Any:
+        """Return the input of the last layer."""
         for conv, norm in zip(self.convs, self.bns, strict=False):
             x = _between(self, convolve(conv, x, topology), norm, self.activation)
-        return convolve(self.convs[-1], x, topology)
+        return x
 
     def _conv(
         self, kind: str, features: int, width: int, layers: int, heads: int, *, average: bool
@@ -124,7 +147,9 @@ class GNN(nn.Module):
                 widths = [features, *[hidden] * (layers - 1), width]
                 return GINConv(MLP(widths, self.dropout, batch_norm=self.batch_norm))
             case _:
-                return GATConv(features, width, heads=1 if average else heads, concat=not average)
+                heads = 1 if average else heads
+                options = {"heads": heads, "concat": not average, "edge_dim": self.edge_dim}
+                return GATConv(features, width, **options)
 
 
 class Skip(nn.Module):
@@ -138,6 +163,10 @@ class Skip(nn.Module):
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology
     ) -> Float[Tensor, "node classes"]:
         return self.gnn(x, topology) + self.mlp(x)
+
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Return the inputs of the last layers of both."""
+        return torch.cat([self.gnn.hidden(x, topology), self.mlp.hidden(x, topology)], 1)
 
 
 class CustomExpert(nn.Module):
@@ -156,7 +185,7 @@ class CustomExpert(nn.Module):
         self, x: Float[Tensor, "node feature"] | Features, topology: Topology
     ) -> Float[Tensor, "node classes"]:
         x = x.dense() if isinstance(x, Features) else x
-        logits = self.module(x, topology.edge_index)
+        logits = self.module(x, topology.edge_index, **edge_values(self.module, topology))
         if logits.shape != (len(x), self.classes):
             raise UserError(
                 f"the strong module put out {tuple(logits.shape)}, but {len(x)} nodes of "
@@ -164,12 +193,32 @@ class CustomExpert(nn.Module):
             )
         return logits
 
+    def hidden(self, x: Float[Tensor, "node feature"], topology: Topology) -> Tensor:
+        """Refuse: the layers of a module from elsewhere are not known."""
+        raise UserError(
+            f"embed reads what enters an expert's last layer, which is not known of the strong "
+            f"module {type(self.module).__name__}; register a forward hook on its last layer"
+        )
+
 
 def set_dropout(module: nn.Module, dropout: float) -> None:
     """Set the dropout rate of every MLP and GNN in a module."""
     for part in module.modules():
         if isinstance(part, MLP | GNN):
             part.dropout = dropout
+
+
+def check_edge_values(expert: nn.Module, topology: Topology) -> None:
+    """Check that an expert reads the weights and attributes of the edges; an MLP reads no edges.
+
+    Raises:
+        UserError: there are some that it ignores.
+    """
+    for part in expert.modules():
+        for conv in part.convs if isinstance(part, GNN) else ():
+            edge_values(conv, topology)
+        if isinstance(part, CustomExpert):
+            edge_values(part.module, topology)
 
 
 def num_hops(expert: nn.Module) -> int | None:

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -110,3 +110,17 @@ def mixture_weights(
         weights.append(remainder * confidence)
         remainder = remainder * (1 - confidence)
     return torch.stack([*weights, remainder], 1)
+
+
+def expected_accuracy(
+    outputs: ExpertOutputs, y: Int[Tensor, " node"], nodes: Bool[Tensor, " node"]
+) -> float:
+    """Return the expected accuracy in per cent if an expert is drawn for each node by its weight.
+
+    Args:
+        outputs: Outputs of all experts and gates.
+        y: Class labels.
+        nodes: Mask of the nodes to score.
+    """
+    correct = torch.stack([logits.argmax(1) == y for logits in outputs.logits], 1)
+    return 100 * float((outputs.mixture_weights * correct).sum(1)[nodes].double().mean())

@@ -2,7 +2,8 @@
 
 In turn i expert i and its gate are trained; the other experts get no gradient, but are in training
 mode: their dropout and batch statistics are active, as in the official code. A turn that brings no
-improvement is undone.
+improvement is undone, its weights but not the moments of its optimiser. Joint training has an
+optimiser of its own.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,12 +42,12 @@ class MowstTraining:
         self.model, self.data = model, data
         self.config: MowstConfig = model.config
         self.x = Features(data.x) if is_sparse(data.x) else data.x
-        self.topology = Topology(data.edge_index, len(data.x))
+        self.topology = Topology.of(data)
         config, experts, gates = self.config, model.experts, model.gates
         rate, decay = config.learning_rate, config.weight_decay
-        self.alone = {i: _adamw([experts[i]], rate, decay) for i in self._pretrained()}
         parts = [[expert, *gates[i : i + 1]] for i, expert in enumerate(experts)]
-        self.turns = [_adamw(part, rate, decay) for part in parts]
+        # One for each expert, in pretraining and all of its turns: their moments carry over.
+        self.updates = [_adamw(part, rate, decay) for part in parts]
         self.joint = _adamw([experts, gates], config.learning_rate_gate, decay)
         # State of the turns: weights before the current one, best score, best of all rounds.
         self.memory: dict[str, Any] = {
@@ -60,8 +61,7 @@ class MowstTraining:
 
     def objects(self) -> dict[str, Any]:
         """Return the optimisers and the state of the turns by name."""
-        updates = {f"alone-{i}": update for i, update in self.alone.items()}
-        updates |= {f"turn-{i}": update for i, update in enumerate(self.turns)}
+        updates = {f"expert-{i}": update for i, update in enumerate(self.updates)}
         updates["joint"] = self.joint
         optimizers = {f"optim-{name}": update.optimizer for name, update in updates.items()}
         return optimizers | updates | {"memory": self}
@@ -126,7 +126,7 @@ class MowstTraining:
         """Train one expert and its gate for one epoch."""
         model = self.model.train()
         outputs = model.expert_outputs(self.x, self.topology, trained_expert=turn)
-        yield take_step(self.turns[turn], self.loss(outputs, self.data.train_mask))
+        yield take_step(self.updates[turn], self.loss(outputs, self.data.train_mask))
 
     def loss(self, outputs: ExpertOutputs, nodes: Bool[Tensor, " node"]) -> Float[Tensor, ""]:
         """Return the loss of the mixed logits (Mowst*), or the weighted loss of the experts."""
@@ -137,7 +137,7 @@ class MowstTraining:
         return (outputs.mixture_weights[nodes] * torch.stack(losses, 1)).sum(1).mean()
 
     def _alone(self, number: int) -> Stage:
-        expert, update, data = self.model.experts[number], self.alone[number], self.data
+        expert, update, data = self.model.experts[number], self.updates[number], self.data
         signal = self.config.early_signal
         # What the official code calls the validation loss is the loss of the training nodes.
         on_training_nodes = self.config.official_behaviour and signal == "loss"
@@ -174,7 +174,7 @@ class MowstTraining:
     @torch.no_grad()
     def _accuracy(self) -> float:
         outputs = self.model.eval().expert_outputs(self.x, self.topology)
-        return self.model.accuracy(outputs, self.data.y, self.data.val_mask)
+        return self.model.turn_accuracy(outputs, self.data.y, self.data.val_mask)
 
     def _restored(self) -> nn.Module:
         """Return the module whose weights a turn keeps or undoes; officially without the gates."""
