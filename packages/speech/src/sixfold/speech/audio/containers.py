@@ -14,16 +14,37 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sixfold.core.config import UserError
 
 if TYPE_CHECKING:  # imported inside functions, because building a model needs no soundfile
     import soundfile
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """An open binary file, io.BytesIO, or anything else that reads and seeks."""
+
+    def read(self, size: int = -1, /) -> Any:
+        """Read some bytes, or all."""
+        ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a position."""
+        ...
+
+    def tell(self) -> int:
+        """Return the position."""
+        ...
+
+    def seekable(self) -> bool:
+        """Return whether `seek` works."""
+        ...
+
+
+Source = str | os.PathLike[str] | bytes | BinaryFile
 _UNKNOWN_LENGTH = 0x7F000000  # the length in headers of what was written to a pipe, or more
-_REPAIR = "copy or make it again; or keep what is there: ffmpeg -i {0} whole.wav"
 
 
 @contextmanager
@@ -50,7 +71,7 @@ def open_sound(source: Source) -> Iterator["soundfile.SoundFile"]:
             sound = soundfile.SoundFile(stack.enter_context(_decoded(name, stream, str(error))))
         with sound:
             if not sound.frames:
-                raise UserError(f"{name} holds no samples; {_REPAIR.partition(';')[0]}")
+                raise UserError(f"{name} holds no samples; copy or make it again")
             yield sound
 
 
@@ -58,11 +79,12 @@ def name_of(source: Source) -> str:
     """Return the name of a source in messages: its path, or what it is."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return "the audio in memory" if isinstance(source, bytes) else "the audio in the file object"
+    name = getattr(source, "name", None)  # of an open file
+    return name if isinstance(name, str) else "the audio in memory"
 
 
 @contextmanager
-def _binary(source: Source) -> Iterator[BinaryIO]:
+def _binary(source: Source) -> Iterator[BinaryFile]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | os.PathLike):
@@ -80,7 +102,7 @@ def _binary(source: Source) -> Iterator[BinaryIO]:
         yield source if source.seekable() else io.BytesIO(source.read())
 
 
-def _whole(name: str, stream: BinaryIO) -> BinaryIO:
+def _whole(name: str, stream: BinaryFile) -> BinaryFile:
     """Return the stream, with a mended header where a recorder was stopped.
 
     Raises:
@@ -105,12 +127,15 @@ def _whole(name: str, stream: BinaryIO) -> BinaryIO:
         missing = max(0, _declared_size(head) - size)
     stream.seek(0)
     if missing is None or missing > 0:
-        amount = f": {missing} bytes are missing" if missing else ""
-        raise UserError(f"{name} is cut off{amount}; {_REPAIR.format(Path(name).name)}")
+        amount = f": {missing} of its bytes are missing" if missing else ""
+        raise UserError(
+            f"{name} is cut off{amount}; copy or make it again, or keep what is there, e.g. by "
+            "ffmpeg -i cut.wav whole.wav"
+        )
     return file
 
 
-def _inspect_wav(stream: BinaryIO, size: int) -> tuple[int | None, dict[int, bytes]]:
+def _inspect_wav(stream: BinaryFile, size: int) -> tuple[int | None, dict[int, bytes]]:
     """Return how many bytes a WAV lacks (None: all samples), and the bytes that mend its header."""
     position = 12
     while position + 8 <= size:
@@ -126,7 +151,7 @@ def _inspect_wav(stream: BinaryIO, size: int) -> tuple[int | None, dict[int, byt
     return None, {}
 
 
-def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
+def _are_chunks(stream: BinaryFile, position: int, size: int) -> bool:
     """Return whether what follows is chunks to the end of the file, and no samples."""
     while position + 8 <= size:
         stream.seek(position)
@@ -137,7 +162,7 @@ def _are_chunks(stream: BinaryIO, position: int, size: int) -> bool:
     return position - 1 <= size <= position
 
 
-def _lacks_last_page(stream: BinaryIO, size: int) -> bool:
+def _lacks_last_page(stream: BinaryFile, size: int) -> bool:
     stream.seek(max(0, size - 0x10000))  # a page is shorter
     _, _, page = stream.read().rpartition(b"OggS")
     segments = page[23 : 23 + page[22]] if len(page) > 23 else b""
@@ -160,7 +185,7 @@ def _declared_size(head: bytes) -> int:
 class _Patched(io.RawIOBase):
     """A stream of which some bytes are replaced."""
 
-    def __init__(self, stream: BinaryIO, patch: dict[int, bytes]) -> None:
+    def __init__(self, stream: BinaryFile, patch: dict[int, bytes]) -> None:
         self.stream, self.patch = stream, patch
 
     def readable(self) -> bool:
@@ -184,7 +209,7 @@ class _Patched(io.RawIOBase):
 
 
 @contextmanager
-def _decoded(name: str, stream: BinaryIO, reason: str) -> Iterator[str]:
+def _decoded(name: str, stream: BinaryFile, reason: str) -> Iterator[str]:
     """Lend the path of a WAV that ffmpeg made of what libsndfile cannot read.
 
     Raises:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_file
 from sixfold.speech.audio.arrays import check_finite, to_tensor
-from sixfold.speech.audio.containers import Source, name_of, open_sound
+from sixfold.speech.audio.containers import BinaryFile, Source, name_of, open_sound
 from sixfold.speech.audio.resampling import resample
 
 if TYPE_CHECKING:  # imported inside functions, because building a model needs no soundfile
@@ -94,7 +94,6 @@ class Recording:
 
     def blocks(self, block: int, overlap: int = 0) -> Iterator[Tensor]:
         """Read it from its beginning, see `read_blocks`."""
-        self._sound.seek(0)
         position, shared = 0, torch.empty(self.channels, 0)
         while position < self.samples:
             count = min(block - shared.shape[1], self.samples - position)
@@ -107,6 +106,8 @@ class Recording:
         import soundfile
 
         try:
+            if position == 0:
+                self._sound.seek(0)  # which fails for a FLAC that is cut off
             samples = self._sound.read(count, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise UserError(
@@ -124,7 +125,7 @@ class Recording:
 
 
 def write_audio(
-    target: str | os.PathLike[str] | BinaryIO,
+    target: str | os.PathLike[str] | BinaryFile,
     audio: Tensor | np.ndarray,
     sample_rate: int,
     format: str | None = None,
@@ -207,7 +208,7 @@ class Output:
 
 @contextmanager
 def open_output(
-    target: str | os.PathLike[str] | BinaryIO,
+    target: str | os.PathLike[str] | BinaryFile,
     sample_rate: int,
     channels: int,
     samples: int,
@@ -264,9 +265,12 @@ def check_output(path: Path, input: Path | None = None, format: str | None = Non
 def _known_format(name: str, format: str | None) -> tuple[str, str]:
     found = _FORMATS.get((format or "").lower().removeprefix("."))
     if found is None:
-        raise UserError(f"{name}: write .wav, .flac or .ogg, not {format or 'without suffix'!r}")
+        mend = "" if format else "; name a suffix, or give format="
+        raise UserError(
+            f"{name}: write .wav, .flac or .ogg, not {format or 'without suffix'!r}{mend}"
+        )
     return found
 
 
-def _name_of_target(target: str | os.PathLike[str] | BinaryIO) -> str:
+def _name_of_target(target: str | os.PathLike[str] | BinaryFile) -> str:
     return os.fspath(target) if isinstance(target, str | os.PathLike) else "the file object"
