@@ -1,11 +1,9 @@
 """Processing a stream of blocks equals processing the whole recording."""
 
-import pytest
 import torch
 from property_tests import given, settings, st
 
-from sixfold.speech.audio.blocks import padded, resampled, trimmed, windows
-from sixfold.speech.audio.files import resample
+from sixfold.speech.audio.blocks import padded, trimmed, windows
 
 
 @settings(deadline=None, max_examples=50)
@@ -26,13 +24,6 @@ def test_windows_hold_every_piece_once_with_its_context(lengths, size, before, a
         assert torch.equal(window, stream[:, position - start : end])
         position += stop - start
     assert position == stream.shape[1]
-
-
-@pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 22_050)], ids=str)
-def test_resampling_a_stream_equals_resampling_at_once(rates):
-    whole = torch.randn(2, 7001, generator=torch.Generator().manual_seed(0))
-    got = torch.cat(list(resampled(whole.split(333, 1), *rates, size=1000)), 1)
-    torch.testing.assert_close(got, resample(whole, *rates), atol=1e-6, rtol=0)
 
 
 @settings(deadline=None, max_examples=50)

@@ -11,7 +11,8 @@ from property_tests import given, settings, st
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, File, available
-from sixfold.speech.audio.files import level_gain, write_audio
+from sixfold.speech.audio.files import write_audio
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data import enhancement as enhancement_data
 from sixfold.speech.data import recordings, synthetic
 from sixfold.speech.data.enhancement import EnhancementData, Mixtures, mix, prepare, read_test

@@ -32,7 +32,7 @@ def test_the_output_has_the_rate_and_length_of_the_input(tmp_path, weights, caps
     run(array, tmp_path / "out.wav", weights=weights)
     audio, rate = read_audio(tmp_path / "out.wav")
     assert (audio.shape, rate) == ((1, 9601), 48_000)
-    assert "2 channels at 48000 Hz" in capsys.readouterr().out
+    assert "2 channel(s) at 48000 Hz" in capsys.readouterr().out
 
 
 def test_another_array_is_refused_and_nothing_overwritten(tmp_path, weights):

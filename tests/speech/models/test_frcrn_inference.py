@@ -9,7 +9,7 @@ from property_tests import given, settings, st
 from sixfold.core import UserError
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.speech import FRCRN, FRCRNConfig
-from sixfold.speech.audio import files as audio
+from sixfold.speech.audio import level_gain
 from sixfold.speech.models.frcrn import inference
 from sixfold.speech.models.frcrn.layers import ComplexBlock, Gate
 
@@ -27,7 +27,7 @@ def noise(channels: int, time: int, seed: int = 1) -> torch.Tensor:
 
 
 def one_pass(model: FRCRN, noisy: torch.Tensor) -> torch.Tensor:
-    gain, margin = audio.level_gain(noisy), model.config.win_length - model.config.hop_length
+    gain, margin = level_gain(noisy), model.config.win_length - model.config.hop_length
     whole = torch.nn.functional.pad(noisy * gain, (margin, margin))
     return model(whole).waveform[:, margin : margin + noisy.shape[1]] / gain
 
@@ -173,7 +173,6 @@ def test_the_dtype_is_kept():
     ("noisy", "arguments", "message"),
     [
         (noise(1, 99), {"sample_rate": 48_000}, r"works at 16000 Hz.*at 48000 Hz.*resample\("),
-        (noise(1, 99)[0], {}, r"\(batch, time\).*\(99,\).*x\[None\]"),
         (noise(1, 99)[None], {}, r"\(1, 1, 99\)"),
         (torch.zeros(1, 99, dtype=torch.int16), {}, "int16"),
         (torch.zeros(1, 0), {}, "zero samples"),
@@ -183,7 +182,7 @@ def test_the_dtype_is_kept():
         (noise(1, 99), {"chunk_s": float("nan")}, "chunk_s .* got nan"),
         (noise(1, 99), {"chunk_s": float("inf")}, "chunk_s .* got inf"),
     ],
-    ids=["rate", "1-d", "3-d", "int", "zero", "nan", "inf", "chunk-0", "chunk-nan", "chunk-inf"],
+    ids=["rate", "3-d", "int", "zero", "nan", "inf", "chunk-0", "chunk-nan", "chunk-inf"],
 )
 def test_unsuitable_audio_is_refused(noisy, arguments, message):
     with pytest.raises(UserError, match=message):

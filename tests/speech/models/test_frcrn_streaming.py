@@ -136,7 +136,6 @@ def test_a_network_in_training_is_refused():
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (torch.zeros(30), r"shaped \(1, time\), got \(30,\).*x\[None\]"),
         (torch.zeros(2, 30), r"got \(2, 30\).*channels="),
         (torch.zeros(1, 1, 30), r"got \(1, 1, 30\)"),
         (torch.zeros(1, 30, dtype=torch.int16), "int16"),
@@ -145,7 +144,7 @@ def test_a_network_in_training_is_refused():
             "pushed samples: 2 of 3 samples are NaN",
         ),
     ],
-    ids=["1-d", "channels", "3-d", "int", "nan"],
+    ids=["channels", "3-d", "int", "nan"],
 )
 def test_a_refused_push_leaves_the_stream_unchanged(samples, message):
     streamer, noisy = Streamer(tiny()), noise(1, 100)

@@ -8,7 +8,17 @@ import torch
 
 from sixfold.core import UserError
 from sixfold.core.weights.convert import save_pretrained
-from sixfold.speech import MossFormer, MossFormer2, MossFormer2Config
+from sixfold.speech import (
+    FRCRN,
+    DeFTAN2,
+    DeFTAN2Config,
+    FRCRNConfig,
+    MossFormer,
+    MossFormer2,
+    MossFormer2Config,
+    MossFormer2SE,
+    MossFormer2SEConfig,
+)
 from sixfold.speech.models.deftan2.inference import run as run_deftan2
 from sixfold.speech.models.frcrn.inference import run as run_frcrn
 from sixfold.speech.models.mossformer2.inference import run as separate
@@ -47,13 +57,26 @@ def test_separation_keeps_its_input(tmp_path, link, memory, speaker):
     assert list(output.parent.iterdir()) == [output]
 
 
+UNET = {"channels": 4, "depth": 4, "n_fft": 16, "win_length": 16, "hop_length": 8, "reduction": 2}
+STACK = {"channels": 8, "blocks": 1, "group": 16, "key_channels": 6, "memory_channels": 4}
+ARRAY = {"microphones": 1, "n_fft": 32, "blocks": 1, "channels": 4, "heads": 2, "head_channels": 4}
+ENHANCERS = {
+    "frcrn": (run_frcrn, FRCRN, FRCRNConfig, UNET),
+    "mossformer2_se": (run_se_48k, MossFormer2SE, MossFormer2SEConfig, STACK),
+    "deftan2": (run_deftan2, DeFTAN2, DeFTAN2Config, ARRAY | {"hidden": 8}),
+}
+
+
 @pytest.mark.parametrize("link", LINKS)
-@pytest.mark.parametrize("run", [run_frcrn, run_se_48k, run_deftan2])
-def test_enhancement_keeps_its_input(tmp_path, link, run):
+@pytest.mark.parametrize("name", ENHANCERS)
+def test_enhancement_keeps_its_input(tmp_path, link, name):
+    run, kind, settings, sizes = ENHANCERS[name]
+    config = settings.model_validate(sizes)
+    save_pretrained(tmp_path / "m.safetensors", kind(config), name, config)
     input = recording(tmp_path / "a.wav")
     output = input if link == "the file" else tmp_path / "b.wav"
     LINKS[link](output, input)
     before = input.read_bytes()
     with pytest.raises(UserError, match="is the input"):
-        run(input, output, weights=tmp_path / "not read.pt")
+        run(input, output, weights=tmp_path / "m.safetensors")
     assert input.read_bytes() == before

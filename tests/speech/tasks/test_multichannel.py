@@ -14,7 +14,8 @@ from sixfold.core import UserError
 from sixfold.core.pipeline.measure import macs
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.speech import DeFTAN2, DeFTAN2Config, TFTransformer, TFTransformerConfig
-from sixfold.speech.audio.files import level_gain, read_audio
+from sixfold.speech.audio.files import read_audio
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data import multichannel as data
 from sixfold.speech.data.multichannel import MultichannelData, Recordings, convolve, record
 from sixfold.speech.data.recordings import SPATIALIZED, SplitRecordings

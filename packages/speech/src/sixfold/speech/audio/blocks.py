@@ -1,15 +1,12 @@
-"""Cut, pad and resample a stream of blocks, with the same result as for the whole recording.
+"""Cut and pad a stream of blocks, with the same result as for the whole recording.
 
 Blocks are shaped (channels, time), consecutive, of any length, and read once.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-
-from sixfold.speech.audio.files import resample
 
 
 def windows(
@@ -54,18 +51,3 @@ def trimmed(blocks: Iterable[Tensor], margin: int, samples: int) -> Iterator[Ten
     for block in blocks:
         yield block[:, max(0, first) : max(0, first + samples)]
         first -= block.shape[1]
-
-
-def resampled(
-    blocks: Iterable[Tensor], from_rate: int, to_rate: int, size: int
-) -> Iterator[Tensor]:
-    """Change the sample rate of a stream, ``size`` samples at a time, exactly as `resample`."""
-    step = from_rate // math.gcd(from_rate, to_rate)  # resampled to a whole number of samples
-    reach = 72 * max(1.0, from_rate / to_rate) + step  # the filter has 68 zero crossings per side
-    reach, size = (math.ceil(n / step) * step for n in (reach, size))
-    if from_rate == to_rate:
-        yield from blocks
-        return
-    for window, start, stop in windows(blocks, size, reach, reach):
-        first, end = start * to_rate // from_rate, math.ceil(stop * to_rate / from_rate)
-        yield resample(window, from_rate, to_rate)[:, first:end]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sixfold.core.config import Config, UserError
-from sixfold.speech.audio.files import level_gain
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data.mixing import (
     describe,
     long_enough,

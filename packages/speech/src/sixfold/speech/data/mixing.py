@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder
-from sixfold.speech.audio.files import level_gain
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data.recordings import SAMPLE_RATE, SplitRecordings
 
 

@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.fetch import fetch
 from sixfold.core.training.sampling import derive_seed
-from sixfold.speech.audio.files import level_gain, read_audio
+from sixfold.speech.audio.files import read_audio
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data import rooms
 from sixfold.speech.data.mixing import (
     describe,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sixfold.core.data.fetch import Dataset, File, fetch
-from sixfold.speech.audio.files import read_audio, resample
+from sixfold.speech.audio.files import read_audio
+from sixfold.speech.audio.resampling import resample
 from sixfold.speech.data import synthetic
 
 SAMPLE_RATE = 16000

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.fetch import Dataset, fetch
-from sixfold.speech.audio.files import read_audio, resample
+from sixfold.speech.audio.files import read_audio
+from sixfold.speech.audio.resampling import resample
 from sixfold.speech.data import synthetic
 from sixfold.speech.data.mixing import (
     prepared_file,

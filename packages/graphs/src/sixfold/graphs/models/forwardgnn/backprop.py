@@ -9,22 +9,27 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sixfold.core.training.update import Best, OptimizerStep
+from sixfold.graphs.data.labels import labels_of
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology, convolve, has_fast_path
+from sixfold.graphs.losses import class_weights, node_loss
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.layerwise import adam
 from sixfold.graphs.models.forwardgnn.link_prediction import cross_entropy, dot_product_logits
 from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.stages import Stage, StepResult, take_step
+from sixfold.graphs.models.targets import probabilities
 
 
 class NodeBackprop:
-    """Train all layers to classify the training nodes; the last layer puts out the logits."""
+    """Train all layers on the training nodes; the last layer puts out the logits, or numbers.
+
+    Classes are validated by their accuracy, other targets by their loss.
+    """
 
     needs_virtual_nodes = False
     reads_labels = False
@@ -45,13 +50,23 @@ class NodeBackprop:
     ) -> "BackpropTraining":
         """Return the training, see `sixfold.graphs.models.forwardgnn.modes.Procedure`."""
 
+        config, target = network.config, network.config.target
+        y = labels_of(data, target)
+        weight = class_weights(config.class_weight, y[data.train_mask], config.classes, data.x)
+
         def loss_fn(out: Tensor) -> Tensor:
-            return functional.cross_entropy(out[data.train_mask], data.y[data.train_mask])
+            return node_loss(out[data.train_mask], y[data.train_mask], target, weight)
 
         def metric_fn(out: Tensor, valid: Data) -> float:
-            return accuracy(out[valid.val_mask], valid.y[valid.val_mask])
+            out, known = out[valid.val_mask], y[valid.val_mask]
+            return (
+                accuracy(out, known)
+                if target == "multiclass"
+                else float(node_loss(out, known, target))
+            )
 
-        return BackpropTraining(network, data, validation, loss_fn, metric_fn, "accuracy")
+        monitor = "accuracy" if target == "multiclass" else "loss"
+        return BackpropTraining(network, data, validation, loss_fn, metric_fn, monitor)
 
     @torch.no_grad()
     def class_scores(
@@ -67,8 +82,8 @@ class NodeBackprop:
         return hidden(network.layers, data.x, Topology.of(data))
 
     def probabilities(self, scores: Tensor, config: ForwardGNNConfig) -> Tensor:
-        """Return the softmax of the logits."""
-        return scores.softmax(1)
+        """Return the softmax of the logits, or the sigmoid of each label's."""
+        return probabilities(scores, config.target)
 
 
 class LinkBackprop:
@@ -160,14 +175,14 @@ class BackpropTraining:
         validation: Data | None,
         loss_fn: Callable[[Tensor], Tensor],
         metric_fn: Callable[[Tensor, Data], float],
-        monitor: Literal["accuracy", "auc"],
+        monitor: Literal["accuracy", "auc", "loss"],
     ) -> None:
         self.module, self.config = nn.ModuleList(network.layers), network.config
         self.update = OptimizerStep(adam(self.module, network.config))
         self.data, self.x = data, Features(data.x)
         self.topology = Topology.of(data)
         self.loss_fn, self.metric_fn = loss_fn, metric_fn
-        self.monitor: Literal["accuracy", "auc"] = monitor
+        self.monitor: Literal["accuracy", "auc", "loss"] = monitor
         self.validate = self._validation(validation)
 
     def objects(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sixfold.core import Config
+from sixfold.graphs.data.labels import Target
 from sixfold.graphs.layers.convolutions import ConvName
 
 Task = Literal["node", "link"]
@@ -82,6 +83,10 @@ class ForwardGNNConfig(Config):
         learning_rate: Learning rate of Adam.
         weight_decay: Weight decay of Adam, added to the gradient; unset, it is 5e-4, and 0 for
             links in top_to_input, as in the official code.
+        target: Kind of ``y``: a class for each node, several labels, or one number or several; only
+            backprop has other targets than classes, ``classes`` being the number of outputs.
+        class_weight: Weight of each class in the loss; balanced weighs them by the inverse of their
+            frequency among the training nodes.
         seed: Seed of all draws: initial weights, virtual nodes, and in training wrong labels
             (forward-forward) and dropout; unset, torch's default generator is used.
     """
@@ -104,6 +109,8 @@ class ForwardGNNConfig(Config):
     patience: PositiveInt | None = 100
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = Field(default_factory=lambda given: official_decay(given))
+    target: Target = "multiclass"
+    class_weight: tuple[PositiveFloat, ...] | Literal["balanced"] | None = None
     seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
@@ -118,6 +125,17 @@ class ForwardGNNConfig(Config):
             raise ValueError(
                 f"append_label {self.append_label} of task {self.task} is for modes with virtual "
                 f"nodes: {', '.join(fitting) or 'none'}"
+            )
+        if self.target != "multiclass" and (self.task, self.mode) != ("node", "backprop"):
+            raise ValueError(
+                f"target {self.target} is for mode backprop: the others link each node with the "
+                "virtual node of its class, or learn links"
+            )
+        classes = self.task == "node" and self.target == "multiclass"
+        if self.class_weight is not None and (not classes or self.mode.startswith("forward_for")):
+            raise ValueError(
+                "class_weight is for losses of classes; forward-forward compares true and wrong "
+                "labels of a node, and links, labels and numbers have no classes"
             )
         return self
 

@@ -23,7 +23,7 @@ from sixfold.graphs.data.validate import (
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
 from sixfold.graphs.layers.message_passing import Topology, edge_values
-from sixfold.graphs.metrics import accuracy, roc_auc
+from sixfold.graphs.metrics import measure
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
 from sixfold.graphs.models.forwardgnn.link_prediction import (
@@ -35,6 +35,7 @@ from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, open_run, train
+from sixfold.graphs.models.targets import predictions
 
 
 class ForwardGNN(nn.Module):
@@ -173,18 +174,33 @@ class ForwardGNN(nn.Module):
         return self.procedure.probabilities(self(data, nodes), self.config)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the most probable classes of nodes, or whether each pair of nodes is linked."""
-        probabilities = self.predict_proba(data, nodes)
-        return probabilities > 0.5 if self._predicts_links else probabilities.argmax(1)
+        """Return the most probable classes of nodes, or whether each pair of nodes is linked.
 
-    def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy on labelled nodes in per cent, or the ROC-AUC of labelled edges."""
+        For multilabel whether a node has each label, for regression its numbers.
+        """
+        if self._predicts_links:
+            return self.predict_proba(data) > 0.5
+        return predictions(self(data, nodes), self.config.target)
+
+    def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
+        """Return a metric of labelled nodes, or of labelled pairs.
+
+        Args:
+            data: Graph with ``y``, or with ``edge_label_index`` and ``edge_label``.
+            nodes: Mask of the nodes to score; ``test_mask`` if not given.
+            metric: Name in `sixfold.graphs.metrics.METRICS`; if not given, the accuracy in per
+                cent, for multilabel the micro F1, for regression R2, for links the ROC-AUC.
+        """
         if self._predicts_links:
             check_edge_labels(data, "given")
-            return roc_auc(self.predict_proba(data), data.edge_label)
-        y = labels_of(data)
+            return measure(metric, "links", self.predict_proba(data), data.edge_label)
+        target = self.config.target
+        y = labels_of(data, target)
         nodes = labelled(y, resolve_mask(data, nodes))
-        return accuracy(self(data, nodes), y[nodes])
+        outputs = self(data, nodes)
+        if metric == "roc_auc":
+            outputs = self.procedure.probabilities(outputs, self.config)
+        return measure(metric, target, outputs, y[nodes])
 
     @property
     def _predicts_links(self) -> bool:
@@ -244,7 +260,7 @@ class ForwardGNN(nn.Module):
         validated = getattr(data, "val_mask", None) is not None
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
-        classes = check_labels(data, masks, given)
+        classes = check_labels(data, masks, given, self.config.target)
         self._resolve_sizes(self._sizes(data) | {"classes": classes})
         self._check_edge_values(data)
         return data if validated else None

@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
 from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.losses import class_weights, node_loss
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.layerwise import Layerwise
@@ -51,11 +51,12 @@ class SingleForward(Layerwise):
     ) -> Objective:
         """Return the cross entropy of the training nodes."""
         config, target = network.config, data.y[data.train_mask]
+        weight = class_weights(config.class_weight, target, config.classes, data.x)
         evaluation = self.evaluation(network, data, data.train_mask)
 
         def loss_fn(outputs: Outputs) -> Tensor:
             logits = class_logits(outputs[0], config.classes, config.temperature)
-            return functional.cross_entropy(logits, target)
+            return node_loss(logits, target, class_weight=weight)
 
         valid, train = None, evaluation.streams
         if validation is not None:

@@ -11,6 +11,7 @@ from sixfold.core import UserError
 from sixfold.core.training.distributed import barrier, launch, rank, world_size
 from sixfold.graphs.data.load import load_graph
 from sixfold.graphs.data.synthetic import block_model, digits_graph
+from sixfold.graphs.metrics import METRICS
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.estimator import GNNPipe
 
@@ -60,7 +61,7 @@ def _print_summary(model: GNNPipe, data: Any) -> None:
         for kind, count in model.bytes_sent.items():
             print(f"{kind}: {count} bytes an epoch, {model.bytes_expected[kind]} by formula")
         print(f"idle: {model.bubble_fraction(max(1, stages)):.0%} of an epoch, if stages are even")
-    print(f"test accuracy: {model.score(data):.2f} %", flush=True)
+    print(f"test {METRICS[model.config.target][0]}: {model.score(data):.2f}", flush=True)
 
 
 def main() -> None:

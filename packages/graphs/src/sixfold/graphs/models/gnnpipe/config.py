@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sixfold.core import Config
+from sixfold.graphs.data.labels import Target
 
 Architecture = Literal["gcn", "sage", "gcnii", "resgcn", "custom"]
 
@@ -51,6 +52,10 @@ class GNNPipeConfig(Config):
         epochs: Number of epochs, of one optimiser step each.
         evaluate_every: Number of epochs between exact evaluations on ``val_mask``, of which the
             best weights are kept.
+        target: Kind of ``y``: a class for each node, several labels, or one number or several, of
+            which ``classes`` is the number.
+        class_weight: Weight of each class in the loss; balanced weighs them by the inverse of their
+            frequency among the training nodes.
         seed: Seed of all draws: initial weights, chunk orders, dropout, and the partition by metis;
             unset, that of torch's default generator.
     """
@@ -73,6 +78,8 @@ class GNNPipeConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     epochs: PositiveInt = 5000
     evaluate_every: PositiveInt = 25
+    target: Target = "multiclass"
+    class_weight: tuple[PositiveFloat, ...] | Literal["balanced"] | None = None
     seed: NonNegativeInt | None = None
 
     @model_validator(mode="after")
@@ -82,4 +89,6 @@ class GNNPipeConfig(Config):
                 f"{self.chunks} chunks cannot be divided among {self.ways} ways; "
                 f"try chunks={-(-self.chunks // self.ways) * self.ways}"
             )
+        if self.class_weight is not None and self.target != "multiclass":
+            raise ValueError(f"class_weight is for classes, not for target {self.target}")
         return self

@@ -21,7 +21,8 @@ from sixfold.graphs.data.validate import (
     resolve_sizes,
 )
 from sixfold.graphs.layers.message_passing import Topology
-from sixfold.graphs.metrics import accuracy
+from sixfold.graphs.losses import class_weights
+from sixfold.graphs.metrics import measure
 from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.convert import convert
@@ -41,6 +42,7 @@ from sixfold.graphs.models.gnnpipe.transport import Communicator
 from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, check_processes, open_run
+from sixfold.graphs.models.targets import predictions, probabilities
 from sixfold.kernels.graph import Csr
 
 
@@ -156,7 +158,8 @@ class GNNPipe(nn.Module):
         validated = getattr(data, "val_mask", None) is not None
         given = self.config.classes if "classes" in self.config.model_fields_set else None
         masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
-        classes = check_labels(data, masks, None if self._own_model else given)
+        given, target = None if self._own_model else given, self.config.target
+        classes = check_labels(data, masks, given, target)
         self._resolve_sizes(data, classes)
         check_edge_values(data, self.layers)
         config = self.config
@@ -164,7 +167,9 @@ class GNNPipe(nn.Module):
         grid = Grid.of(config.ways, world_size(), rank(), len(self.layers))
         chunks = self._cut(data, part, config)
         order, place = chunks.order.to(data.x.device), chunks.place.to(data.x.device)
-        nodes = Nodes(data.x[order], data.y[order], data.train_mask[order])
+        y, setting = labels_of(data, config.target), config.class_weight
+        weight = class_weights(setting, y[data.train_mask], classes, data.x)
+        nodes = Nodes(data.x[order], y[order], data.train_mask[order], weight)
         pipeline = Pipeline(
             self.layers,
             nodes,
@@ -205,19 +210,34 @@ class GNNPipe(nn.Module):
     def predict_proba(
         self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
-        """Return class probabilities of nodes, those of ``test_mask`` if not given."""
+        """Return class or label probabilities of nodes, those of ``test_mask`` if not given."""
         nodes = resolve_mask(data, nodes)
-        return self(data)[nodes].softmax(1)
+        return probabilities(self(data)[nodes], self.config.target)
 
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
-        """Return the most probable classes of nodes, those of ``test_mask`` if not given."""
-        return self.predict_proba(data, nodes).argmax(1)
+        """Return the most probable classes of nodes, those of ``test_mask`` if not given.
 
-    def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy in per cent on labelled nodes of a mask, by default ``test_mask``."""
-        y = labels_of(data)
+        For multilabel whether a node has each label, for regression its numbers.
+        """
+        nodes = resolve_mask(data, nodes)
+        return predictions(self(data)[nodes], self.config.target)
+
+    def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
+        """Return a metric of labelled nodes.
+
+        Args:
+            data: Graph with ``y``.
+            nodes: Mask of the nodes to score; ``test_mask`` if not given.
+            metric: Name in `sixfold.graphs.metrics.METRICS`; if not given, the accuracy in per
+                cent, for multilabel the micro F1, for regression R2.
+        """
+        target = self.config.target
+        y = labels_of(data, target)
         nodes = labelled(y, resolve_mask(data, nodes))
-        return accuracy(self(data)[nodes], y[nodes])
+        outputs = self(data)[nodes]
+        if metric == "roc_auc" and target == "multiclass":
+            outputs = outputs.softmax(1)
+        return measure(metric, target, outputs, y[nodes])
 
     def bubble_fraction(self, stages: int) -> float:
         """Return the fraction of an epoch that a stage idles, if all stages are equally fast."""
@@ -249,7 +269,7 @@ class GNNPipe(nn.Module):
         check_dtype_and_device(data.x, self)
         if self._own_model:
             width = probe(self.layers, data.x)[-1][1][0]
-            if width < classes:
+            if width < classes or (width > classes and self.config.target != "multiclass"):
                 raise UserError(
                     f"the last layer has {width} outputs, but there are {classes} classes"
                 )

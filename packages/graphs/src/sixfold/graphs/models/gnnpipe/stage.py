@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sixfold.graphs.layers.message_passing import Topology
+from sixfold.graphs.losses import loss_weight, node_loss
 from sixfold.graphs.models.gnnpipe.adjacency import Adjacency, Ranges
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.layers import MatrixName, State, as_layer, probe
@@ -31,11 +31,12 @@ Aggregate = Callable[[int, Step, list[Tensor]], Sequence[Tensor]]  # of layer nu
 
 @dataclass(frozen=True)
 class Nodes:
-    """Features, labels and training mask of the nodes, in the chunks' order."""
+    """Features, labels and training mask of the nodes, in the chunks' order; weights of classes."""
 
     x: Float[Tensor, "node feature"]
-    y: Int[Tensor, " node"]
+    y: Shaped[Tensor, "node ..."]
     train_mask: Bool[Tensor, " node"]
+    class_weight: Float[Tensor, " classes"] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class Pipeline:
         self.grid: Grid = ranges.grid
         own = slice(ranges.start, ranges.stop)
         self.x, self.y, self.train_mask = nodes.x[own], nodes.y[own], nodes.train_mask[own]
-        self.num_train_nodes = int(nodes.train_mask.sum())  # of the whole graph
+        self.class_weight = nodes.class_weight
+        # what the sum of the losses is divided by: of the whole graph
+        self.loss_weight = loss_weight(nodes.y[nodes.train_mask], nodes.class_weight)
         self.widths = probe(layers, nodes.x)
         self.cuts = divide([1.0] * len(layers), self.grid.stages)
         self.numbers = self.cuts[self.grid.stage]
@@ -192,12 +195,14 @@ class Pipeline:
                 logits[rows] = part.outputs[number].detach()
                 mask = self.train_mask[rows]
                 # a chunk without training nodes has loss zero, but passes gradients on
-                loss = functional.cross_entropy(
-                    part.outputs[number][mask], self.y[rows][mask], reduction="sum"
-                )
-                part.outputs[number] = loss / self.num_train_nodes
+                loss = self.summed_loss(part.outputs[number][mask], self.y[rows][mask])
+                part.outputs[number] = loss / self.loss_weight
                 total += part.outputs[number].detach().double().cpu()
         return total, logits
+
+    def summed_loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the sum of the losses of some nodes."""
+        return node_loss(outputs, y, self.config.target, self.class_weight, summed=True)
 
     def _backward(self, steps: Sequence[Step], kept: list[StepTensors]) -> None:
         out: list[Message] = []

@@ -16,6 +16,7 @@ from sixfold.core.training.checkpoint import load_into, state_of
 from sixfold.core.training.distributed import gather_objects
 from sixfold.core.training.run import Position, Run
 from sixfold.core.training.update import Best, EarlyStopping
+from sixfold.graphs.losses import loss_weight
 from sixfold.graphs.models.gnnpipe.stage import Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic
 from sixfold.graphs.models.gnnpipe.transport import naming_lost_ranks
@@ -38,7 +39,6 @@ class Training:
         self.pipeline, self.config = pipeline, pipeline.config
         own = slice(pipeline.ranges.start, pipeline.ranges.stop)
         self._val_mask = None if val_mask is None else val_mask[own]
-        self._num_valid_nodes = 0 if val_mask is None else int(val_mask.sum())
         self.order = torch.arange(pipeline.ranges.per_way)
         self.generator = torch.Generator().manual_seed(resolve_seed(self.config.seed))
         self.optimizer = torch.optim.Adam(
@@ -46,7 +46,9 @@ class Training:
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
         )
-        self.best = Best(EarlyStopping(monitor="accuracy", mode="max"))
+        classes = self.config.target == "multiclass"
+        self.monitor = "accuracy" if classes else "loss"
+        self.best = Best(EarlyStopping(monitor=self.monitor, mode="max" if classes else "min"))
         self.sent = dict.fromkeys(KINDS, 0)  # by this process in the last epoch
 
     def run_epoch(self, epoch: int) -> float:
@@ -75,14 +77,22 @@ class Training:
         return total
 
     def validate(self) -> float:
-        """Return the exact validation accuracy in per cent; keep the weights if it is the best."""
+        """Return the exact validation score; keep the weights if it is the best.
+
+        It is the accuracy in per cent, or the loss for other targets than classes.
+        """
         assert self._val_mask is not None
         self.pipeline.layers.eval()
-        logits, y = self.pipeline.infer(), self.pipeline.y
-        correct = 0 if logits is None else (logits.argmax(1) == y)[self._val_mask].sum()
-        correct = self._all_reduce_sum(torch.as_tensor(correct, dtype=torch.float64))
-        score = 100 * float(correct) / self._num_valid_nodes
-        return self.best.update({"accuracy": score}, self.pipeline.layers)
+        logits, y = self.pipeline.infer(), self.pipeline.y[self._val_mask]
+        sums = torch.zeros(2, dtype=torch.float64)
+        if logits is not None and self.monitor == "accuracy":
+            sums[0], sums[1] = (logits[self._val_mask].argmax(1) == y).sum(), len(y)
+        elif logits is not None:
+            sums[0] = self.pipeline.summed_loss(logits[self._val_mask], y)
+            sums[1] = loss_weight(y)
+        total, count = self._all_reduce_sum(sums).tolist()
+        score = (100 if self.monitor == "accuracy" else 1) * total / count
+        return self.best.update({self.monitor: score}, self.pipeline.layers)
 
     @property
     def validates(self) -> bool:
@@ -191,7 +201,8 @@ def train(training: Training, model: nn.Module, run: Run, every: int | None) -> 
         every: Number of epochs between checkpoints, besides those that the run saves in time.
 
     Returns:
-        A row for every epoch trained by this call: epoch, loss, and valid_accuracy if validated.
+        A row for every epoch trained by this call: epoch, loss, and if it was validated
+        valid_accuracy, or valid_loss for other targets than classes.
     """
     merged, config = MergedModel(model, training), training.config
     for value in model.state_dict().values():
@@ -203,7 +214,7 @@ def train(training: Training, model: nn.Module, run: Run, every: int | None) -> 
         row: Row = {"epoch": epoch, "loss": training.run_epoch(epoch - 1)}
         due = epoch % config.evaluate_every == 0 or epoch == config.epochs
         if training.validates and due:
-            row["valid_accuracy"] = training.validate()
+            row[f"valid_{training.monitor}"] = training.validate()
         run.log(epoch, **row)
         history.append(row)
         position = Position(epoch=epoch, step=epoch)

@@ -53,6 +53,8 @@ class MowstConfig(Config):
         epochs: Maximum number of epochs of each pretraining, of joint training, and of each turn.
         patience: Number of consecutive epochs without improvement that are tolerated.
         big_patience: Number of consecutive rounds of turns without improvement that are tolerated.
+        class_weight: Weight of each class in the loss; balanced weighs them by the inverse of their
+            frequency among the training nodes.
         seed: Seed of all draws: initial weights and dropout; unset, torch's default generator is
             used.
         official_behaviour: Whether to reproduce the official code where it departs from the paper,
@@ -85,6 +87,7 @@ class MowstConfig(Config):
     epochs: PositiveInt = 20_000
     patience: NonNegativeInt = 100
     big_patience: NonNegativeInt = 10
+    class_weight: tuple[PositiveFloat, ...] | Literal["balanced"] | None = None
     seed: NonNegativeInt | None = None
     official_behaviour: bool = False
 

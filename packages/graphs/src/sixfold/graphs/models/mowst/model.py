@@ -21,7 +21,7 @@ from sixfold.graphs.data.validate import (
 )
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
-from sixfold.graphs.metrics import accuracy
+from sixfold.graphs.metrics import measure
 from sixfold.graphs.models.mowst.config import MowstConfig
 from sixfold.graphs.models.mowst.convert import convert
 from sixfold.graphs.models.mowst.experts import (
@@ -198,16 +198,17 @@ class Mowst(nn.Module):
         """Return the most probable classes of nodes, those of ``test_mask`` if not given."""
         return self.predict_proba(data, nodes).argmax(1)
 
-    def score(self, data: Data, nodes: Tensor | None = None) -> float:
-        """Return the accuracy of `predict` on labelled nodes of a mask in per cent.
+    def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
+        """Return a metric of `predict` on labelled nodes.
 
         Args:
             data: Graph with ``y``.
             nodes: Mask of the nodes to score; ``test_mask`` if not given.
+            metric: Name in `sixfold.graphs.metrics.METRICS`; the accuracy in per cent if not given.
         """
         y = labels_of(data)
         nodes = labelled(y, resolve_mask(data, nodes))
-        return accuracy(self.log_probabilities(self(data))[nodes], y[nodes])
+        return measure(metric, "multiclass", self.predict_proba(data, nodes), y[nodes])
 
     def expected_accuracy(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the expected accuracy of an expert drawn for each node, in per cent (Mowst only).

@@ -20,6 +20,7 @@ from sixfold.graphs.data.validate import Data
 from sixfold.graphs.layers.features import Features
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.layers.sparse_features import is_sparse
+from sixfold.graphs.losses import class_weights
 from sixfold.graphs.metrics import accuracy
 from sixfold.graphs.models.mowst.config import MowstConfig
 from sixfold.graphs.models.mowst.experts import set_dropout
@@ -46,6 +47,8 @@ class MowstTraining:
         config, experts, gates = self.config, model.experts, model.gates
         rate, decay = config.learning_rate, config.weight_decay
         parts = [[expert, *gates[i : i + 1]] for i, expert in enumerate(experts)]
+        y, setting = data.y[data.train_mask], config.class_weight
+        self.class_weight = class_weights(setting, y, config.classes, data.x)
         # One for each expert, in pretraining and all of its turns: their moments carry over.
         self.updates = [_adamw(part, rate, decay) for part in parts]
         self.joint = _adamw([experts, gates], config.learning_rate_gate, decay)
@@ -130,11 +133,14 @@ class MowstTraining:
 
     def loss(self, outputs: ExpertOutputs, nodes: Bool[Tensor, " node"]) -> Float[Tensor, ""]:
         """Return the loss of the mixed logits (Mowst*), or the weighted loss of the experts."""
-        y = self.data.y[nodes]
+        y, weight = self.data.y[nodes], self.class_weight
         if self.config.method == "mowst_star":
-            return functional.nll_loss(self.model.log_probabilities(outputs)[nodes], y)
-        losses = [functional.cross_entropy(z[nodes], y, reduction="none") for z in outputs.logits]
-        return (outputs.mixture_weights[nodes] * torch.stack(losses, 1)).sum(1).mean()
+            return functional.nll_loss(self.model.log_probabilities(outputs)[nodes], y, weight)
+        losses = [
+            functional.cross_entropy(z[nodes], y, weight, reduction="none") for z in outputs.logits
+        ]
+        mixed = (outputs.mixture_weights[nodes] * torch.stack(losses, 1)).sum(1)
+        return mixed.mean() if weight is None else mixed.sum() / weight[y].sum()
 
     def _alone(self, number: int) -> Stage:
         expert, update, data = self.model.experts[number], self.updates[number], self.data
@@ -145,14 +151,15 @@ class MowstTraining:
 
         def run_epoch() -> Iterator[StepResult]:
             logits = expert.train()(self.x, self.topology)[data.train_mask]
-            yield take_step(update, functional.cross_entropy(logits, data.y[data.train_mask]))
+            y = data.y[data.train_mask]
+            yield take_step(update, functional.cross_entropy(logits, y, self.class_weight))
 
         @torch.no_grad()
         def validate() -> float:
             logits, y = expert.eval()(self.x, self.topology)[nodes], data.y[nodes]
             if signal == "accuracy":
                 return accuracy(logits, y)
-            return float(functional.cross_entropy(logits, y))
+            return float(functional.cross_entropy(logits, y, self.class_weight))
 
         return self._stage(expert, run_epoch, validate, signal)
 

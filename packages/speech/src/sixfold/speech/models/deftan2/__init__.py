@@ -21,10 +21,11 @@ From the paper to the files:
 
 from sixfold.core import System
 from sixfold.speech.models.deftan2.convert import convert
+from sixfold.speech.models.deftan2.inference import enhance
 from sixfold.speech.models.deftan2.loss import pcm_loss
 from sixfold.speech.models.deftan2.model import LARGE, DeFTAN2, DeFTAN2Config
 
-__all__ = ["LARGE", "SYSTEM", "DeFTAN2", "DeFTAN2Config", "convert", "pcm_loss"]
+__all__ = ["LARGE", "SYSTEM", "DeFTAN2", "DeFTAN2Config", "convert", "enhance", "pcm_loss"]
 
 SYSTEM = System(
     name="deftan2",

@@ -1,12 +1,16 @@
-"""Enhance recordings of a microphone array, from the command line."""
+"""Enhance recordings of a microphone array: tensors, and files from the command line."""
 
-import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from sixfold.core import UserError
-from sixfold.speech.audio.files import check_output, read_audio, resample, warn_clipped, write_audio
-from sixfold.speech.audio.network import check_device
-from sixfold.speech.audio.stitching import WINDOW_S, separate_windows
+from sixfold.speech.audio.arrays import Audio, as_channels
+from sixfold.speech.audio.conversion import Blocks, announced, convert
+from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
+from sixfold.speech.audio.stitching import WINDOW_S, process_windows
 from sixfold.speech.models.deftan2.model import DeFTAN2
 
 
@@ -33,23 +37,73 @@ def run(
         device: Torch device: cpu, cuda, cuda:1 ...
         window_s: Seconds of audio per pass; windows are crossfaded.
     """
-    input, output = Path(input), Path(output)
-    audio, rate = read_audio(input)
-    check_output(output, input)
+    model = load(weights, device, sample_rate)
+    enhance_file(model, Path(input), Path(output), window_s)
+
+
+def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> DeFTAN2:
+    """Load a checkpoint for inference, in eval mode.
+
+    Raises:
+        UserError: there is no such device, or the checkpoint is missing, damaged or another
+            system's.
+    """
     check_device(device)
-    model = DeFTAN2.from_pretrained(weights, sample_rate).to(device)
-    own_rate = model.config.sample_rate
-    warn_clipped(input, [audio])
-    microphones, channels = model.config.microphones, audio.shape[0]
-    if channels != microphones:
-        raise UserError(
-            f"{input} has {channels} channels, {weights} was trained for {microphones} microphones"
-        )
-    print(f"{input}: {audio.shape[1] / rate:.1f} s, {channels} channels at {rate} Hz")
-    if rate != own_rate:
-        print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
-    started = time.perf_counter()
-    array = resample(audio, rate, own_rate).to(device)
-    enhanced = separate_windows(model, array, own_rate, window_s).cpu()
-    write_audio(output, resample(enhanced, own_rate, rate)[:, : audio.shape[1]], rate)
-    print(f"{output}: written after {time.perf_counter() - started:.1f} s")
+    return DeFTAN2.from_pretrained(weights, sample_rate).to(device)
+
+
+def enhance_file(model: DeFTAN2, input: Path, output: Path, window_s: float = WINDOW_S) -> None:
+    """Enhance one sound file with a channel per microphone, in bounded memory.
+
+    Raises:
+        UserError: the input cannot be read or is of another array, or the output cannot be written
+            or is the input.
+    """
+    check_output(output, input)
+    check_eval_mode(model)
+
+    def enhanced(blocks: Blocks, samples: int) -> Iterator[Tensor]:
+        return _enhance_blocks(model, blocks(), samples, window_s)
+
+    with announced(input) as noisy:
+        microphones = model.config.microphones
+        if noisy.channels != microphones:
+            raise UserError(
+                f"{input} has {noisy.channels} channels, this network was trained for "
+                f"{microphones} microphones; take the checkpoint of your array"
+            )
+        rate, sources = model.config.sample_rate, model.config.sources
+        convert(noisy, [output], rate, enhanced, channels=sources, action="enhancing")
+
+
+def enhance(
+    model: DeFTAN2, audio: Audio, sample_rate: int = 16_000, window_s: float = WINDOW_S
+) -> Audio:
+    """Enhance the recording of an array, a tensor or a NumPy array; ``window_s`` take one pass.
+
+    Args:
+        model: Network in eval mode, on any device.
+        audio: Recording shaped (microphone, time).
+        sample_rate: Sample rate of the recording in Hz.
+        window_s: Seconds of audio per pass.
+
+    Returns:
+        Direct sound at microphone 0, shaped (source, time), of the kind, dtype and device of the
+        audio.
+
+    Raises:
+        UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
+            in training mode.
+    """
+    check_network(model, sample_rate)
+    noisy, restore = as_channels(audio, model)
+    return restore(_enhance_blocks(model, [noisy], noisy.shape[1], window_s))
+
+
+def _enhance_blocks(
+    model: DeFTAN2, blocks: Iterable[Tensor], samples: int, window_s: float
+) -> Iterator[Tensor]:
+    rate, device = model.config.sample_rate, next(model.parameters()).device
+    return process_windows(
+        lambda window: model(window[None].to(device))[0], blocks, samples, rate, window_s
+    )

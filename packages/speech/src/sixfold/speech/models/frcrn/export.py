@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.weights.export import Exportable
-from sixfold.speech.audio.files import level_gain
+from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.models.frcrn.model import FRCRN
 from sixfold.speech.models.frcrn.stft import Spectrum, dft_kernel
 

@@ -1,12 +1,17 @@
 """Streaming enhancement with a causal FRCRN: audio in and out a few samples at a time."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from sixfold.core import UserError
-from sixfold.speech.audio.files import check_finite
+from sixfold.speech.audio.arrays import Audio, check_finite, to_array, to_tensor
 from sixfold.speech.audio.network import check_eval_mode
 from sixfold.speech.models.frcrn.layers import Cache
 from sixfold.speech.models.frcrn.model import FRCRN
@@ -60,11 +65,15 @@ class Streamer:
         return 1000 * self.latency_samples / self.model.config.sample_rate
 
     @torch.no_grad()
-    def push(self, samples: Tensor) -> Float[Tensor, "channels finished"]:
+    def push(self, samples: Audio) -> Audio:
         """Enhance the next samples, and return the finished ones, possibly none.
 
         Args:
-            samples: Any number of samples shaped (channels, time), on any device.
+            samples: Any number of samples shaped (channels, time) or, for one channel, (time,): a
+                tensor on any device, or a NumPy array.
+
+        Returns:
+            Finished samples of the same shape, kind and dtype, on the network's device.
 
         Raises:
             UserError: the shape does not match, samples are NaN or infinite, which would spoil all
@@ -72,19 +81,23 @@ class Streamer:
                 unchanged.
         """
         check_eval_mode(self.model)
-        self._check(samples)
-        self._waiting = torch.cat([self._waiting, samples.to(self._waiting)], 1)
+        given = self._check(samples)
+        self._restore = partial(_as_given, like=samples)
+        self._waiting = torch.cat([self._waiting, given.to(self._waiting)], 1)
         frames = (self._waiting.shape[1] - self._win_length) // self._hop_length + 1
         if frames < 1:
-            return self._waiting[:, :0]
+            return self._restore(self._waiting[:, :0])
         finished = frames * self._hop_length
         ready = self._waiting[:, : finished - self._hop_length + self._win_length]
         self._waiting = self._waiting[:, finished:].clone()  # a view would keep all of it
-        return self._enhance(ready)[:, :finished]
+        return self._restore(self._enhance(ready)[:, :finished])
 
     @torch.no_grad()
-    def flush(self) -> Float[Tensor, "channels rest"]:
-        """Return the remaining samples, as if zeros followed; the next push starts a new stream."""
+    def flush(self) -> Any:
+        """Return the remaining samples, as if zeros followed, in the form of the last push.
+
+        The next push starts a new stream.
+        """
         rest = self._waiting.shape[1]
         if (
             self._spectra.shape[-1] and rest == self._win_length - self._hop_length
@@ -94,8 +107,9 @@ class Streamer:
             tail = self._enhance(functional.pad(self._waiting, (0, self._win_length - rest)))
         else:
             tail = self._waiting
+        tail = self._restore(tail[:, :rest])
         self._start()
-        return tail[:, :rest]
+        return tail
 
     def _start(self) -> None:
         window, bins = self.model.spectrum.window, self.model.config.n_fft // 2 + 1
@@ -103,6 +117,7 @@ class Streamer:
         # Input from the end of the output on, and spectra of frames that overlap later ones.
         self._waiting = window.new_zeros(self.channels, 0)
         self._spectra = window.new_zeros(self.channels, 2, bins, 0)
+        self._restore: Callable[[Tensor], Any] = lambda samples: samples
 
     def _enhance(self, noisy: Tensor) -> Tensor:
         """Enhance whole frames; only one hop of samples per frame is final."""
@@ -121,13 +136,19 @@ class Streamer:
         self._spectra = spectra[..., spectra.shape[-1] - keep :].clone()
         return self.model.spectrum.inverse(spectra)[:, old * self._hop_length :]
 
-    def _check(self, samples: Tensor) -> None:
-        if samples.ndim != 2 or samples.shape[0] != self.channels or samples.is_complex():
+    def _check(self, samples: Tensor | np.ndarray) -> Float[Tensor, "channels time"]:
+        given = torch.atleast_2d(to_tensor(samples))
+        if given.ndim != 2 or given.shape[0] != self.channels:
             raise UserError(
                 f"this stream takes samples shaped ({self.channels}, time), got "
-                f"{tuple(samples.shape)}; for one signal pass x[None], for several "
-                "make a Streamer(model, channels=...)"
+                f"{tuple(samples.shape)}; for several signals make a Streamer(model, channels=...)"
             )
-        if not samples.is_floating_point():
-            raise UserError(f"a stream takes float samples within ±1, got {samples.dtype}")
-        check_finite("pushed samples", samples)
+        check_finite("pushed samples", given)
+        return given
+
+
+def _as_given(samples: Float[Tensor, "channels time"], like: Tensor | np.ndarray) -> Any:
+    samples = samples[0] if like.ndim == 1 else samples
+    if isinstance(like, np.ndarray):
+        return to_array(samples, like.dtype)
+    return samples.to(like.dtype)

@@ -1,26 +1,26 @@
 """Separate recordings of any length: tensors, and files from the command line."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from sixfold.core import UserError
-from sixfold.speech.audio.files import (
-    check_finite,
-    check_output,
-    read_audio,
-    resample,
-    warn_clipped,
-    write_audio,
+from sixfold.speech.audio.arrays import Audio, as_channels
+from sixfold.speech.audio.conversion import Blocks, announced, convert
+from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.network import (
+    check_device,
+    check_eval_mode,
+    check_network,
+    has_known_rate,
 )
-from sixfold.speech.audio.network import check_device, check_network, has_known_rate
-from sixfold.speech.audio.stitching import WINDOW_S, correlation, separate_windows
+from sixfold.speech.audio.stitching import WINDOW_S, correlation, process_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
+
+Precision = Literal["float32", "bf16"]
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
     weights: Path,
     sample_rate: int | None = None,
     device: str = "cpu",
-    precision: Literal["float32", "bf16"] = "float32",
+    precision: Precision = "float32",
     window_s: float = WINDOW_S,
 ) -> None:
     """Separate the speakers of a recording into speaker-1.wav, speaker-2.wav, ... in a folder.
@@ -38,7 +38,8 @@ def run(
     Any length and sample rate; the outputs have the rate and length of the input.
 
     Args:
-        input: Recording of one channel, in any format that libsndfile reads (wav, flac, ogg ...).
+        input: Recording of one channel: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and
+            others.
         folder: Folder for the outputs, created if it is missing.
         weights: Official (MossFormer2_SS) or sixfold checkpoint.
         sample_rate: Sample rate that the network was trained at, in Hz; asked for where neither the
@@ -47,33 +48,11 @@ def run(
         precision: Number format of matrix products; bf16 is less exact, and needs AMX on a CPU.
         window_s: Seconds of audio per pass.
     """
-    input, folder = Path(input), Path(folder)
     if precision == "bf16":
         _check_bf16(device)
-    mixture, rate = read_audio(input)
-    if mixture.shape[0] != 1:
-        raise UserError(
-            f"{input} has {mixture.shape[0]} channels, separation takes one; pick it first, e.g. "
-            f"ffmpeg -i {input.name} -af 'pan=mono|c0=c0' mono.wav"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder for the speakers")
     model = load(weights, device, sample_rate)
     check_rate_is_known(model)
-    outputs = [folder / f"speaker-{n}.wav" for n in range(1, model.config.speakers + 1)]
-    _check_folder(folder, outputs, input)
-    warn_clipped(input, [mixture])
-    own_rate = model.config.sample_rate
-    print(f"{input}: {mixture.shape[1] / rate:.1f} s at {rate} Hz")
-    if rate != own_rate:
-        print(f"resampled to {own_rate} Hz; nothing above {min(rate, own_rate) // 2} Hz is left")
-    started = time.perf_counter()
-    at_own_rate = resample(mixture, rate, own_rate)[0].to(device)
-    speakers = separate_windows(with_aligned_polarity(model), at_own_rate, own_rate, window_s).cpu()
-    speakers = resample(speakers, own_rate, rate)[:, : mixture.shape[1]]
-    for output, speaker in zip(outputs, speakers, strict=True):
-        write_audio(output, speaker[None], rate)
-    print(f"{folder}: {len(speakers)} speakers, after {time.perf_counter() - started:.1f} s")
+    separate_file(model, Path(input), Path(folder), window_s, precision)
 
 
 def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> MossFormer2:
@@ -102,20 +81,76 @@ def check_rate_is_known(model: MossFormer2) -> None:
         )
 
 
+def separate_file(
+    model: MossFormer2,
+    input: Path,
+    folder: Path,
+    window_s: float = WINDOW_S,
+    precision: Precision = "float32",
+) -> None:
+    """Separate one sound file into a file for each speaker in a folder, in bounded memory.
+
+    Raises:
+        UserError: the input cannot be read or has several channels, or an output cannot be written
+            or is the input.
+    """
+    outputs = [folder / f"speaker-{n}.wav" for n in range(1, model.config.speakers + 1)]
+    _check_folder(folder, outputs, input)
+    check_eval_mode(model)
+
+    def separated(blocks: Blocks, samples: int) -> Iterator[Tensor]:
+        return _separate_blocks(model, blocks(), samples, window_s, precision)
+
+    with announced(input) as mixture:
+        if mixture.channels != 1:
+            raise UserError(
+                f"{input} has {mixture.channels} channels, separation takes one; pick it first, "
+                f"e.g. ffmpeg -i {input.name} -af 'pan=mono|c0=c0' mono.wav"
+            )
+        rate = model.config.sample_rate
+        convert(mixture, outputs, rate, separated, channels=len(outputs), action="separating")
+
+
 def separate(
-    model: MossFormer2, mixture: Tensor, sample_rate: int, window_s: float = WINDOW_S
-) -> Float[Tensor, "speaker time"]:
-    """Separate a recording (time,) of any length; up to ``window_s`` take one pass.
+    model: MossFormer2, mixture: Audio, sample_rate: int, window_s: float = WINDOW_S
+) -> Audio:
+    """Separate a recording of any length, a tensor or a NumPy array; ``window_s`` take one pass.
+
+    Args:
+        model: Network in eval mode, on any device.
+        mixture: Recording shaped (time,) or (1, time).
+        sample_rate: Sample rate of the recording in Hz.
+        window_s: Seconds of audio per pass.
+
+    Returns:
+        The speakers, shaped (speaker, time), of the kind, dtype and device of the mixture.
 
     Raises:
         UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
             in training mode.
     """
     check_network(model, sample_rate)
-    if mixture.ndim != 1:
-        raise UserError(f"a mixture is shaped (time,), got {tuple(mixture.shape)}")
-    check_finite("mixture", mixture)
-    return separate_windows(with_aligned_polarity(model), mixture, sample_rate, window_s)
+    audio, restore = as_channels(mixture, model)
+    if audio.shape[0] != 1:
+        raise UserError(
+            f"a mixture is shaped (time,) or (1, time), got {tuple(mixture.shape)}; separate one "
+            "channel"
+        )
+    return restore(_separate_blocks(model, [audio], audio.shape[1], window_s))
+
+
+def _separate_blocks(
+    model: MossFormer2,
+    blocks: Iterable[Tensor],
+    samples: int,
+    window_s: float,
+    precision: Precision = "float32",
+) -> Iterator[Tensor]:
+    network = with_aligned_polarity(in_bf16(model) if precision == "bf16" else model)
+    rate, device = model.config.sample_rate, next(model.parameters()).device
+    return process_windows(
+        lambda window: network(window.to(device))[0], blocks, samples, rate, window_s
+    )
 
 
 def with_aligned_polarity(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -156,6 +191,8 @@ def _check_bf16(device: str) -> None:
 
 
 def _check_folder(folder: Path, outputs: list[Path], input: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the speakers")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

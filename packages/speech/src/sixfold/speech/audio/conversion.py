@@ -1,0 +1,80 @@
+"""Run a network over a recording, from file to file, in bounded memory.
+
+The recording is read, resampled, processed, resampled back and written as one stream of blocks.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from sixfold.speech.audio.files import Recording, open_recording, write_blocks
+from sixfold.speech.audio.levels import describe_loudness
+from sixfold.speech.audio.progress import with_progress
+from sixfold.speech.audio.resampling import resampled
+
+BLOCK = 1 << 18  # samples per channel that are read at a time
+
+Blocks = Callable[[], Iterable[Tensor]]  # restarts the stream
+Process = Callable[[Blocks, int], Iterable[Tensor]]
+
+
+@contextmanager
+def announced(input: Path) -> Iterator[Recording]:
+    """Open a recording for a command: print what it is, and what seems wrong with it.
+
+    Raises:
+        UserError: as `open_recording`, or it holds NaN.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with open_recording(input) as recording:
+            seconds, rate = recording.samples / recording.sample_rate, recording.sample_rate
+            print(f"{input}: {seconds:.1f} s, {recording.channels} channel(s) at {rate} Hz")
+            loud = describe_loudness(recording.blocks(BLOCK), unbounded=recording.is_float)
+            for text in (*(str(warning.message) for warning in said), loud and f"{input}: {loud}"):
+                if text:
+                    print(text)
+            yield recording
+
+
+def convert(
+    recording: Recording,
+    outputs: Sequence[Path],
+    network_rate: int,
+    process: Process,
+    *,
+    channels: int,
+    action: str,
+) -> None:
+    """Write what a network makes of a recording, at the rate and length of the recording.
+
+    Args:
+        recording: Open recording.
+        outputs: Paths of the files, with an equal share of the channels each.
+        network_rate: Sample rate of the network in Hz.
+        process: Function from the stream at the network's rate, and its length in samples, to the
+            results as blocks.
+        channels: Number of channels of the results.
+        action: What the network does, e.g. "enhancing".
+    """
+    rate, samples = recording.sample_rate, recording.samples
+    if rate != network_rate:
+        limit = min(rate, network_rate) // 2
+        print(f"resampled to {network_rate} Hz and back; nothing above {limit} Hz is left")
+    started, total = time.perf_counter(), math.ceil(samples * network_rate / rate)
+
+    def blocks() -> Iterator[Tensor]:
+        return resampled(recording.blocks(BLOCK), rate, network_rate, BLOCK)
+
+    found = with_progress((block.cpu() for block in process(blocks, total)), total, action)
+    found = resampled(found, network_rate, rate, BLOCK)  # up to a few samples longer
+    clipped = write_blocks(outputs, found, rate, channels, samples)
+    if clipped:
+        print(f"{clipped} samples exceeded full scale and were clipped; .wav would keep them")
+    names = ", ".join(str(output) for output in outputs)
+    print(f"{names}: written after {time.perf_counter() - started:.1f} s")
