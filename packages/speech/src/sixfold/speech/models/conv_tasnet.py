@@ -135,4 +135,5 @@ SYSTEM = System(
     build=ConvTasNet,
     convert=convert,
     published={"Conv-TasNet": (ConvTasNetConfig(), 5_050_545 - 65_664)},
+    train="sixfold.speech.own_data:train_conv_tasnet",
 )

@@ -138,4 +138,5 @@ SYSTEM = System(
     build=TFTransformer,
     convert=convert,
     published={"DeFTAN-II base in cost": (TFTransformerConfig(), 3_387_266)},
+    train="sixfold.speech.own_data:train_tf_transformer",
 )

@@ -36,4 +36,5 @@ SYSTEM = System(
     published={"base": (DeFTAN2Config(), 3_997_988), "large": (LARGE, 7_712_804)},
     run="sixfold.speech.models.deftan2.inference:run",
     export="sixfold.speech.models.deftan2.export:exportable",
+    train="sixfold.speech.own_data:train_deftan2",
 )

@@ -57,4 +57,5 @@ SYSTEM = System(
             licence="Apache-2.0",
         )
     },
+    train="sixfold.speech.own_data:train_frcrn",
 )

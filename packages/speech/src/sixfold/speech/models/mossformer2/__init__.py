@@ -70,6 +70,7 @@ SYSTEM = System(
         )
     },
     weights_settings={"MossFormer2_SS_16K": {"sample_rate": 16_000}},
+    train="sixfold.speech.own_data:train_mossformer2",
 )
 MOSSFORMER = System(
     name="mossformer",
@@ -80,6 +81,7 @@ MOSSFORMER = System(
     published={"MossFormer(L)": (MossFormerConfig(), 42_101_850 - 16)},
     run="sixfold.speech.models.mossformer2.inference:run",
     export="sixfold.speech.models.mossformer2.export:exportable",
+    train="sixfold.speech.own_data:train_mossformer",
 )
 SE_48K = System(
     name="mossformer2_se",
@@ -97,4 +99,5 @@ SE_48K = System(
             licence="Apache-2.0",
         )
     },
+    train="sixfold.speech.own_data:train_se_48k",
 )
