@@ -24,6 +24,7 @@ from sixfold.speech.models.tf_transformer import SYSTEM as TF_TRANSFORMER
 from sixfold.speech.models.tf_transformer import TFTransformer, TFTransformerConfig
 
 SYSTEMS = (FRCRN_SYSTEM, MOSSFORMER2, MOSSFORMER, SE_48K, DEFTAN2, CONV_TASNET, TF_TRANSFORMER)
+SCORE = "sixfold.speech.scoring:score"  # behind `sixfold score speech`
 
 __all__ = [
     "FRCRN",

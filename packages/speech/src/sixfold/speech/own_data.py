@@ -135,14 +135,14 @@ def open_recordings(
         layout, held = hold_out(layout, valid, seed)
     for split in (layout, held):
         _check_channels(split, microphones)
-    sets = [Crops(split, config.sample_rate, options) for split in (layout, held)]
+    train, held_out = (Crops(split, config.sample_rate, options) for split in (layout, held))
     items = [i for split in (layout, held) for i in (*split.items, *split.noises)]
     rates = sorted({item.sample_rate for item in items})
     print(
         f"{data}: {len(layout.items)} recordings to train on, {len(held.items)} for validation, at "
         f"{', '.join(map(str, rates))} Hz; the network works at {config.sample_rate} Hz"
     )
-    return Splits(*sets, [path for item in items for path in (item.input, *item.targets)])
+    return Splits(train, held_out, [path for item in items for path in (item.input, *item.targets)])
 
 
 def _check_channels(layout: Layout, microphones: int) -> None:

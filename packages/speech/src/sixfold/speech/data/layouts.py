@@ -137,6 +137,22 @@ def _sounds(folder: Path) -> dict[str, Path]:
     return found
 
 
+def matched_files(reference: Path, estimate: Path) -> dict[str, tuple[Path, Path]]:
+    """Pair two sound files, or the sound files of two folders by their names.
+
+    Raises:
+        UserError: a file or folder is missing, or a recording has no partner.
+    """
+    if reference.is_file() and estimate.is_file():
+        return {estimate.name: (reference, estimate)}
+    for place in (reference, estimate):
+        if not place.is_dir():
+            raise UserError(f"{place} is no folder; give two folders, or two files")
+    found = [_sounds(place) for place in (reference, estimate)]
+    rows = _matched(found[0], found[1:], [reference, estimate])
+    return {key: (row[0], row[1]) for key, row in zip(found[0], rows, strict=True)}
+
+
 def _matched(
     inputs: dict[str, Path], targets: Sequence[dict[str, Path]], places: Sequence[Path]
 ) -> list[Row]:
