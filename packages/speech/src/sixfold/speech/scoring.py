@@ -29,8 +29,8 @@ def _pesq(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
     if sample_rate in PESQ_RATES:
         band: Any = PESQ_RATES[sample_rate]
         return functions.pesq(estimate, reference, sample_rate, band)
-    pair = [resample(x, sample_rate, 16_000) for x in (estimate, reference)]
-    return functions.pesq(*pair, 16_000)
+    estimate, reference = (resample(x, sample_rate, 16_000) for x in (estimate, reference))
+    return functions.pesq(estimate, reference, 16_000)
 
 
 def _dnsmos(estimate: Tensor, reference: Tensor, sample_rate: int) -> dict[str, float]:
