@@ -12,7 +12,8 @@ Section of the paper -> file:
     3.4  link prediction, Algorithm 4, Eq. 9                -> link_prediction.py
     4    the baseline, backpropagation                      -> backprop.py
 
-`estimator` is what users call; `config` has its settings and `convert` the official keys. `modes`
+`estimator` is what users call; `config` has its settings, `inputs` the checks of what it is given,
+and `convert` the official keys. `modes`
 is the table of the procedures above, one for each mode of each task. What they share has files of
 its own, because no single section describes it: `objective` (what a layer is trained for),
 `layerwise` (layers trained one after the other), `top_down_training` (all layers in time steps)

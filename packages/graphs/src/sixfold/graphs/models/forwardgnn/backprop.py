@@ -19,7 +19,11 @@ from sixfold.graphs.losses import class_weights, node_loss
 from sixfold.graphs.metrics import accuracy, roc_auc
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.layerwise import adam
-from sixfold.graphs.models.forwardgnn.link_prediction import cross_entropy, dot_product_logits
+from sixfold.graphs.models.forwardgnn.link_prediction import (
+    CROSS_ENTROPY,
+    cross_entropy,
+    dot_product_logits,
+)
 from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.stages import Stage, StepResult, take_step
 from sixfold.graphs.models.targets import probabilities
@@ -89,6 +93,7 @@ class NodeBackprop:
 class LinkBackprop:
     """Train all layers to recognise edges by the dot product of their nodes."""
 
+    edge_loss = CROSS_ENTROPY
     needs_virtual_nodes = False
     reads_labels = False
     layer_by_layer = False

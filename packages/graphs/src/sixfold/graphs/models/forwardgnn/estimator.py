@@ -4,33 +4,36 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
-from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
+from sixfold.graphs.data.labels import labelled, labels_of, resolve_mask
 from sixfold.graphs.data.validate import (
     Data,
-    check_dtype_and_device,
-    check_graph,
-    check_sizes,
-    edge_sizes,
     fingerprint,
     resolve_config,
     resolve_sizes,
 )
 from sixfold.graphs.layers.convolutions import ConvName, MakeConv, make_conv
-from sixfold.graphs.layers.message_passing import Topology, edge_values
 from sixfold.graphs.metrics import measure
 from sixfold.graphs.models.forwardgnn.config import ForwardGNNConfig
 from sixfold.graphs.models.forwardgnn.convert import convert
+from sixfold.graphs.models.forwardgnn.inputs import (
+    check_edge_values,
+    check_inputs,
+    check_training,
+    has_validation,
+)
 from sixfold.graphs.models.forwardgnn.link_prediction import (
+    TopLinks,
     check_edge_label_index,
     check_edge_labels,
+    find_links,
 )
-from sixfold.graphs.models.forwardgnn.modes import Procedure, procedure_of
+from sixfold.graphs.models.forwardgnn.modes import Procedure, link_procedure_of, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
 from sixfold.graphs.models.pretrained import load, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
@@ -153,7 +156,7 @@ class ForwardGNN(nn.Module):
                 are input; forward-forward reads those of ``val_mask`` too.
             nodes: Mask of the nodes to classify; ``test_mask`` if not given.
         """
-        self._check_inputs(data)
+        check_inputs(self, data)
         if self._predicts_links:
             check_edge_label_index(data, "given")
         else:
@@ -166,7 +169,7 @@ class ForwardGNN(nn.Module):
         In the mode backprop, where these are logits, its input: the hidden layer below. Labels of
         training nodes are input as in `forward`.
         """
-        self._check_inputs(data)
+        check_inputs(self, data)
         return self.procedure.embed(self._network(), data)
 
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
@@ -181,6 +184,26 @@ class ForwardGNN(nn.Module):
         if self._predicts_links:
             return self.predict_proba(data) > 0.5
         return predictions(self(data, nodes), self.config.target)
+
+    def top_links(self, data: Data, k: int, nodes: Bool[Tensor, " node"] | None = None) -> TopLinks:
+        """Return the k most probable links of nodes that the graph does not have yet.
+
+        Args:
+            data: Graph; it needs no pairs and no labels.
+            k: Number of links of each node; where there are fewer, the rest is node -1.
+            nodes: Mask of the nodes whose links are wanted; all if not given.
+
+        Raises:
+            UserError: the task is not link.
+        """
+        if not self._predicts_links:
+            raise UserError("top_links is for ForwardGNN(task='link'), which learns links")
+        check_inputs(self, data)
+        every = torch.ones(len(data.x), dtype=torch.bool, device=data.x.device)
+        chosen = every if nodes is None else resolve_mask(data, nodes)
+        procedure = link_procedure_of(self.config)
+        outputs = procedure.outputs(self._network(), data)
+        return find_links(outputs, procedure.edge_loss, data.edge_index, k, chosen)
 
     def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
         """Return a metric of labelled nodes, or of labelled pairs.
@@ -234,55 +257,13 @@ class ForwardGNN(nn.Module):
         virtual = self.virtual_nodes if self.procedure.needs_virtual_nodes else None
         return Network(self.config, list(self.layers), virtual)
 
-    def _check_inputs(self, data: Data) -> None:
-        """Check that a fitted network can read a graph."""
-        check_graph(data)
-        check_dtype_and_device(data.x, self)
-        if self.procedure.reads_labels:
-            check_labels(data, ["train_mask"], self.config.classes)
-        check_sizes(self.config, self._sizes(data), "ForwardGNN")
-        self._check_edge_values(data)
-
     def _check(self, data: Data, validation: Data | None) -> Data | None:
         """Check the graphs, fit unset sizes to them, and return the graph to validate on."""
-        check_graph(data)
-        check_dtype_and_device(data.x, self)
+        self._resolve_sizes(check_training(self, data, validation))
+        check_edge_values(self, data, validation)
         if self._predicts_links:
-            check_edge_labels(data, "training")
-            if validation is not None:
-                check_graph(validation)
-                check_edge_labels(validation, "validation")
-            self._resolve_sizes(self._sizes(data))
-            self._check_edge_values(data, validation)
             return validation
-        if validation is not None:
-            raise UserError("classes are validated on val_mask of the same graph; pass one graph")
-        validated = getattr(data, "val_mask", None) is not None
-        given = self.config.classes if "classes" in self.config.model_fields_set else None
-        masks = ["train_mask", "val_mask"] if validated else ["train_mask"]
-        classes = check_labels(data, masks, given, self.config.target)
-        self._resolve_sizes(self._sizes(data) | {"classes": classes})
-        self._check_edge_values(data)
-        return data if validated else None
-
-    def _sizes(self, data: Data) -> dict[str, int]:
-        attends = self.config.conv == "gat"
-        return {"features": data.x.shape[1]} | (edge_sizes(data, self.config) if attends else {})
-
-    def _check_edge_values(self, *graphs: Data | None) -> None:
-        """Check that the layers read the weights and attributes of the edges, if there are any."""
-        for data in graphs:
-            if data is None:
-                continue
-            topology = Topology.of(data)
-            if topology.edge_attr is not None and self.procedure.needs_virtual_nodes:
-                raise UserError(
-                    f"the edges have edge_attr, but those of the virtual nodes in mode "
-                    f"{self.config.mode} would have none; choose a mode without virtual nodes, "
-                    "such as backprop, or leave it out: del data.edge_attr"
-                )
-            for conv in self.layers:
-                edge_values(conv, topology)
+        return data if has_validation(data) else None
 
     def _resolve_sizes(self, sizes: dict[str, int]) -> None:
         """Build the layers again if sizes of the config were left to the data."""

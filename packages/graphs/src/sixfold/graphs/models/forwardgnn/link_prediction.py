@@ -29,6 +29,7 @@ from sixfold.graphs.models.forwardgnn.objective import (
 )
 
 Edges = Int[Tensor, "2 edge"]
+NODES_AT_ONCE = 1024  # whose probabilities of links with all others are computed together
 
 
 def dot_product_logits(h: Float[Tensor, "node feature"], edges: Edges) -> Float[Tensor, " edge"]:
@@ -57,14 +58,66 @@ def goodness_loss(
 
 
 class EdgeLoss(NamedTuple):
-    """A loss of labelled edges, and the logits that it reads."""
+    """A loss of labelled edges, the logits that it reads, and those of all pairs of two sets."""
 
     logits: Callable[[Tensor, Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
+    all_logits: Callable[[Tensor, Tensor], Tensor]
 
 
-CROSS_ENTROPY = EdgeLoss(dot_product_logits, cross_entropy)
-GOODNESS = EdgeLoss(goodness_logits, goodness_loss)
+CROSS_ENTROPY = EdgeLoss(dot_product_logits, cross_entropy, lambda one, other: one @ other.T)
+GOODNESS = EdgeLoss(
+    goodness_logits, goodness_loss, lambda one, other: one**2 @ (other**2).T - THETA
+)
+
+
+class TopLinks(NamedTuple):
+    """The most probable links of nodes, in decreasing order.
+
+    Args:
+        nodes: Nodes at the one end.
+        partners: Nodes at the other end; -1 where there are no more.
+        probabilities: Probabilities of the links; 0 where there are no more.
+    """
+
+    nodes: Int[Tensor, " node"]
+    partners: Int[Tensor, "node k"]
+    probabilities: Float[Tensor, "node k"]
+
+
+@torch.no_grad()
+def find_links(
+    outputs: list[Tensor], edge_loss: EdgeLoss, edge_index: Edges, k: int, mask: Tensor
+) -> TopLinks:
+    """Find the most probable links of nodes, except to themselves and those of the graph.
+
+    Args:
+        outputs: Outputs (node, width) whose probabilities are averaged.
+        edge_loss: Logits of pairs.
+        edge_index: Edges of the graph, left out in both directions.
+        k: Number of links of each node.
+        mask: Mask of the nodes.
+
+    Raises:
+        UserError: k is not from 1 to the number of other nodes.
+    """
+    count = len(outputs[0])
+    if not 0 < k < count:
+        raise UserError(f"k should be from 1 to {count - 1}, the number of other nodes, got {k}")
+    source, target = torch.cat([edge_index, edge_index.flip(0)], 1)
+    nodes, found = mask.nonzero()[:, 0], []
+    for block in nodes.split(NODES_AT_ONCE):
+        pairs = (edge_loss.all_logits(h[block], h) for h in outputs)
+        sums = torch.stack([torch.nan_to_num(logits).sigmoid() for logits in pairs]).sum(0)
+        sums[torch.arange(len(block), device=block.device), block] = -1
+        row = torch.full((count,), -1, device=block.device)
+        row[block] = torch.arange(len(block), device=block.device)
+        known = row[source] >= 0
+        sums[row[source[known]], target[known]] = -1
+        found.append(sums.topk(k, 1))
+    values = torch.cat([top.values for top in found]) / len(outputs)
+    partners = torch.cat([top.indices for top in found]).masked_fill(values < 0, -1)
+    return TopLinks(nodes, partners, values.clamp(min=0))
 
 
 class LinkPrediction(Layerwise):

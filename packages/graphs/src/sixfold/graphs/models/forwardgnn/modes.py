@@ -1,7 +1,7 @@
 """The modes of ForwardGNN: one procedure for each mode of each task."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -17,6 +17,7 @@ from sixfold.graphs.models.forwardgnn.forward_forward import (
 from sixfold.graphs.models.forwardgnn.link_prediction import (
     CROSS_ENTROPY,
     GOODNESS,
+    EdgeLoss,
     LinkPrediction,
 )
 from sixfold.graphs.models.forwardgnn.objective import Network
@@ -84,6 +85,21 @@ class Procedure(Protocol):
         ...
 
 
+@runtime_checkable
+class LinkProcedure(Procedure, Protocol):
+    """Training and prediction of links.
+
+    Attributes:
+        edge_loss: Logits of pairs, of which the outputs' probabilities are averaged.
+    """
+
+    edge_loss: EdgeLoss
+
+    def outputs(self, network: Network, data: Data) -> list[Tensor]:
+        """Return outputs (node, width) whose probabilities of a link are averaged."""
+        ...
+
+
 _SINGLE_FORWARD = SingleForward()
 _LINKS = LinkPrediction(CROSS_ENTROPY)
 
@@ -108,3 +124,8 @@ MODES: Mapping[Task, Mapping[Mode, Procedure]] = {
 def procedure_of(config: ForwardGNNConfig) -> Procedure:
     """Return the procedure of a config's task and mode."""
     return MODES[config.task][config.mode]
+
+
+def link_procedure_of(config: ForwardGNNConfig) -> LinkProcedure:
+    """Return the procedure of a mode that learns links."""
+    return cast(LinkProcedure, MODES["link"][config.mode])

@@ -126,7 +126,7 @@ class TopToInput:
     averages_last_heads = False
 
     def __init__(self, base: SingleForward | LinkPrediction) -> None:
-        self.base = base
+        self.base, self.edge_loss = base, getattr(base, "edge_loss", None)
         self.needs_virtual_nodes, self.reads_labels = base.needs_virtual_nodes, base.reads_labels
 
     def layer_sizes(self, config: ForwardGNNConfig) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from sixfold.graphs.data.validate import (
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.losses import class_weights
 from sixfold.graphs.metrics import measure
-from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries, remote
+from sixfold.graphs.models.gnnpipe.adjacency import Ranges, Rows, entries
 from sixfold.graphs.models.gnnpipe.config import GNNPipeConfig
 from sixfold.graphs.models.gnnpipe.convert import convert
 from sixfold.graphs.models.gnnpipe.layers import (
@@ -36,7 +36,7 @@ from sixfold.graphs.models.gnnpipe.layers import (
 from sixfold.graphs.models.gnnpipe.partition import Chunks, cut, cut_edges
 from sixfold.graphs.models.gnnpipe.process_grid import Grid, bubble_fraction
 from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
-from sixfold.graphs.models.gnnpipe.traffic import Traffic, expected_traffic
+from sixfold.graphs.models.gnnpipe.traffic import Traffic, traffic_of
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
 from sixfold.graphs.models.pretrained import load, save
@@ -142,7 +142,7 @@ class GNNPipe(nn.Module):
                     return self.eval()
                 self.history = train(training, self, run, checkpoint_every)
                 self.bytes_sent = training.traffic()
-                self.bytes_expected = self._expected(training.pipeline, data)
+                self.bytes_expected = traffic_of(training.pipeline, self.chunks, data.edge_index)
                 run.finish({})
         return self.eval()
 
@@ -283,27 +283,6 @@ class GNNPipe(nn.Module):
     def _make_layers(self) -> nn.ModuleList:
         with seeded(self.config.seed, "weights"):
             return make_layers(self.config)
-
-    def _expected(self, pipeline: Pipeline, data: Data) -> Traffic:
-        ranges, widths = pipeline.ranges, pipeline.widths
-        mirrors = 0
-        if not ranges.grid.alone:
-            assert self.chunks is not None
-            source, target = self.chunks.place.to(data.edge_index.device)[data.edge_index]
-            spans = [ranges.span(way) for way in range(ranges.grid.ways)]
-            mirrors = sum(
-                len(remote(target, source, *span)) + len(remote(source, target, *span))
-                for span in spans
-            )
-        return expected_traffic(
-            nodes=len(data.x),
-            travelling=[sum(widths[cut.stop - 1][1]) for cut in pipeline.cuts[:-1]],
-            aggregated=[width for width, _ in widths],
-            mirrors=mirrors,
-            parameters=sum(p.numel() for p in self.parameters() if p.requires_grad),
-            ways=1 if ranges.grid.alone else ranges.grid.ways,
-            item_bytes=data.x.element_size(),
-        )
 
     def _fingerprint(self, data: Data, part: Tensor | None) -> str:
         given = "" if part is None else str(part.tolist())

@@ -2,6 +2,13 @@
 
 from collections.abc import Sequence
 
+from jaxtyping import Int
+from torch import Tensor
+
+from sixfold.graphs.models.gnnpipe.adjacency import remote
+from sixfold.graphs.models.gnnpipe.partition import Chunks
+from sixfold.graphs.models.gnnpipe.stage import Pipeline
+
 Traffic = dict[str, int]
 
 
@@ -36,3 +43,33 @@ def expected_traffic(
         "graph": mirrors * sum(aggregated) * item_bytes,
         "weight": 2 * (ways - 1) * parameters * item_bytes,
     }
+
+
+def traffic_of(
+    pipeline: Pipeline, chunks: Chunks | None, edge_index: Int[Tensor, "2 edge"]
+) -> Traffic:
+    """Return `expected_traffic` of a training.
+
+    Args:
+        pipeline: Stage of this process.
+        chunks: Chunks of the whole graph.
+        edge_index: Edges of the whole graph.
+    """
+    ranges, widths, mirrors = pipeline.ranges, pipeline.widths, 0
+    if not ranges.grid.alone:
+        assert chunks is not None
+        source, target = chunks.place.to(edge_index.device)[edge_index]
+        spans = [ranges.span(way) for way in range(ranges.grid.ways)]
+        mirrors = sum(
+            len(remote(target, source, *span)) + len(remote(source, target, *span))
+            for span in spans
+        )
+    return expected_traffic(
+        nodes=ranges.nodes,
+        travelling=[sum(widths[cut.stop - 1][1]) for cut in pipeline.cuts[:-1]],
+        aggregated=[width for width, _ in widths],
+        mirrors=mirrors,
+        parameters=sum(p.numel() for p in pipeline.layers.parameters() if p.requires_grad),
+        ways=1 if ranges.grid.alone else ranges.grid.ways,
+        item_bytes=pipeline.x.element_size(),
+    )
