@@ -38,9 +38,16 @@ def imported(statement: str) -> set[str]:
 
 
 def test_core_imports_nothing_heavy():
-    found = imported("import sixfold.core")
+    found = imported("from sixfold.core import Config, System, from_pretrained")
     assert {"sixfold", "torch"} <= found
     assert not found & HEAVY
+
+
+def test_the_help_of_the_command_needs_no_torch():
+    pytest.importorskip("cyclopts", reason="comes with sixfold-core[pipeline]")
+    found = imported("from sixfold.core.cli import build_app; build_app()")
+    assert "cyclopts" in found
+    assert not found & (HEAVY | {"torch", "numpy"})
 
 
 def test_the_list_of_imports_is_complete():

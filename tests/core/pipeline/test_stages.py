@@ -232,7 +232,7 @@ def test_claims_are_one_table(toy: Path, capsys):
         (("train", "toy/fitting"), None, "first: sixfold prepare toy"),
         (("evaluate", "toy/fitting"), None, "first: sixfold prepare toy"),
         (("report", "toy"), None, "first: sixfold evaluate toy/fitting"),
-        (("run", "toy/line", "a", "b"), None, "toy/line has nothing to run on a file"),
+        (("run", "toy/line", "a", "b"), None, "toy/line has no `sixfold run`"),
         (("train", "toy"), ("steps", "stpes"), "'stpes'; did you mean 'steps'?"),
         (("train", "toy"), ("steps: 8", "steps: eight"), "systems.line.train: steps"),
         (("train", "toy"), ("budget: 0.5", "budget: 0"), "budget"),

@@ -309,8 +309,20 @@ def test_provenance_says_what_was_asked_and_by_which_code(tmp_path):
     assert known["config"] == CONFIG
     assert known["torch"] == torch.__version__
     assert {"git", "sixfold-core", "fingerprint", "python"} <= known.keys()
+    run.check_seed(3)
     with pytest.raises(UserError, match="begun with seed 3, not 4"):
-        run.record(seed=4)
+        run.check_seed(4)
+
+
+def test_a_seed_given_to_open_is_part_of_the_identity(tmp_path):
+    folder = tmp_path / "run"
+    Run.open(folder, CONFIG, "data", seed=3)
+    assert not list(tmp_path.glob("run.old-*"))
+    Run.open(folder, CONFIG, "data", seed=3)
+    assert not list(tmp_path.glob("run.old-*"))
+    Run.open(folder, CONFIG, "data", seed=4)
+    assert [p.name for p in tmp_path.glob("run.old-*")] == ["run.old-1"]
+    assert json.loads((folder / "provenance.json").read_text())["seed"] == 4
 
 
 def test_without_a_folder_nothing_is_kept_and_no_signal_is_caught(tmp_path, monkeypatch):

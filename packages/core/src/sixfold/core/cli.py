@@ -1,17 +1,30 @@
 """The command ``sixfold``: one verb a function, whose docstring is its help."""
 
+import functools
 import inspect
+import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import UserError
-from sixfold.core.system import System, domains, find_system, load_function
+from sixfold.core.system import (
+    System,
+    domain,
+    domains,
+    find_system,
+    installed_versions,
+    is_system,
+    load_function,
+)
 
 if TYPE_CHECKING:
     from cyclopts import App
 
     from sixfold.core.pipeline.params import TaskRun
+
+HELP = ("--help", "-h")
 
 
 def list_() -> None:
@@ -58,8 +71,9 @@ def show(name: str) -> None:
         print(f"published: {size}, {count:,} parameters")
     for weights, here in list_weights(system).items():
         print(f"weights: {weights} ({'here' if here else 'fetched at first use'})")
-    if system.run:
-        print(f"run: sixfold run {name} --help")
+    for verb in ("run", "train"):
+        if getattr(system, verb):
+            print(f"{verb}: sixfold {verb} {name} --help")
 
 
 def doctor() -> None:
@@ -94,20 +108,34 @@ def prepare(name: str) -> None:
         stages.prepare(task)
 
 
-def train(name: str) -> None:
-    """Train every seed of a task's systems; a training that was stopped goes on.
+def train(name: str = "--help", /, *arguments: str) -> None:
+    """Train a system on your own data, or every seed of a pipeline's systems.
 
-    Seeds train in parallel where the systems' `threads` leave cores for it.
-    On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train <name>.
+    sixfold train speech/frcrn --data my/recordings --out runs/mine: the result is a checkpoint that
+    `sixfold run` takes. sixfold train speech/frcrn --help lists what a system takes.
+
+    sixfold train speech/enhancement: trains what params.yaml says. A training that was stopped goes
+    on; seeds train in parallel where the systems' `threads` leave cores for it.
+
+    On several processes: torchrun --nproc-per-node 2 -m sixfold.core.cli train NAME ...
 
     Args:
-        name: pipeline/task, e.g. speech/enhancement; pipeline/task/system for one system; or a
-            pipeline for all of its tasks.
+        name: domain/system, e.g. speech/frcrn, with the system's arguments; or pipeline/task, e.g.
+            speech/enhancement; pipeline/task/system for one of its systems; or a pipeline for all
+            of its tasks.
+        arguments: Arguments of the system.
     """
-    from sixfold.core.pipeline import stages
+    if name in HELP:
+        build_app().help_print(["train"])
+        return
     from sixfold.core.training.distributed import launch
 
     with launch():
+        if arguments or is_system(name):
+            _call(name, "train", arguments)
+            return
+        from sixfold.core.pipeline import stages
+
         for task in _tasks(name):
             stages.train(task, _entries(name))
 
@@ -204,24 +232,65 @@ def claims(*, write: Path | None = None) -> None:
         replace_between_markers(write, "claims", text)
 
 
-def run(name: str = "--help", *arguments: str) -> None:
-    """Run a system on a file: sixfold run speech/frcrn noisy.wav clean.wav.
+def run(name: str = "--help", /, *arguments: str) -> None:
+    """Run a system on files: sixfold run speech/frcrn noisy.wav clean.wav, or on a whole folder.
 
     Args:
-        name: domain/system, e.g. speech/frcrn.
-        arguments: Arguments of the system; sixfold run <name> --help lists them.
+        name: domain/system, e.g. speech/frcrn; `sixfold list` shows all of them.
+        arguments: Arguments of the system; sixfold run speech/frcrn --help lists them.
     """
-    if name in ("--help", "-h"):
+    if name in HELP:
         build_app().help_print(["run"])
         return
+    _call(name, "run", arguments)
+
+
+def _call(name: str, verb: str, arguments: Sequence[str]) -> None:
+    """Hand the arguments to the function that a system names for a verb."""
+    target = getattr(find_system(name), verb)
+    if target is None:
+        raise UserError(f"{name} has no `sixfold {verb}`; sixfold show {name} says what it has")
+    _parse(f"sixfold {verb} {name}", target, arguments)
+
+
+def _parse(command: str, target: str, arguments: Sequence[str]) -> None:
     from cyclopts import App
 
-    system = find_system(name)
-    if system.run is None:
-        raise UserError(f"{name} has nothing to run on a file")
-    command = App(name=f"sixfold run {name}", version_flags=[], result_action="return_value")
-    command.default(load_function(system.run))
-    command(arguments)
+    app = App(name=command, version_flags=[], help_format="plaintext", result_action="return_value")
+    app.default(_reflowed(load_function(target)))
+    app(arguments)
+
+
+def _reflowed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose docstring has one line a paragraph and argument.
+
+    cyclopts would keep the line ends of the source. Its Markdown, which does not, swallows what
+    looks like a tag, such as the name in ``pipelines/<name>/params.yaml``.
+    """
+
+    @functools.wraps(function)
+    def same(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    paragraph = re.sub(r"(?<=[^\n:])\n(?=\S)", " ", inspect.getdoc(function) or "")
+    same.__doc__ = re.sub(r"\n {6,}(?=\S)", " ", paragraph)
+    return same
+
+
+def score(domain_name: str = "--help", /, *arguments: str) -> None:
+    """Score results against references: sixfold score speech clean/ enhanced/.
+
+    Args:
+        domain_name: Installed domain, e.g. speech.
+        arguments: Arguments of the domain; sixfold score speech --help lists them.
+    """
+    if domain_name in HELP:
+        build_app().help_print(["score"])
+        return
+    target = getattr(domain(domain_name), "SCORE", None)
+    if target is None:
+        raise UserError(f"{domain_name} scores no files")
+    _parse(f"sixfold score {domain_name}", target, arguments)
 
 
 def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = None) -> None:
@@ -252,7 +321,7 @@ def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = N
 
 
 VERBS = (
-    show, doctor, inputs, prepare, train, evaluate, report, repro, claims, export,
+    show, doctor, inputs, prepare, evaluate, report, repro, claims, export,
 )  # fmt: skip
 
 
@@ -266,7 +335,6 @@ def build_app() -> "App":
         from cyclopts import App, Parameter
     except ModuleNotFoundError:
         raise UserError("the command needs: pip install 'sixfold-core[pipeline,train]'") from None
-    from sixfold.core.doctor import installed_versions
 
     app = App(
         name="sixfold",
@@ -275,12 +343,15 @@ def build_app() -> "App":
         help_format="plaintext",
         version_format="plaintext",
     )
-    app.command(list_, name="list")
+    app.command(_reflowed(list_), name="list")
     for verb in VERBS:
-        app.command(verb)
+        app.command(_reflowed(verb))
     # What follows the name of a system is the system's to parse.
-    rest = Parameter(allow_leading_hyphen=True)
-    app.command(run, help_flags=[], version_flags=[], default_parameter=rest)
+    rest = Parameter(allow_leading_hyphen=True, show_default=False)
+    for verb in (run, train, score):
+        usage = f"Usage: sixfold {verb.__name__} NAME [ARGUMENTS...]"
+        options = {"help_flags": [], "version_flags": [], "default_parameter": rest}
+        app.command(_reflowed(verb), usage=usage, **options)
     return app
 
 

@@ -6,7 +6,7 @@ import pkgutil
 import platform
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distributions, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -14,16 +14,10 @@ import torch
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, available, cache_folder, mirror_folders
-from sixfold.core.system import domains
+from sixfold.core.system import domains, installed_versions
 from sixfold.core.weights.published import list_weights
 
 Row = tuple[str, str]  # a label, and what is to be said of it
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the version of every installed distribution of sixfold, in alphabetical order."""
-    found = {one.metadata["Name"]: one.version for one in distributions()}
-    return {name: found[name] for name in sorted(found) if name.startswith("sixfold-")}
 
 
 def diagnose() -> Iterator[Row]:

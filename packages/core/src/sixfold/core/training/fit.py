@@ -106,17 +106,18 @@ def fit(
     seed: int,
     evaluate: Evaluate | None = None,
 ) -> dict[str, float]:
-    """Train a model, from wherever the run stands, and leave it trained.
+    """Train a model, from wherever the run stands, and leave it trained, in eval mode.
 
     Args:
-        run: Run just opened. A finished one loads its weights into the model and returns at once.
+        run: Run just opened. A finished one loads its weights into the model and returns at once;
+            if it was opened by an identity without ``steps`` and more are asked for, it goes on.
         model: Model, initialised by the caller.
         dataset: Map-style dataset; see `sampling.steps` for ``sample`` and ``batch``.
         loss: Function that returns the mean over the batch it is given, as one tensor or several by
             name, which are summed and each logged; or (sums, count), divided by the count of the
             whole step: tokens, frames, what the batches hold unequal numbers of.
         config: How to train.
-        seed: Seed of dropout, order and augmentation.
+        seed: Seed of dropout, order and augmentation; the first weights are the caller's.
         evaluate: Function called on every rank in eval mode, without gradients, in float32.
 
     Returns:
@@ -124,11 +125,13 @@ def fit(
 
     Raises:
         UserError: the gradient is not finite ten times in a row, the disk is full, or settings
-            contradict each other.
+            contradict each other, or the run was begun with another seed.
         SystemExit: after SIGTERM or SIGINT, with everything saved.
     """
+    run.check_seed(seed)
+    run.extend(config.steps)
     if run.state == "done":
-        run.load("model", model)
+        run.load("model", model.eval())
         return run.metrics
     _check(config, evaluate is not None)
     with numerics(config), run:
@@ -301,13 +304,16 @@ class _Training:
         if self.progress.durations:
             self._write_perf(position)
         if position.phase == 0:
+            self.run.save(position)  # what more steps would go on from
             if self.best:
                 self.best.copy_to(self.model)
             elif self.ema and self.config.eval_ema:
                 self.ema.copy_to(self.model)
-            self.run.save(replace(position, phase=1))
+            if self.best or self.config.eval_ema:
+                self.run.save(replace(position, phase=1))
         scored = self.progress.scored_at == position.step and not self.best
         self.run.finish(self.progress.scores if scored else self.score())
+        self.model.eval()
         return self.run.metrics
 
     def _sync(self, last: bool) -> AbstractContextManager:
@@ -317,8 +323,8 @@ class _Training:
 
     def _introduce(self) -> None:
         parameters = sum(p.numel() for p in self.model.parameters())
-        facts = {"seed": self.seed, "device": str(self.device), "processes": world_size()}
-        self.run.record(**facts, threads=torch.get_num_threads())
+        facts = {"seed": self.seed, "steps": self.config.steps, "device": str(self.device)}
+        self.run.record(**facts, processes=world_size(), threads=torch.get_num_threads())
         self.progress.start(
             f"{self.run}: {parameters:,} parameters on {self.device}, {world_size()} "
             f"process(es) of {torch.get_num_threads()} thread(s), precision "

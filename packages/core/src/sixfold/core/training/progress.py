@@ -39,17 +39,18 @@ class Progress:
             self._bar.start()
 
     def update(self, seconds: float, step: int) -> None:
-        """Count a finished step."""
+        """Count a finished step, and show the last loss and validation scores."""
         self.elapsed_s += seconds
         self.durations.append(seconds)
-        loss = f"loss {self.losses['loss']:.4g}, " if "loss" in self.losses else ""
+        last = {k: v for k, v in self.losses.items() if k == "loss"} | self.scores
+        shown = "".join(f"{name} {value:.4g}, " for name, value in last.items())
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=loss)
+            self._bar.update(self._task, completed=step, description=shown)
         elif rank() == 0 and time.monotonic() - self._shown_at > LINE_EVERY_S:
             self._shown_at, median = time.monotonic(), self.median_s
             left = (self.steps - step) * median
             line = (
-                f"step {step}/{self.steps}: {loss}{median * 1e3:.3g} ms a step, {left:.0f} s left"
+                f"step {step}/{self.steps}: {shown}{median * 1e3:.3g} ms a step, {left:.0f} s left"
             )
             print(line, flush=True)
 

@@ -25,7 +25,9 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     record = folder / "provenance.json"
     if record.is_file():
         known = json.loads(record.read_text(encoding="utf-8"))
-        differ = [key for part in identity for key in _differing(known[part], identity[part], part)]
+        differ = [
+            key for part in identity for key in _differing(known.get(part), identity[part], part)
+        ]
         if not differ:
             for rest in (folder / "ckpt").glob(".*"):  # of a save that was killed
                 shutil.rmtree(rest) if rest.is_dir() else rest.unlink()

@@ -78,21 +78,27 @@ class Run:
 
     @classmethod
     def open(
-        cls, folder: str | Path | None, config: Config | Mapping[str, Any], fingerprint: str
+        cls,
+        folder: str | Path | None,
+        config: Config | Mapping[str, Any],
+        fingerprint: str,
+        seed: int | None = None,
     ) -> Self:
         """Start a run, or find the one that was begun or finished here.
 
         Args:
-            folder: The run's own folder. A run with another config or fingerprint that is found
-                there is renamed to ``<folder>.old-1`` (-2 ...). None keeps nothing.
-            config: All that decides the outcome.
+            folder: The run's own folder. A run with another config, fingerprint or seed that is
+                found there is renamed to ``<folder>.old-1`` (-2 ...). None keeps nothing.
+            config: All that decides the outcome, besides the rest.
             fingerprint: Hash of the data and the code.
+            seed: Seed of the loop, where ``config`` does not hold it.
 
         Raises:
             UserError: the folder holds something else.
         """
         values = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
         identity = {"config": json.loads(to_text(values)), "fingerprint": fingerprint}
+        identity |= {} if seed is None else {"seed": seed}
         config_hash = hashlib.sha256(to_text(identity["config"]).encode()).hexdigest()
         if folder is None:
             return cls(None, config_hash)
@@ -221,31 +227,62 @@ class Run:
                 self._curve.append(step, {name: float(value) for name, value in scalars.items()})
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Write DONE with the final metrics; only the last checkpoint stays."""
+        """Write DONE with the final metrics; earlier checkpoints go."""
         if self._saved is None:
             raise ValueError("save the final state before finishing the run")
         if self._folder is not None:
-            self._prune(1)  # first: nobody tidies a folder that says DONE
+            before = self.folder / "ckpt" / f"step-{self._saved.step:08d}"
+            if self._writes and self._saved.phase and before.is_dir():  # kept for `extend`
+                before.rename(before.with_name(f"before-{before.name}"))
+            self._prune(1)  # before DONE: nobody tidies a folder that says so
             self.write_json("DONE", metrics)
             barrier()
         self.state, self.metrics = "done", dict(metrics)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to provenance.json; the seed must be the one that the run was begun with."""
+        """Add facts to provenance.json."""
         if self._writes:
-            path = self.folder / "provenance.json"
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known.get("seed", facts.get("seed")) != facts.get("seed", known.get("seed")):
-                raise UserError(
-                    f"{self.folder} was begun with seed {known['seed']}, not {facts['seed']}; "
-                    "give each seed its own folder"
-                )
-            self.write_json("provenance.json", known | facts)
+            self.write_json("provenance.json", self._provenance() | facts)
+
+    def check_seed(self, seed: int) -> None:
+        """Raise a UserError if the run was begun, or even finished, with another seed."""
+        if self._folder is not None and (known := self._provenance().get("seed", seed)) != seed:
+            raise UserError(
+                f"{self.folder} was begun with seed {known}, not {seed}; "
+                "give each seed its own folder"
+            )
+
+    def extend(self, steps: int) -> None:
+        """Go on with a run that was finished after fewer steps, as if it had been asked for these.
+
+        The weights that were chosen at its end (phase 1) are dropped, not what the steps left.
+
+        Raises:
+            UserError: the run was asked for more steps before.
+        """
+        asked = self._provenance().get("steps", steps) if self._folder else steps
+        if asked > steps:
+            raise UserError(f"{self.folder} is a run of {asked} steps, not {steps}; give another")
+        barrier()  # every rank has read
+        if asked == steps:
+            return
+        if self._writes:
+            (self.folder / "DONE").unlink(missing_ok=True)
+            for path in (self.folder / "ckpt").glob("before-step-*"):
+                path.rename(path.with_name(path.name.removeprefix("before-")))
+            for path in checkpoints(self.folder):
+                if "-phase-" in path.name:
+                    shutil.rmtree(path)
+        barrier()
+        self.state = "resumable"
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a file of the run folder, all or nothing, on rank 0."""
         if self._writes:
             write_atomic(self.folder / name, to_text(values))
+
+    def _provenance(self) -> dict[str, Any]:
+        return json.loads((self.folder / "provenance.json").read_text(encoding="utf-8"))
 
     def __enter__(self) -> Self:
         if self._folder and threading.current_thread() is threading.main_thread():

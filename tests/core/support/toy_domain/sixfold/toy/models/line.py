@@ -16,6 +16,7 @@ class Line(nn.Module):
 
     def __init__(self, config: LineConfig) -> None:
         super().__init__()
+        self.config = config
         self.layers = nn.Sequential(nn.Linear(1, config.width), nn.Linear(config.width, 1))
 
     def forward(self, x):
@@ -27,4 +28,12 @@ def convert(state):
     return LineConfig(), dict(state)
 
 
-SYSTEM = System("line", "none", LineConfig, Line, convert, published={"narrow": (LineConfig(), 4)})
+SYSTEM = System(
+    "line",
+    "none",
+    LineConfig,
+    Line,
+    convert,
+    published={"narrow": (LineConfig(), 4)},
+    train="sixfold.toy.own_data:train_line",
+)

@@ -1,0 +1,224 @@
+"""Train a published system on one's own data: what ``sixfold train <domain>/<system>`` does.
+
+    from sixfold.core import train
+
+    model = train("speech/frcrn", data="recordings", out="runs/mine", weights="FRCRN_SE_16K")
+
+A domain says in a `Recipe` how its layouts are opened and what its systems learn by; `command`
+makes the function of it that `System.train` names. The run folder holds the curve, the checkpoints
+that a stopped training goes on from, and at the end ``model.safetensors``.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from cyclopts import Parameter
+from torch import Tensor, nn
+
+from sixfold.core.config import Config, UserError
+from sixfold.core.system import System, find_system, load_function
+from sixfold.core.training.distributed import rank
+from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.provenance import to_text
+from sixfold.core.training.run import Run
+from sixfold.core.training.sampling import derive_seed
+from sixfold.core.weights.convert import from_pretrained, save_pretrained
+from sixfold.core.weights.published import find_weights
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """One's own data, opened.
+
+    Args:
+        train: Training set; see `sixfold.core.training.fit.fit`.
+        valid: Validation set, as the recipe's ``evaluate`` takes it.
+        files: Files behind both; another name or size is another training.
+    """
+
+    train: Any
+    valid: Any
+    files: Iterable[Path]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a system learns from one's own data.
+
+    Args:
+        open: Function of (data, valid, model, options, seed) that opens a layout; its UserErrors
+            say what is wrong before anything is trained.
+        loss: Loss of a model and a batch; see `sixfold.core.training.fit.fit`.
+        evaluate: Scores of a model on the validation set.
+        fit: How to train, if nothing else is asked for. ``best`` names the score that decides, and
+            the schedule does not depend on the number of steps, so that more can follow later.
+        options: Settings of the data, which become options of the command.
+    """
+
+    open: Callable[[Path, Path | float, Any, Any, int], Splits]
+    loss: Callable[[Any, dict[str, Tensor]], Any]
+    evaluate: Callable[[Any, Any], Mapping[str, float]]
+    fit: FitConfig
+    options: type[Config]
+
+
+def train(name: str, **arguments: Any) -> nn.Module:
+    """Train a system on one's own data and return it, in eval mode.
+
+    Args:
+        name: domain/system, e.g. speech/frcrn.
+        arguments: Options of ``sixfold train <name> --help``, by name: ``data``, ``out``,
+            ``weights`` (there ``--from``), ``steps`` ...
+
+    Raises:
+        UserError: there is no such system or option, or the data cannot be trained on.
+    """
+    target = find_system(name).train
+    if target is None:
+        raise UserError(f"{name} cannot be trained on one's own data")
+    return load_function(target)(**arguments)
+
+
+def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
+    """Make the function behind ``sixfold train`` of a system from its recipe."""
+    default, stopping = recipe.fit, recipe.fit.best
+    assert stopping is not None  # a recipe's promise
+
+    def train(
+        *,
+        data: Path,
+        out: Path,
+        weights: Annotated[str | None, Parameter(name="--from")] = None,
+        valid: str | Path | float = 0.1,
+        steps: int = default.steps,
+        batch: int = default.batch,
+        learning_rate: float = default.learning_rate,
+        patience: int | None = stopping.patience,
+        eval_every: int | None = None,
+        seed: int = 0,
+        precision: str = default.precision,
+        threads: int | None = None,
+        workers: int = 0,
+        set: list[str] | None = None,
+        options: Any = None,
+    ) -> nn.Module:
+        """Train on your own data, or fine-tune: the result is a checkpoint for `sixfold run`.
+
+        A training that was stopped goes on where it was; the same command with more --steps goes
+        on from its end. With other data or settings a run folder is set aside as OUT.old-1.
+
+        Args:
+            data: Folder or list of the data, in one of the layouts that the README shows.
+            out: Run folder: curve.csv, checkpoints, and at the end model.safetensors.
+            weights: Checkpoint, or name of published weights, to start from; none by default.
+            valid: Validation data in the same layout, or the fraction of the data to hold out.
+            steps: Number of optimiser steps.
+            batch: Number of items of a step.
+            learning_rate: Peak learning rate.
+            patience: Number of evaluations in a row without improvement to stop after.
+            eval_every: Steps between evaluations; by default once an epoch, at least every 500.
+            seed: Seed of first weights, order, crops and what is held out.
+            precision: 32 or bf16.
+            threads: Number of CPU threads; by default all.
+            workers: Number of processes that load data.
+            set: Setting of the model, e.g. channels=64; may be repeated.
+            options: Settings of the data.
+        """
+        if not isinstance(options, Config):
+            options = recipe.options.parse(options or {}, "options")
+        given = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "threads": threads}
+        given |= {"precision": precision, "workers": workers, "eval_every": eval_every}
+        given |= {"best": stopping.model_dump() | {"patience": patience}}
+        config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
+        torch.manual_seed(derive_seed(seed, "init"))
+        model = _initial_model(system, weights, _parse_settings(set or []))
+        opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
+        start = _digest(find_weights(weights, system)) if weights else ""
+        identity = {"from": start, "valid": str(valid), "options": options.model_dump()}
+        return _train(system, recipe, model, opened, config, identity, out, seed)
+
+    train.__annotations__["options"] = Annotated[recipe.options | None, Parameter(name="*")]
+    return train
+
+
+# What may be another the next time, when a training goes on.
+UNDECIDING = {"steps", "threads", "workers", "log_every", "ckpt_every", "ckpt_seconds"}
+
+
+def _train(
+    system: System,
+    recipe: Recipe,
+    model: Any,
+    opened: Splits,
+    config: FitConfig,
+    identity: dict[str, Any],
+    out: Path,
+    seed: int,
+) -> nn.Module:
+    if config.eval_every is None:
+        epoch = -(-len(opened.train) // config.batch)
+        config = config.model_copy(update={"eval_every": min(500, epoch)})
+    identity |= {"model": model.config.model_dump(), "train": config.model_dump(exclude=UNDECIDING)}
+    identity |= {"sixfold": version("sixfold-core")}
+    run = Run.open(out, identity, _listing(opened.files), seed)
+    if run.state == "fresh" and identity["from"]:
+        with torch.no_grad():
+            print(f"before: {_text(recipe.evaluate(model.eval(), opened.valid))}", flush=True)
+
+    def evaluate(trained: nn.Module) -> Mapping[str, float]:
+        return recipe.evaluate(trained, opened.valid)
+
+    scores = fit(run, model, opened.train, recipe.loss, config, seed=seed, evaluate=evaluate)
+    if rank() == 0:
+        save_pretrained(run.folder / MODEL, model, system.name, model.config)
+        print(f"{run.folder / MODEL}: {_text(scores)}", flush=True)
+    return model
+
+
+def _initial_model(system: System, weights: str | None, settings: dict[str, Any]) -> Any:
+    if weights is not None:
+        return from_pretrained(weights, system, **settings)
+    return system.build(system.config.parse(settings, f"--set of {system.name}"))
+
+
+def _parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: give a setting of the model as key=value")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def _path_or_fraction(valid: str | Path | float) -> Path | float:
+    try:
+        fraction = float(valid)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return Path(valid)  # type: ignore[arg-type]
+    if not 0 < fraction < 1:
+        raise UserError(f"--valid is a folder, or a fraction between 0 and 1; got {valid}")
+    return fraction
+
+
+def _text(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _listing(files: Iterable[Path]) -> str:
+    """Hash names and sizes of files; to read all of them would take too long."""
+    rows = sorted((file.name, file.stat().st_size) for file in files)
+    return hashlib.sha256(to_text({"files": rows}).encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""What a finished run folder does with the next `fit`: another seed, more steps; eval mode."""
+
+import pytest
+import torch
+from torch import nn
+
+from sixfold.core.config import UserError
+from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.run import Run
+
+
+class Table:
+    """Rows of three numbers and their sum."""
+
+    def __init__(self):
+        self.x = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return {"x": self.x[index], "y": self.x[index].sum()}
+
+
+def squared(model, batch):
+    return (model(batch["x"])[:, 0] - batch["y"]).square().mean()
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def settings(**given):
+    return FitConfig(**({"steps": 4, "batch": 4, "learning_rate": 0.1, "threads": 1} | given))
+
+
+def test_fit_ends_in_eval_mode_also_when_there_was_nothing_to_do(tmp_path):
+    for _ in range(2):
+        model = linear().train()
+        run = Run.open(tmp_path / "run", settings(), "")
+        fit(run, model, Table(), squared, settings(), seed=0)
+        assert not model.training
+
+
+def test_another_seed_in_the_same_folder_is_refused(tmp_path):
+    def fit_seed(seed):
+        run = Run.open(tmp_path / "run", settings(), "")
+        fit(run, linear(), Table(), squared, settings(), seed=seed)
+
+    fit_seed(0)
+    with pytest.raises(UserError, match="begun with seed 0, not 1"):
+        fit_seed(1)
+
+
+@pytest.mark.parametrize("best", [None, {"monitor": "height", "mode": "max"}])
+def test_more_steps_later_end_as_if_asked_for_at_once(tmp_path, best):
+    def evaluate(model):
+        return {"height": -abs(float(model.weight.sum()) - 1.2)}
+
+    def fit_steps(folder, steps):
+        config = settings(steps=steps, eval_every=2, best=best)
+        model = linear()
+        run = Run.open(tmp_path / folder, {"identity": "without steps"}, "")
+        scores = fit(run, model, Table(), squared, config, seed=0, evaluate=evaluate)
+        return model.state_dict(), scores
+
+    fit_steps("parts", 4)
+    fit_steps("parts", 4)
+    weights, scores = fit_steps("parts", 10)
+    at_once, expected = fit_steps("whole", 10)
+    assert scores == expected
+    assert all(torch.equal(weights[key], at_once[key]) for key in at_once)
+    curves = [(tmp_path / name / "curve.csv").read_bytes() for name in ("parts", "whole")]
+    assert curves[0] == curves[1]
+    with pytest.raises(UserError, match="a run of 10 steps, not 4"):
+        fit_steps("parts", 4)
