@@ -77,7 +77,8 @@ def convert(
         clipped = write_blocks(outputs, found, rate, channels, samples)
     if clipped:
         print(f"{clipped} samples exceeded full scale and were clipped; .wav would keep them")
-    names = ", ".join(str(output) for output in outputs)
+    # a folder of several outputs may still have a temporary name
+    names = ", ".join(o.name for o in outputs) if len(outputs) > 1 else outputs[0]
     print(f"{names}: written after {time.perf_counter() - started:.1f} s")
 
 
