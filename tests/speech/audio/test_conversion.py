@@ -6,8 +6,9 @@ import pytest
 import soundfile
 import torch
 
+from sixfold.core import progress
 from sixfold.core.pipeline.measure import peak_memory
-from sixfold.speech.audio import conversion, progress
+from sixfold.speech.audio import conversion
 from sixfold.speech.audio.conversion import announced, convert
 from sixfold.speech.audio.files import read_audio
 from sixfold.speech.audio.stitching import process_windows, separate_windows
@@ -66,7 +67,7 @@ def test_time_grows_with_the_length_alone():
 
 
 def test_long_work_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_FIRST_S", 0.0)
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", -1.0)
     with announced(recording(tmp_path / "x.wav", 9000)) as given:
         convert(given, [tmp_path / "a.wav"], RATE, both_signs, channels=2, action="separating")
     said = capsys.readouterr().out

@@ -109,6 +109,9 @@ def test_unwritable_output_is_refused_and_leaves_no_file(tmp_path: Path):
     with pytest.raises(UserError, match=r"there is no folder .*none; make it first"):
         write_audio(tmp_path / "none" / "x.wav", tone(0.1)[None], 16000)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(UserError, match=r"folder\.wav: it is a folder; name a file"):
+        write_audio(tmp_path / "folder.wav", tone(0.1)[None], 16000)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -120,7 +120,7 @@ def broken_files(folder):
         samples[4000] = float(name)
         soundfile.write(folder / f"{name}.wav", samples.numpy(), 16_000, "FLOAT")
     said = {name: message for name, (_, message) in files.items()}
-    said |= {"zero.wav": "holds no samples", "missing.wav": "no sound file", "": "no sound file"}
+    said |= {"zero.wav": "holds no samples", "missing.wav": "there is no file"}
     return said | {"nan.wav": "1 of 5000 samples are NaN", "inf.wav": "are NaN or infinite"}
 
 
@@ -140,7 +140,6 @@ def test_a_broken_input_is_refused_and_nothing_is_overwritten(tmp_path, weights)
     [
         ("missing/clean.wav", "there is no folder .*missing; make it first"),
         ("noisy.wav/clean.wav", "there is no folder .*noisy.wav; make it first"),
-        ("folder.wav", "name a file"),
         ("clean.xyz", r"write \.wav, \.flac or \.ogg, not '\.xyz'"),
         ("clean", "not 'without suffix'"),
         ("noisy.wav", "is the input"),
@@ -149,7 +148,6 @@ def test_a_broken_input_is_refused_and_nothing_is_overwritten(tmp_path, weights)
 )
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, weights, output, message):
     noisy = recording(tmp_path / "noisy.wav")
-    (tmp_path / "folder.wav").mkdir()
     (tmp_path / "link.wav").symlink_to(noisy)
     content = noisy.read_bytes()
     with pytest.raises(UserError, match=message):

@@ -77,13 +77,13 @@ def test_bf16_needs_a_cpu_with_amx(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     soundfile.write(tmp_path / "mix.wav", 0.1 * torch.randn(2000).numpy(), 8000)
     save_pretrained(tmp_path / "m.safetensors", MossFormer2(TINY), "mossformer2", TINY)
-    files = {"input": tmp_path / "mix.wav", "folder": tmp_path / "out"}
+    files = tmp_path / "mix.wav", tmp_path / "out"
     with pytest.raises(UserError, match="CPU with AMX, which this one lacks"):
-        run(**files, weights=tmp_path / "m.safetensors", precision="bf16")
+        run(*files, weights=tmp_path / "m.safetensors", precision="bf16")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    run(**files, weights=tmp_path / "m.safetensors", precision="bf16")
+    run(*files, weights=tmp_path / "m.safetensors", precision="bf16")
     rough, _ = read_audio(tmp_path / "out" / "speaker-1.wav")
-    run(**files, weights=tmp_path / "m.safetensors")
+    run(*files, weights=tmp_path / "m.safetensors")
     exact, _ = read_audio(tmp_path / "out" / "speaker-1.wav")
     ratio = 10 * torch.log10(exact.square().sum() / (rough - exact).square().sum())
     assert 25 < float(ratio) < 60  # neither equal to float32 nor far off
@@ -116,16 +116,16 @@ def official_checkpoint(folder):
 def test_a_sample_rate_that_nobody_said_is_asked_for(tmp_path):
     soundfile.write(tmp_path / "mix.wav", 0.1 * torch.randn(2000).numpy(), 16_000)
     weights = official_checkpoint(tmp_path / "anywhere")
-    files = {"input": tmp_path / "mix.wav", "folder": tmp_path / "out"}
+    files = tmp_path / "mix.wav", tmp_path / "out"
     with pytest.raises(UserError, match=r"--sample-rate 8000 .* or --sample-rate 16000"):
-        run(**files, weights=weights)
+        run(*files, weights=weights)
     with pytest.raises(UserError, match="--sample-rate 8000"):
         exportable(MossFormer2.from_pretrained(weights))
     for rate in (0, -8000):
         with pytest.raises(UserError, match=r"sample_rate: .* greater than 0"):
-            run(**files, weights=weights, sample_rate=rate)
+            run(*files, weights=weights, sample_rate=rate)
     assert not (tmp_path / "out").exists()
-    run(**files, weights=weights, sample_rate=16_000)
+    run(*files, weights=weights, sample_rate=16_000)
     expected = separate(
         MossFormer2.from_pretrained(weights, sample_rate=16_000),
         read_audio(tmp_path / "mix.wav")[0][0],
@@ -155,4 +155,4 @@ def test_two_channels_and_a_file_for_a_folder_are_refused_before_the_work(tmp_pa
     with pytest.raises(UserError, match="2 channels, separation takes one"):
         run(tmp_path / "stereo.wav", tmp_path / "out", weights=weights)
     with pytest.raises(UserError, match="is a file; name a folder"):
-        run(tmp_path / "mono.wav", tmp_path / "mono.wav", weights=weights)
+        run(tmp_path / "mono.wav", tmp_path / "stereo.wav", weights=weights)

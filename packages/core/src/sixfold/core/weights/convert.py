@@ -31,8 +31,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a .safetensors or torch checkpoint, on the CPU.
 
     Unwraps ``{"state_dict": ...}`` and the like, and strips ``module.`` and ``model.`` where every
-    key begins so. Weights of half or double precision become float32, in which all systems compute.
-    Nothing that the file may have pickled is run.
+    key begins so. Foreign weights of half or double precision become float32, in which the systems
+    compute. Nothing that the file may have pickled is run.
 
     Raises:
         UserError: missing, damaged, refused, not a state dict, or with NaN.
@@ -49,8 +49,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     others = [f"{k} ({type(v).__name__})" for k, v in found.items() if not isinstance(v, Tensor)]
     if others:
         raise UserError(f"{path} is no state dict: it holds {_some(others)}")
-    state = {str(key): _single(value.detach()) for key, value in found.items()}
-    for prefix in () if "sixfold" in metadata else PREFIXES:
+    own = "sixfold" in metadata
+    state = {str(k): v.detach() if own else _single(v.detach()) for k, v in found.items()}
+    for prefix in () if own else PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     if broken := [key for key, value in state.items() if value.isnan().any()]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sixfold.core.progress import progress
 from sixfold.speech.audio.files import Recording, open_recording, write_blocks
 from sixfold.speech.audio.levels import describe_loudness
-from sixfold.speech.audio.progress import with_progress
 from sixfold.speech.audio.resampling import resampled
 
 BLOCK = 1 << 18  # samples per channel that are read at a time
@@ -71,10 +71,18 @@ def convert(
     def blocks() -> Iterator[Tensor]:
         return resampled(recording.blocks(BLOCK), rate, network_rate, BLOCK)
 
-    found = with_progress((block.cpu() for block in process(blocks, total)), total, action)
-    found = resampled(found, network_rate, rate, BLOCK)  # up to a few samples longer
-    clipped = write_blocks(outputs, found, rate, channels, samples)
+    with progress(action, total) as advance:
+        found = _counted(process(blocks, total), advance)
+        found = resampled(found, network_rate, rate, BLOCK)  # up to a few samples longer
+        clipped = write_blocks(outputs, found, rate, channels, samples)
     if clipped:
         print(f"{clipped} samples exceeded full scale and were clipped; .wav would keep them")
-    names = ", ".join(str(output) for output in outputs)
+    # a folder of several outputs may still have a temporary name
+    names = ", ".join(o.name for o in outputs) if len(outputs) > 1 else outputs[0]
     print(f"{names}: written after {time.perf_counter() - started:.1f} s")
+
+
+def _counted(blocks: Iterable[Tensor], advance: Callable[[float], None]) -> Iterator[Tensor]:
+    for block in blocks:
+        yield block.cpu()
+        advance(block.shape[1])

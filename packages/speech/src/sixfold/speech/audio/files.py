@@ -26,6 +26,12 @@ if TYPE_CHECKING:  # imported inside functions, because building a model needs n
 
 # Suffix: format and encoding. Float WAV holds any level exactly; the others clip at full scale.
 _FORMATS = {"wav": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_24"), "ogg": ("OGG", "VORBIS")}
+WRITES = tuple(f".{suffix}" for suffix in _FORMATS)
+# Of the files in a folder, those that are read; the last line needs ffmpeg.
+READS = (
+    *(".aif", ".aiff", ".au", ".caf", ".mp3", ".opus", ".w64", *WRITES),
+    *(".aac", ".m4a", ".wma"),
+)
 _WRITE_BLOCK = 1 << 16  # a single long Vorbis write can crash
 _WAV_BYTES = 4_000_000_000  # a WAV header holds 32 bits; longer files become RF64, also called .wav
 _MOST_READ = 1 << 20  # samples per channel that are read at a time

@@ -6,39 +6,47 @@ from pathlib import Path
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
-from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.files import READS, WRITES, check_output
 from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
 from sixfold.speech.audio.stitching import WINDOW_S, process_windows
 from sixfold.speech.models.deftan2.model import DeFTAN2
 
 
 def run(
-    input: Path,
-    output: Path,
-    *,
+    *paths: Path,
     weights: Path,
     sample_rate: int | None = None,
     device: str = "cpu",
     window_s: float = WINDOW_S,
+    overwrite: bool = False,
 ) -> None:
-    """Remove noise and reverberation from the recording of a microphone array.
+    """Remove noise and reverberation from recordings of a microphone array.
 
-    Any length and sample rate; the output has the rate and length of the input, and one channel per
+    Any length and sample rate; an output has the rate and length of its input, and one channel per
     source. Microphone 0, the first channel of the file, is the reference.
 
     Args:
-        input: Recording with one channel per microphone, in the order of the checkpoint's array.
-        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        paths: One or more recordings with one channel per microphone, in the order of the
+            checkpoint's array, folders of them or quoted patterns ('*.wav') and, last, the output:
+            a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file, or a folder.
         weights: Official or sixfold checkpoint.
         sample_rate: Sample rate that the network was trained at, in Hz, if its checkpoint does not
             hold it and it is not 16000, as released.
         device: Torch device: cpu, cuda, cuda:1 ...
         window_s: Seconds of audio per pass; windows are crossfaded.
+        overwrite: Whether finished outputs in a folder are made again.
     """
     model = load(weights, device, sample_rate)
-    enhance_file(model, Path(input), Path(output), window_s)
+    run_files(
+        paths,
+        lambda input, output: enhance_file(model, input, output, window_s),
+        reads=READS,
+        writes=WRITES,
+        overwrite=overwrite,
+    )
 
 
 def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> DeFTAN2:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.blocks import padded, trimmed, windows
 from sixfold.speech.audio.conversion import Blocks, announced, convert
-from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.files import READS, WRITES, check_output
 from sixfold.speech.audio.levels import level_gain, stream_gain
 from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
 from sixfold.speech.audio.stitching import crossfade
@@ -33,28 +34,36 @@ FADE_S = 1.0
 
 
 def run(
-    input: Path,
-    output: Path,
-    *,
+    *paths: Path,
     weights: Path | None = None,
     device: str = "cpu",
     chunk_s: float = 30.0,
+    overwrite: bool = False,
 ) -> None:
-    """Remove noise from a recording of speech.
+    """Remove noise from recordings of speech.
 
-    Any length, any number of channels (each enhanced separately), any sample rate; the output has
-    the rate, channels and length of the input. The network works at 16 kHz, so a file with a higher
+    Any length, any number of channels (each enhanced separately), any sample rate; an output has
+    the rate, channels and length of its input. The network works at 16 kHz, so a file with a higher
     rate loses everything above 8 kHz.
 
     Args:
-        input: Noisy recording: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and others.
-        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        paths: One or more noisy recordings, folders of them or quoted patterns ('*.wav') and, last,
+            the output: a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file, or a folder.
+            Formats read: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and others.
         weights: Official FRCRN_SE_16K or sixfold checkpoint; by default the one that this
             repository's pipeline trained.
         device: Torch device: cpu, cuda, cuda:1 ...
         chunk_s: Seconds of audio per pass; the released size takes 2 GB for 30 s.
+        overwrite: Whether finished outputs in a folder are made again.
     """
-    enhance_file(load(weights, device), Path(input), Path(output), chunk_s)
+    model = load(weights, device)
+    run_files(
+        paths,
+        lambda input, output: enhance_file(model, input, output, chunk_s),
+        reads=READS,
+        writes=WRITES,
+        overwrite=overwrite,
+    )
 
 
 def load(weights: str | Path | None = None, device: str = "cpu") -> FRCRN:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core import UserError
+from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
-from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.files import READS, check_output
 from sixfold.speech.audio.network import (
     check_device,
     check_eval_mode,
@@ -24,35 +25,42 @@ Precision = Literal["float32", "bf16"]
 
 
 def run(
-    input: Path,
-    folder: Path,
-    *,
+    *paths: Path,
     weights: Path,
     sample_rate: int | None = None,
     device: str = "cpu",
     precision: Precision = "float32",
     window_s: float = WINDOW_S,
+    overwrite: bool = False,
 ) -> None:
     """Separate the speakers of a recording into speaker-1.wav, speaker-2.wav, ... in a folder.
 
-    Any length and sample rate; the outputs have the rate and length of the input.
+    Any length and sample rate; the outputs have the rate and length of the input. Each of several
+    recordings has a folder of its own.
 
     Args:
-        input: Recording of one channel: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and
-            others.
-        folder: Folder for the outputs, created if it is missing.
+        paths: One or more recordings of one channel, folders of them or quoted patterns ('*.wav')
+            and, last, the folder for the outputs, created if it is missing. Formats read: wav,
+            flac, ogg, mp3 ...; with ffmpeg installed also m4a and others.
         weights: Official (MossFormer2_SS) or sixfold checkpoint.
         sample_rate: Sample rate that the network was trained at, in Hz; asked for where neither the
             checkpoint nor its published name says it.
         device: Torch device: cpu, cuda, cuda:1 ...
         precision: Number format of matrix products; bf16 is less exact, and needs AMX on a CPU.
         window_s: Seconds of audio per pass.
+        overwrite: Whether finished outputs of several recordings are made again.
     """
     if precision == "bf16":
         _check_bf16(device)
     model = load(weights, device, sample_rate)
     check_rate_is_known(model)
-    separate_file(model, Path(input), Path(folder), window_s, precision)
+    run_files(
+        paths,
+        lambda input, folder: separate_file(model, input, folder, window_s, precision),
+        reads=READS,
+        writes=(),
+        overwrite=overwrite,
+    )
 
 
 def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = None) -> MossFormer2:

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
-from sixfold.speech.audio.files import check_output
+from sixfold.speech.audio.files import READS, WRITES, check_output
 from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
 from sixfold.speech.audio.stitching import process_windows
 from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
@@ -17,19 +18,28 @@ from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
 ONE_PASS_S, WINDOW_S, OVERLAP_S = 20.0, 4.0, 1.0
 
 
-def run(input: Path, output: Path, *, weights: Path, device: str = "cpu") -> None:
-    """Remove noise from a full-band recording of speech (up to 24 kHz).
+def run(*paths: Path, weights: Path, device: str = "cpu", overwrite: bool = False) -> None:
+    """Remove noise from full-band recordings of speech (up to 24 kHz).
 
-    Any length, any number of channels (each enhanced separately), any sample rate; the output has
-    the rate, channels and length of the input. More than 20 s are enhanced in windows of 4 s.
+    Any length, any number of channels (each enhanced separately), any sample rate; an output has
+    the rate, channels and length of its input. More than 20 s are enhanced in windows of 4 s.
 
     Args:
-        input: Noisy recording: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and others.
-        output: Enhanced recording: .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis).
+        paths: One or more noisy recordings, folders of them or quoted patterns ('*.wav') and, last,
+            the output: a .wav (32-bit float), .flac (24 bits) or .ogg (Vorbis) file, or a folder.
+            Formats read: wav, flac, ogg, mp3 ...; with ffmpeg installed also m4a and others.
         weights: Official MossFormer2_SE_48K or sixfold checkpoint.
         device: Torch device: cpu, cuda, cuda:1 ...
+        overwrite: Whether finished outputs in a folder are made again.
     """
-    enhance_file(load(weights, device), Path(input), Path(output))
+    model = load(weights, device)
+    run_files(
+        paths,
+        lambda input, output: enhance_file(model, input, output),
+        reads=READS,
+        writes=WRITES,
+        overwrite=overwrite,
+    )
 
 
 def load(weights: str | Path, device: str = "cpu") -> MossFormer2SE:
