@@ -92,7 +92,7 @@ def test_bf16_needs_a_cpu_with_amx(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: separate(m, torch.zeros(9), 16_000), "works at 8000 Hz, the audio is at 16000"),
+        (lambda m: separate(m, torch.zeros(9), 16_000), "taken for 8000 Hz; the audio is at 16000"),
         (lambda m: separate(m, torch.zeros(2, 9), 8000), r"shaped \(time,\) or .*got \(2, 9\)"),
         (lambda m: separate(m, torch.full((99,), torch.nan), 8000), "99 of 99 samples are NaN"),
         (lambda m: separate(m, torch.zeros(99), 8000, 4.0), "above 4.0; got 4.0"),
@@ -143,8 +143,11 @@ def test_the_released_weights_know_their_sample_rate(tmp_path):
 
 def test_audio_at_another_rate_names_both_mends(tmp_path):
     model = MossFormer2.from_pretrained(official_checkpoint(tmp_path / "anywhere"))
-    with pytest.raises(UserError, match=r"resample\(.*; or, .* load it with sample_rate=16000"):
+    with pytest.raises(UserError, match=r"from_pretrained\(path, sample_rate=16000\).*resample"):
         separate(model, torch.zeros(99), 16_000)
+    known = MossFormer2(TINY.model_copy(update={"sample_rate": 8000})).eval()
+    with pytest.raises(UserError, match=r"works at 8000 Hz, the audio is at 16000 Hz; use .*resam"):
+        separate(known, torch.zeros(99), 16_000)
 
 
 def test_two_channels_and_a_file_for_a_folder_are_refused_before_the_work(tmp_path):

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -30,16 +30,18 @@ def announced(input: Path) -> Iterator[Recording]:
     Raises:
         UserError: as `open_recording`, or it holds NaN.
     """
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        with open_recording(input) as recording:
-            seconds, rate = recording.samples / recording.sample_rate, recording.sample_rate
-            print(f"{input}: {seconds:.1f} s, {recording.channels} channel(s) at {rate} Hz")
-            loud = describe_loudness(recording.blocks(BLOCK), unbounded=recording.is_float)
-            for text in (*(str(warning.message) for warning in said), loud and f"{input}: {loud}"):
-                if text:
-                    print(text)
-            yield recording
+    with ExitStack() as stack:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            recording = stack.enter_context(open_recording(input))
+        seconds, rate = recording.samples / recording.sample_rate, recording.sample_rate
+        print(f"{input}: {seconds:.1f} s, {recording.channels} channel(s) at {rate} Hz")
+        for warning in said:
+            print(warning.message)
+        loud = describe_loudness(recording.blocks(BLOCK), unbounded=recording.is_float)
+        if loud:
+            print(f"{input}: {loud}")
+        yield recording
 
 
 def convert(

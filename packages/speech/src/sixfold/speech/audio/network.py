@@ -31,17 +31,10 @@ def check_network(model: Any, sample_rate: int) -> None:
     check_eval_mode(model)
     own_rate = model.config.sample_rate
     if sample_rate != own_rate:
-        other = f"; or, trained at {sample_rate} Hz, load it with sample_rate={sample_rate}"
         raise UserError(
             f"this {type(model).__name__} works at {own_rate} Hz, the audio is at {sample_rate} "
             f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, {own_rate})"
-            f"{'' if has_known_rate(model) else other}"
         )
-
-
-def has_known_rate(model: Any) -> bool:
-    """Return whether a network's sample rate was said, by its checkpoint or by who loaded it."""
-    return "sample_rate" in model.config.model_fields_set
 
 
 def check_device(device: str) -> None:

@@ -12,12 +12,7 @@ from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
 from sixfold.speech.audio.files import READS, check_output
-from sixfold.speech.audio.network import (
-    check_device,
-    check_eval_mode,
-    check_network,
-    has_known_rate,
-)
+from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
 from sixfold.speech.audio.stitching import WINDOW_S, correlation, process_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
@@ -82,11 +77,16 @@ def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = Non
 
 def check_rate_is_known(model: MossFormer2) -> None:
     """Raise a UserError if nobody said which sample rate a network was trained at."""
-    if not has_known_rate(model):
+    if not _has_known_rate(model):
         raise UserError(
             "this checkpoint does not say which sample rate its network was trained at; add "
             "--sample-rate 8000 (as in the papers) or --sample-rate 16000 (as MossFormer2_SS_16K)"
         )
+
+
+def _has_known_rate(model: MossFormer2) -> bool:
+    """Return whether its checkpoint, its published name or who loaded it said the sample rate."""
+    return "sample_rate" in model.config.model_fields_set
 
 
 def separate_file(
@@ -137,6 +137,13 @@ def separate(
         UserError: shape or sample rate do not match, samples are NaN or infinite, or the network is
             in training mode.
     """
+    if not _has_known_rate(model) and sample_rate != model.config.sample_rate:
+        raise UserError(
+            f"nobody said which sample rate this {type(model).__name__} was trained at, which is "
+            f"taken for {model.config.sample_rate} Hz; the audio is at {sample_rate} Hz: load it "
+            f"with from_pretrained(path, sample_rate={sample_rate}) if that is its rate, else use "
+            "sixfold.speech.audio.resample"
+        )
     check_network(model, sample_rate)
     audio, restore = as_channels(mixture, model)
     if audio.shape[0] != 1:
