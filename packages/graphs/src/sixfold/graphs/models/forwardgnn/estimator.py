@@ -301,4 +301,5 @@ SYSTEM = System(
     build=ForwardGNN,
     convert=convert,
     published={"cora_ml_gcn_4": (ForwardGNNConfig(), 418_176)},
+    train="sixfold.graphs.own_data:train_forwardgnn",
 )

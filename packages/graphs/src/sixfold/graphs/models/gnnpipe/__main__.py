@@ -31,13 +31,18 @@ def fit(
     """Train on a graph; the number of processes is ways times stages.
 
     Args:
-        graph: Published graph such as cora or squirrel, or synthetic data: digits or blocks.
+        graph: Published graph such as cora or squirrel, synthetic data (digits or blocks), or a
+            file of your own, whose weights and predictions are written to the folder.
         config: Settings; see `sixfold show graphs/gnnpipe`.
-        folder: Run folder; the same command resumes a killed training.
+        folder: Run folder; the same command resumes a killed training. For a file of your own it
+            is runs/gnnpipe if not given.
         checkpoint_every: Number of epochs between checkpoints, besides one about every minute.
         timeout_s: Maximum time to wait for another process, in seconds.
     """
     config = config or GNNPipeConfig()
+    if graph not in SYNTHETIC and (Path(graph).suffix or Path(graph).is_dir()):
+        fit_file(Path(graph), config, folder or Path("runs/gnnpipe"), checkpoint_every, timeout_s)
+        return
     with launch():
         device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
         if rank() > 0:
@@ -52,7 +57,25 @@ def fit(
             _print_summary(model, data)
 
 
+def fit_file(
+    graph: Path, config: GNNPipeConfig, out: Path, checkpoint_every: int | None, timeout_s: float
+) -> None:
+    """Train on a file of one's own; the first process writes weights and predictions."""
+    from sixfold.graphs.own_data import train_file  # which imports every system
+
+    options = {"checkpoint_every": checkpoint_every, "timeout_s": timeout_s}
+    with launch():
+        model = train_file(GNNPipe, config, graph, out, **options)
+        if rank() == 0:
+            _print_traffic(model)
+
+
 def _print_summary(model: GNNPipe, data: Any) -> None:
+    _print_traffic(model)
+    print(f"test {METRICS[model.config.target][0]}: {model.score(data):.2f}", flush=True)
+
+
+def _print_traffic(model: GNNPipe) -> None:
     stages = world_size() // model.config.ways
     if model.history:
         print(
@@ -61,7 +84,6 @@ def _print_summary(model: GNNPipe, data: Any) -> None:
         for kind, count in model.bytes_sent.items():
             print(f"{kind}: {count} bytes an epoch, {model.bytes_expected[kind]} by formula")
         print(f"idle: {model.bubble_fraction(max(1, stages)):.0%} of an epoch, if stages are even")
-    print(f"test {METRICS[model.config.target][0]}: {model.score(data):.2f}", flush=True)
 
 
 def main() -> None:

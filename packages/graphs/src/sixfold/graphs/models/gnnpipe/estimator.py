@@ -296,4 +296,5 @@ SYSTEM = System(
     build=GNNPipe,
     convert=convert,
     published={"squirrel_gcn": (GNNPipeConfig(), 32_094_000)},
+    train="sixfold.graphs.own_data:train_gnnpipe",
 )

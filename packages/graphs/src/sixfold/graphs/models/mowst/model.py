@@ -278,4 +278,5 @@ SYSTEM = System(
     build=Mowst,
     convert=convert,
     published={"flickr_gcn": (MowstConfig(), 181_647)},
+    train="sixfold.graphs.own_data:train_mowst",
 )
