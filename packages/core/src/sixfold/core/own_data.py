@@ -84,7 +84,8 @@ def train(name: str, **arguments: Any) -> nn.Module:
     target = find_system(name).train
     if target is None:
         raise UserError(f"{name} cannot be trained on one's own data")
-    return load_function(target)(**arguments)
+    paths = {key: Path(arguments[key]) for key in ("data", "out") if key in arguments}
+    return load_function(target)(**arguments | paths)
 
 
 def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
