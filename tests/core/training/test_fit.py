@@ -406,7 +406,8 @@ def test_evaluation_leaves_no_trace(tmp_path):
 def test_everything_with_state_is_registered(tmp_path):
     config = settings(ema=0.9, best={}, schedule={"name": "cosine"})
     run = Run.open(tmp_path / "run", config, "test")
-    training = _Training(run, linear(), Table(), squared, config, 0, lambda model: {"loss": 0.0})
+    evaluate = lambda model: {"loss": 0.0}  # noqa: E731
+    training = _Training(run, linear(), Table(), squared, config, 0, evaluate, make_optimizer)
     stateful = {
         name
         for name, value in vars(training).items()

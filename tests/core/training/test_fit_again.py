@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sixfold.core.config import UserError
-from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.fit import FitConfig, fit, weight_decay_groups
 from sixfold.core.training.run import Run
 
 
@@ -75,3 +75,31 @@ def test_more_steps_later_end_as_if_asked_for_at_once(tmp_path, best):
     assert curves[0] == curves[1]
     with pytest.raises(UserError, match="a run of 10 steps, not 4"):
         fit_steps("parts", 4)
+
+
+class Positions(nn.Linear):
+    def no_weight_decay(self):
+        return {"weight"}
+
+
+def test_what_the_model_names_is_not_decayed():
+    groups = weight_decay_groups(nn.Linear(3, 1), 0.1)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert [group["weight_decay"] for group in weight_decay_groups(Positions(3, 1), 0.1)] == [0.0]
+
+
+def test_the_optimizer_of_the_caller_is_used_and_resumed(tmp_path):
+    def make(model, config):
+        groups = weight_decay_groups(model, config.weight_decay)
+        return torch.optim.RMSprop(groups, config.learning_rate)
+
+    models = [linear(), linear()]
+    for name, model, steps in (("once", models[0], (6,)), ("twice", models[1], (3, 6))):
+        for end in steps:
+            run = Run.open(tmp_path / name, {"a": 1}, "")
+            fit(run, model, Table(), squared, settings(steps=end), seed=0, optimizer=make)
+    assert torch.equal(models[0].weight, models[1].weight)
+    by_hand = linear()
+    run = Run.open(tmp_path / "adam", {"a": 1}, "")
+    fit(run, by_hand, Table(), squared, settings(steps=6), seed=0)
+    assert not torch.equal(models[0].weight, by_hand.weight)

@@ -69,7 +69,8 @@ def _lines(label: str, total: float) -> Callable[[float], None]:
         first = shown == began
         if done < total and now - shown > (SHOW_AFTER_S if first else LINE_EVERY_S):
             shown = now
-            left = (now - began) * (total - done) / done if done else 0.0
-            print(f"{label}: {100 * done / total:.0f} %, {left:.0f} s left", flush=True)
+            left = (now - began) * (total - done) / done if done else None
+            text = "begun" if left is None else f"{100 * done / total:.0f} %, {left:.0f} s left"
+            print(f"{label}: {text}", flush=True)
 
     return advance

@@ -31,10 +31,11 @@ from sixfold.core.training.sampling import Step, derive_seed, steps
 from sixfold.core.training.schedule import ScheduleConfig, make_schedule
 from sixfold.core.training.update import Best, EarlyStopping, Ema, OptimizerStep
 
-__all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit"]
+__all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit", "weight_decay_groups"]
 
 Loss = Callable[[nn.Module, dict[str, Tensor]], Any]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
+MakeOptimizer = Callable[[nn.Module, "FitConfig"], torch.optim.Optimizer]
 
 
 class FitConfig(Config):
@@ -49,7 +50,8 @@ class FitConfig(Config):
         optimizer: Name of the optimiser, as in torch.optim.
         betas: Decays of the moments (adam, adamw).
         momentum: Momentum (sgd).
-        weight_decay: Decay of parameters with two axes or more: not of biases and norms.
+        weight_decay: Decay of parameters with two axes or more: not of biases and norms, nor of
+            what the model names by ``no_weight_decay()``.
         clip: Largest 2-norm of the gradient.
         schedule: Schedule of the learning rate.
         ema: Decay of the average of the weights.
@@ -105,6 +107,7 @@ def fit(
     *,
     seed: int,
     evaluate: Evaluate | None = None,
+    optimizer: MakeOptimizer | None = None,
 ) -> dict[str, float]:
     """Train a model, from wherever the run stands, and leave it trained, in eval mode.
 
@@ -119,6 +122,8 @@ def fit(
         config: How to train.
         seed: Seed of dropout, order and augmentation; the first weights are the caller's.
         evaluate: Function called on every rank in eval mode, without gradients, in float32.
+        optimizer: Function that makes the optimiser of a model and the settings, where
+            ``config.optimizer`` is not enough; `weight_decay_groups` gives it its parameters.
 
     Returns:
         The scores of the final weights; without ``evaluate``, the last losses.
@@ -135,7 +140,8 @@ def fit(
         return run.metrics
     _check(config, evaluate is not None)
     with numerics(config), run:
-        training = _Training(run, model, dataset, loss, config, seed, evaluate)
+        make = optimizer or make_optimizer
+        training = _Training(run, model, dataset, loss, config, seed, evaluate, make)
         try:
             position = training.loop(run.restore() or Position())
             return training.end(position)
@@ -153,6 +159,7 @@ class _Training:
     config: FitConfig
     seed: int
     evaluate_fn: Evaluate | None
+    make_optimizer: MakeOptimizer
 
     def __post_init__(self) -> None:
         model, config = self.model, self.config
@@ -160,7 +167,7 @@ class _Training:
         self.device = self.fabric.device
         self.forward = set_up(self.fabric, model, config)
         self.backward = Tensor.backward if self.forward is model else self.fabric.backward
-        self.optimizer = make_optimizer(model, config)
+        self.optimizer = self.make_optimizer(model, config)
         self.optimizer_step = OptimizerStep(self.optimizer, config.clip)
         best = config.best or EarlyStopping()
         self.schedule = make_schedule(
@@ -346,14 +353,26 @@ class _Training:
         self.run.write_json("perf.json", values)
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    """Make the optimiser; weight decay is on parameters with two axes or more."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trained parameters for an optimiser: decayed ones, and those that are not.
+
+    Parameters with fewer than two axes are not decayed, nor those that the model names by
+    ``no_weight_decay()``, as models of timm do: positions, class tokens.
+    """
+    kept = set(getattr(model, "no_weight_decay", set)())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in named if p.ndim > 1 and name not in kept]
+    others = [p for name, p in named if p.ndim <= 1 or name in kept]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """Make the optimiser that the settings name."""
+    groups = weight_decay_groups(model, config.weight_decay)
     match config.optimizer:
         case "adam":
             return torch.optim.Adam(groups, config.learning_rate, config.betas)

@@ -1,0 +1,5 @@
+"""Image models: RePaViT, CFSR and FDConv."""
+
+SYSTEMS = ()
+
+__all__ = ["SYSTEMS"]
