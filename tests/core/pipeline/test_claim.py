@@ -41,7 +41,7 @@ def test_the_verdict_follows_the_numbers():
         "(95 % interval +0.75 to +1.25, p = 0.003, 3 seeds)."
     )
     assert verdict(-1.0, -1.1, -0.9).startswith("Shows the opposite: Ours")
-    assert verdict(1.0, -1.1, 0.2).startswith("No clear difference: Ours")
+    assert verdict(1.0, -1.1, 0.2).startswith("Not decided at this budget: Ours")
     assert verdict(1.0) == "Not tested (one seed): Ours over baseline, +1.00 dB SI-SDR."
     assert "Ours not trained" in judge(CLAIM, CLAIM.comparisons[0], {"baseline": {}}).text
 

@@ -143,8 +143,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         given |= {"best": stopping.model_dump() | {"patience": patience}}
         config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
         torch.manual_seed(derive_seed(seed, "init"))
-        build = recipe.build or initial_model
-        model = build(system, weights, _parse_settings(set or []), Path(data))
+        model = (recipe.build or initial_model)(system, weights, _parse_settings(set or []), data)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
         start = _digest(find_weights(weights, system)) if weights else ""
         identity = {"from": start, "valid": str(valid), "options": options.model_dump()}

@@ -42,8 +42,8 @@ class Comparison:
         metric: Deciding score; None is the claim's first.
         margin: Amount by which the system may be worse, where the paper claims "as good as" (a
             test of non-inferiority).
-        claimed: Gain that the paper claims. An interval that holds both zero and this gain decides
-            nothing; one that ends below it is "no clear difference".
+        claimed: Gain that the paper claims: an interval around zero that ends below it is "no clear
+            difference", any other decides nothing.
         every: Whether each of the claim's metrics that were measured decides for itself.
     """
 
@@ -254,13 +254,9 @@ def paired_test(
 
     mean = statistics.fmean(gains)
     error = statistics.stdev(gains) / math.sqrt(len(gains))
-    freedom = len(gains) - 1
+    freedom, shifted = len(gains) - 1, mean + margin
     half = float(t.ppf(1 - SIGNIFICANCE / 2, freedom)) * error
-    shifted = mean + margin
-    if error == 0:
-        p = 1.0 if shifted == 0 else 0.0
-    else:
-        p = float(2 * t.sf(abs(shifted) / error, freedom))
+    p = float(2 * t.sf(abs(shifted) / error, freedom)) if error else float(shifted == 0)
     outcome = UNDECIDED if p >= SIGNIFICANCE else SHOWS if shifted > 0 else OPPOSITE
     return outcome, p, (mean - half, mean + half)
 
