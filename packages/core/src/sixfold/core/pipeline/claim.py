@@ -224,8 +224,7 @@ def judge(claim: Claim, comparison: Comparison, results: Mapping[str, Any]) -> V
         return verdict(NOT_TESTED, f"{metric.label} not measured")
     sign = 1 if metric.better == "higher" else -1
     gains = [sign * (a - b) for a, b in pairs]
-    what, _, unit = metric.label.partition(", ")
-    unit = unit.replace("%", "points")
+    what, _, unit = metric.label.replace("%", "points").partition(", ")
     detail = f"{statistics.fmean(gains):+.{metric.digits}f} {unit} {what}".replace("  ", " ")
     if len(gains) < 2:
         return verdict(f"{NOT_TESTED} (one seed)", detail)
