@@ -1,0 +1,253 @@
+"""Fine-tune a trained network with idle channels on two folders of pictures, and merge it.
+
+    model = convert(timm.create_model("deit_tiny_patch16_224", pretrained=True, num_classes=3))
+    scores = finetune(model, "pictures/train", "pictures/val", epochs=10, folder="runs/mine")
+
+Not in the paper, which trains from the start. Two things soften the switch from a trained LayerNorm
+network: the new norms are set from data (`set_statistics`), and the idle channels lose their
+activation little by little over the first part of the training. The pipeline of this domain
+measures both against the plain switch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from sixfold.core import UserError
+from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.run import Run
+from sixfold.core.training.sampling import derive_seed
+from sixfold.core.training.schedule import ScheduleConfig
+from sixfold.vision.data.classification import (
+    Pictures,
+    accuracy,
+    evaluate_transform,
+    list_pictures,
+    listing_digest,
+    train_transform,
+)
+from sixfold.vision.models.repavit.layers import ChannelIdleMlp
+from sixfold.vision.models.repavit.model import RePaViT
+from sixfold.vision.models.repavit.plugin import active_channels
+from sixfold.vision.models.repavit.training import set_statistics
+
+MODEL, MERGED = "model.safetensors", "merged.safetensors"
+
+
+class Ramp:
+    """The number of active channels over a training: from all of them down to those at the end.
+
+    It is state of the training: register it with the run.
+
+    Args:
+        model: Converted network, with its final numbers of active channels.
+        steps: Number of steps to reach them in; 0 is the plain switch.
+    """
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self.blocks = [m for m in model.modules() if isinstance(m, ChannelIdleMlp)]
+        self.last = [block.active for block in self.blocks]
+        self.steps, self.done = steps, 0
+        self._apply()
+
+    def step(self) -> None:
+        """Note that a training step begins."""
+        self.done += 1
+        self._apply()
+
+    def end(self) -> None:
+        """Leave the network with its final numbers of active channels."""
+        self.done = max(self.done, self.steps)
+        self._apply()
+
+    def _apply(self) -> None:
+        share = 1.0 if self.steps == 0 else min(1.0, self.done / self.steps)
+        for block, last in zip(self.blocks, self.last, strict=True):
+            block.set_active(block.hidden - round(share * (block.hidden - last)))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of steps so far."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Load the number of steps so far."""
+        self.done = state["done"]
+        self._apply()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of a picture.
+
+    Args:
+        size: Side of the square that it sees, in pixels.
+        mean: Mean of each channel, which is subtracted.
+        std: Spread of each channel, which is divided by.
+        crop: Share of the shorter side that is seen.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float
+
+    @classmethod
+    def of(cls, model: RePaViT) -> "Preprocessing":
+        """Return what timm's model says of itself, at the image size it was built for."""
+        found: Any = resolve_model_data_config(model.backbone)
+        embed = getattr(model.backbone, "patch_embed", None) or getattr(
+            model.backbone, "stem", None
+        )
+        size = getattr(embed, "img_size", None) or found["input_size"][-2:]
+        return cls(size[0], found["mean"], found["std"], found["crop_pct"])
+
+
+def finetune(
+    model: nn.Module,
+    train: str | Path,
+    val: str | Path,
+    *,
+    folder: str | Path,
+    epochs: int = 10,
+    batch: int = 64,
+    learning_rate: float = 2e-4,
+    weight_decay: float = 0.05,
+    statistics: int = 256,
+    ramp: float = 0.3,
+    seed: int = 0,
+    threads: int | None = None,
+    workers: int = 0,
+    precision: Literal["32", "bf16"] = "32",
+) -> dict[str, float]:
+    """Fine-tune a converted network, check that its merged form computes the same, write both.
+
+    A stopped call goes on where it was, with the same numbers. The model is trained in place and
+    ends in eval mode; ``folder`` then holds model.safetensors, in the training form, and
+    merged.safetensors, which both `RePaViT.from_pretrained` and ``sixfold run vision/repavit`` read.
+
+    Args:
+        model: Result of `convert`, or a `RePaViT`, with as many classes as the folder.
+        train: Folder with a folder of pictures for each class.
+        val: The same with other pictures, to score.
+        folder: Run folder: curve, checkpoints, weights.
+        epochs: Number of passes over the pictures.
+        batch: Number of pictures of a step.
+        learning_rate: Peak learning rate (AdamW), after a tenth of the steps; it falls to 0.
+        weight_decay: Weight decay.
+        statistics: Number of training pictures that the new norms are set from; 0 leaves them as
+            `convert` made them.
+        ramp: Share of the training in which the idle channels lose their activation; 0 does it at
+            once.
+        seed: Seed of order and augmentation.
+        threads: Number of CPU threads; None is all.
+        workers: Number of processes that load pictures.
+        precision: 32 or bf16.
+
+    Returns:
+        ``accuracy`` in per cent and ``loss`` on the validation pictures, ``merged_accuracy`` and
+        ``merged_difference``, the largest difference of a logit between the two forms.
+
+    Raises:
+        UserError: the folders do not hold labelled pictures, the number of classes differs, the
+            model cannot be fine-tuned, or the merged form does not compute the same.
+    """
+    whole = RePaViT.wrap(model)
+    if whole.config.merged or not active_channels(whole):
+        raise UserError("fine-tuning needs idle channels that are not merged: call convert(model)")
+    seen = Preprocessing.of(whole)
+    pictures, held = _open(whole, seen, Path(train), Path(val))
+    steps = epochs * -(-len(pictures) // batch)
+    config = FitConfig.parse(
+        {
+            "steps": steps,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "optimizer": "adamw",
+            "weight_decay": weight_decay,
+            "clip": 1.0,
+            "schedule": ScheduleConfig(name="cosine", warmup=0.1),
+            "eval_every": -(-len(pictures) // batch),
+            "threads": threads,
+            "workers": workers,
+            "precision": precision,
+        },
+        "finetune",
+    )
+    whole.config = _described(whole, seen, pictures.listing.classes)
+    identity = {"model": whole.config.model_dump(), "train": config.model_dump(exclude={"workers"})}
+    identity |= {"statistics": statistics, "ramp": ramp}
+    run = Run.open(Path(folder), identity, listing_digest(pictures.listing, held.listing), seed)
+    changing = Ramp(whole, round(ramp * steps))
+    if run.state == "fresh" and statistics:
+        set_statistics(whole, _batches(pictures, statistics, batch, seed))
+    run.register("ramp", changing)
+
+    def loss(trained: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        changing.step()
+        return nn.functional.cross_entropy(trained(batch["input"]), batch["label"])
+
+    def evaluate(trained: Any) -> Mapping[str, float]:
+        return accuracy(trained, held, batch)
+
+    scores = fit(run, whole, pictures, loss, config, seed=seed, evaluate=evaluate)
+    changing.end()
+    return scores | _merge(whole, held, Path(folder), batch)
+
+
+def _open(
+    model: RePaViT, seen: Preprocessing, train: Path, val: Path
+) -> tuple[Pictures, Pictures]:
+    listing = list_pictures(train)
+    if len(listing.classes) != model.config.num_classes:
+        raise UserError(
+            f"{train} has {len(listing.classes)} classes, the network {model.config.num_classes}; "
+            f"create it with num_classes={len(listing.classes)}"
+        )
+    transforms = (
+        train_transform(seen.size, seen.mean, seen.std),
+        evaluate_transform(seen.size, seen.mean, seen.std, seen.crop),
+    )
+    held = list_pictures(val, listing.classes)
+    return Pictures(listing, *transforms), Pictures(held, *transforms)
+
+
+def _described(model: RePaViT, seen: Preprocessing, classes: Any) -> Any:
+    """Return the settings with what `sixfold run` needs of the pictures."""
+    facts = {"classes": tuple(classes), "mean": seen.mean, "std": seen.std, "crop": seen.crop}
+    return model.config.model_copy(update=facts)
+
+
+def _batches(pictures: Pictures, count: int, batch: int, seed: int) -> list[Tensor]:
+    """Return some training pictures as they are evaluated, the same for the same seed."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "statistics"))
+    chosen = torch.randperm(len(pictures), generator=generator)[:count].tolist()
+    inputs = [pictures[i]["input"] for i in chosen]
+    return [torch.stack(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]
+
+
+def _merge(model: RePaViT, held: Pictures, folder: Path, batch: int) -> dict[str, float]:
+    """Compare both forms on every validation picture, and write them."""
+    merged = model.merged()
+    largest, scale = 0.0, 0.0
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for start in range(0, len(held), batch):
+            items = range(start, min(start + batch, len(held)))
+            inputs = torch.stack([held[i]["input"] for i in items]).to(device)
+            logits = model(inputs)
+            largest = max(largest, float((merged(inputs) - logits).abs().max()))
+            scale = max(scale, float(logits.abs().max()))
+    if largest > 1e-3 * max(1.0, scale):
+        raise UserError(
+            f"the merged network differs by {largest:.3g} in a logit; the training has gone wrong, "
+            "look at its curve and lower learning_rate"
+        )
+    for name, form in ((MODEL, model), (MERGED, merged)):
+        form.save(folder / name)
+    scores = accuracy(merged, held, batch)
+    return {"merged_accuracy": scores["accuracy"], "merged_difference": largest}
