@@ -28,13 +28,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def read(file):
-    return Image.open(file).convert("RGB")
-
-
 def pictures(folder):
     transforms = (train_transform(16, MEAN, STD), evaluate_transform(16, MEAN, STD))
-    return Pictures(list_pictures(folder), *transforms, read)
+    return Pictures(list_pictures(folder), *transforms)
 
 
 def test_classes_are_the_folders_in_alphabetical_order(folder):

@@ -1,5 +1,6 @@
 """Pictures with one label each, in folders named by their class."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from sixfold.core.config import UserError
+from sixfold.core.training.provenance import to_text
 from sixfold.core.training.sampling import derive_seed
+from sixfold.vision.images.files import READS, read_rgb
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -55,6 +57,18 @@ def list_pictures(folder: Path, classes: Sequence[str] | None = None) -> Listing
     return Listing([file for file, _ in pairs], [label for _, label in pairs], names)
 
 
+def listing_digest(*listings: Listing) -> str:
+    """Hash names, sizes and labels of pictures; to read all of them would take too long."""
+    rows = [
+        [
+            (f.parent.name, f.name, f.stat().st_size, label)
+            for f, label in zip(x.files, x.labels, strict=True)
+        ]
+        for x in listings
+    ]
+    return hashlib.sha256(to_text({"pictures": rows}).encode()).hexdigest()
+
+
 def hold_out(listing: Listing, fraction: float, seed: int) -> tuple[Listing, Listing]:
     """Divide the pictures of each class, at least one of them on either side, by chance.
 
@@ -82,7 +96,7 @@ def _chosen(listing: Listing, indices: Sequence[int]) -> Listing:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    return (f for f in folder.rglob("*") if f.suffix.lower() in READS and f.is_file())
 
 
 class Pictures:
@@ -92,32 +106,25 @@ class Pictures:
         listing: Files and their labels.
         train: Transform of a picture in training, whose randomness is torch's.
         evaluate: Transform of a picture in evaluation.
-        read: Function from a file to an RGB picture.
     """
 
-    def __init__(
-        self,
-        listing: Listing,
-        train: Transform,
-        evaluate: Transform,
-        read: Callable[[Path], Image.Image],
-    ) -> None:
+    def __init__(self, listing: Listing, train: Transform, evaluate: Transform) -> None:
         self.listing = listing
-        self._train, self._evaluate, self._read = train, evaluate, read
+        self._train, self._evaluate = train, evaluate
 
     def __len__(self) -> int:
         return len(self.listing.files)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return an augmented picture and its label; the generator fixes the augmentation."""
-        picture = self._read(self.listing.files[index])
+        picture = read_rgb(self.listing.files[index])
         with torch.random.fork_rng([]):
             torch.manual_seed(generator.initial_seed())
             pixels = self._train(picture)
         return {"input": pixels, "label": torch.tensor(self.listing.labels[index])}
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pixels = self._evaluate(self._read(self.listing.files[index]))
+        pixels = self._evaluate(read_rgb(self.listing.files[index]))
         return {"input": pixels, "label": torch.tensor(self.listing.labels[index])}
 
 

@@ -53,6 +53,15 @@ def read_picture(path: Path) -> Picture:
         raise UserError(f"{path} is damaged ({error}); fetch or save it again") from None
 
 
+def read_rgb(path: Path) -> Image.Image:
+    """Read a picture file as networks that classify take it: upright, 8 bits, without alpha.
+
+    Raises:
+        UserError: as `read_picture`.
+    """
+    return to_pil(read_picture(path)).convert("RGB")
+
+
 def _decode_16_bits(path: Path, image: Image.Image) -> np.ndarray | None:
     """Decode a PNG of 16 bits to (height, width, channels); Pillow keeps 8. Else None."""
     with path.open("rb") as file:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from sixfold.core import UserError
+from sixfold.core import Config, UserError
 from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
@@ -37,6 +38,7 @@ from sixfold.vision.models.repavit.plugin import active_channels
 from sixfold.vision.models.repavit.training import set_statistics
 
 MODEL, MERGED = "model.safetensors", "merged.safetensors"
+FREE = {"threads", "workers", "seed"}  # what may be another when a training goes on
 
 
 class Ramp:
@@ -107,34 +109,10 @@ class Preprocessing:
         return cls(size[0], found["mean"], found["std"], found["crop_pct"])
 
 
-def finetune(
-    model: nn.Module,
-    train: str | Path,
-    val: str | Path,
-    *,
-    folder: str | Path,
-    epochs: int = 10,
-    batch: int = 64,
-    learning_rate: float = 2e-4,
-    weight_decay: float = 0.05,
-    statistics: int = 256,
-    ramp: float = 0.3,
-    seed: int = 0,
-    threads: int | None = None,
-    workers: int = 0,
-    precision: Literal["32", "bf16"] = "32",
-) -> dict[str, float]:
-    """Fine-tune a converted network, check that its merged form computes the same, write both.
-
-    A stopped call goes on where it was, with the same numbers. The model is trained in place and
-    ends in eval mode; ``folder`` then holds model.safetensors, in the training form, and
-    merged.safetensors, which both `RePaViT.from_pretrained` and ``sixfold run vision/repavit`` read.
+class FinetuneConfig(Config):
+    """How `finetune` trains.
 
     Args:
-        model: Result of `convert`, or a `RePaViT`, with as many classes as the folder.
-        train: Folder with a folder of pictures for each class.
-        val: The same with other pictures, to score.
-        folder: Run folder: curve, checkpoints, weights.
         epochs: Number of passes over the pictures.
         batch: Number of pictures of a step.
         learning_rate: Peak learning rate (AdamW), after a tenth of the steps; it falls to 0.
@@ -147,6 +125,52 @@ def finetune(
         threads: Number of CPU threads; None is all.
         workers: Number of processes that load pictures.
         precision: 32 or bf16.
+    """
+
+    epochs: PositiveInt = 10
+    batch: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-4
+    weight_decay: NonNegativeFloat = 0.05
+    statistics: NonNegativeInt = 256
+    ramp: float = Field(default=0.3, ge=0, le=1)
+    seed: int = 0
+    threads: PositiveInt | None = None
+    workers: NonNegativeInt = 0
+    precision: Literal["32", "bf16"] = "32"
+
+    def fit(self, pictures: int) -> FitConfig:
+        """Return the settings of the training loop for a number of pictures."""
+        epoch = -(-pictures // self.batch)
+        return FitConfig(
+            steps=self.epochs * epoch,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            optimizer="adamw",
+            weight_decay=self.weight_decay,
+            clip=1.0,
+            schedule=ScheduleConfig(name="cosine", warmup=0.1),
+            eval_every=epoch,
+            threads=self.threads,
+            workers=self.workers,
+            precision=self.precision,
+        )
+
+
+def finetune(
+    model: nn.Module, train: str | Path, val: str | Path, *, folder: str | Path, **settings: Any
+) -> dict[str, float]:
+    """Fine-tune a converted network, check that its merged form computes the same, write both.
+
+    A stopped call goes on where it was, with the same numbers. The model is trained in place and
+    ends in eval mode; ``folder`` then holds model.safetensors, in the training form, and
+    merged.safetensors, which both `RePaViT.from_pretrained` and ``sixfold run vision/repavit`` read.
+
+    Args:
+        model: Result of `convert`, or a `RePaViT`, with as many classes as the folder.
+        train: Folder with a folder of pictures for each class.
+        val: The same with other pictures, to score.
+        folder: Run folder: curve, checkpoints, weights.
+        settings: Settings of `FinetuneConfig`, e.g. ``epochs=10, batch=64, learning_rate=2e-4``.
 
     Returns:
         ``accuracy`` in per cent and ``loss`` on the validation pictures, ``merged_accuracy`` and
@@ -154,54 +178,55 @@ def finetune(
 
     Raises:
         UserError: the folders do not hold labelled pictures, the number of classes differs, the
-            model cannot be fine-tuned, or the merged form does not compute the same.
+            model cannot be fine-tuned, a setting is unknown, or the merged form does not compute
+            the same.
     """
+    config = FinetuneConfig.parse(settings, "finetune")
     whole = RePaViT.wrap(model)
     if whole.config.merged or not active_channels(whole):
         raise UserError("fine-tuning needs idle channels that are not merged: call convert(model)")
     seen = Preprocessing.of(whole)
     pictures, held = _open(whole, seen, Path(train), Path(val))
-    steps = epochs * -(-len(pictures) // batch)
-    config = FitConfig.parse(
-        {
-            "steps": steps,
-            "batch": batch,
-            "learning_rate": learning_rate,
-            "optimizer": "adamw",
-            "weight_decay": weight_decay,
-            "clip": 1.0,
-            "schedule": ScheduleConfig(name="cosine", warmup=0.1),
-            "eval_every": -(-len(pictures) // batch),
-            "threads": threads,
-            "workers": workers,
-            "precision": precision,
-        },
-        "finetune",
-    )
     whole.config = _described(whole, seen, pictures.listing.classes)
-    identity = {"model": whole.config.model_dump(), "train": config.model_dump(exclude={"workers"})}
-    identity |= {"statistics": statistics, "ramp": ramp}
-    run = Run.open(Path(folder), identity, listing_digest(pictures.listing, held.listing), seed)
-    changing = Ramp(whole, round(ramp * steps))
-    if run.state == "fresh" and statistics:
-        set_statistics(whole, _batches(pictures, statistics, batch, seed))
-    run.register("ramp", changing)
+    fitting = config.fit(len(pictures))
+    listing = listing_digest(pictures.listing, held.listing)
+    identity = {"model": whole.config.model_dump(), "finetune": config.model_dump(exclude=FREE)}
+    run = Run.open(Path(folder), identity, listing, config.seed)
+    if run.state == "fresh" and config.statistics:
+        set_statistics(whole, _batches(pictures, config))
+    scores = train_ramped(run, whole, pictures, held, fitting, config)
+    return scores | _merge(whole, held, Path(folder), config.batch)
+
+
+def train_ramped(
+    run: Run, model: nn.Module, pictures: Any, held: Any, fitting: FitConfig, config: FinetuneConfig
+) -> dict[str, float]:
+    """Train a converted network, its idle channels losing their activation over the first part.
+
+    Args:
+        run: Run just opened.
+        model: Converted network with its final numbers of active channels.
+        pictures: Training set; see `fit`.
+        held: Validation set; see `accuracy`.
+        fitting: Settings of the loop.
+        config: Settings of the ramp.
+    """
+    ramp = Ramp(model, round(config.ramp * fitting.steps))
+    run.register("ramp", ramp)
 
     def loss(trained: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        changing.step()
+        ramp.step()
         return nn.functional.cross_entropy(trained(batch["input"]), batch["label"])
 
     def evaluate(trained: Any) -> Mapping[str, float]:
-        return accuracy(trained, held, batch)
+        return accuracy(trained, held, config.batch)
 
-    scores = fit(run, whole, pictures, loss, config, seed=seed, evaluate=evaluate)
-    changing.end()
-    return scores | _merge(whole, held, Path(folder), batch)
+    scores = fit(run, model, pictures, loss, fitting, seed=config.seed, evaluate=evaluate)
+    ramp.end()
+    return scores
 
 
-def _open(
-    model: RePaViT, seen: Preprocessing, train: Path, val: Path
-) -> tuple[Pictures, Pictures]:
+def _open(model: RePaViT, seen: Preprocessing, train: Path, val: Path) -> tuple[Pictures, Pictures]:
     listing = list_pictures(train)
     if len(listing.classes) != model.config.num_classes:
         raise UserError(
@@ -222,12 +247,11 @@ def _described(model: RePaViT, seen: Preprocessing, classes: Any) -> Any:
     return model.config.model_copy(update=facts)
 
 
-def _batches(pictures: Pictures, count: int, batch: int, seed: int) -> list[Tensor]:
+def _batches(pictures: Pictures, config: FinetuneConfig) -> list[Tensor]:
     """Return some training pictures as they are evaluated, the same for the same seed."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "statistics"))
-    chosen = torch.randperm(len(pictures), generator=generator)[:count].tolist()
-    inputs = [pictures[i]["input"] for i in chosen]
-    return [torch.stack(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "statistics"))
+    chosen = torch.randperm(len(pictures), generator=generator)[: config.statistics].tolist()
+    return list(torch.stack([pictures[i]["input"] for i in chosen]).split(config.batch))
 
 
 def _merge(model: RePaViT, held: Pictures, folder: Path, batch: int) -> dict[str, float]:
