@@ -16,7 +16,6 @@ from sixfold.core.training.provenance import to_text
 from sixfold.core.training.sampling import derive_seed
 from sixfold.vision.images.files import READS, read_rgb
 
-
 Transform = Callable[[Image.Image], Tensor]
 
 

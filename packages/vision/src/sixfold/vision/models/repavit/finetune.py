@@ -10,13 +10,11 @@ measures both against the plain switch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError
@@ -27,11 +25,10 @@ from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.vision.data.classification import (
     Pictures,
     accuracy,
-    evaluate_transform,
     list_pictures,
     listing_digest,
-    train_transform,
 )
+from sixfold.vision.models.repavit.inference import open_splits
 from sixfold.vision.models.repavit.layers import ChannelIdleMlp
 from sixfold.vision.models.repavit.model import RePaViT
 from sixfold.vision.models.repavit.plugin import active_channels
@@ -44,28 +41,48 @@ FREE = {"threads", "workers", "seed"}  # what may be another when a training goe
 class Ramp:
     """The number of active channels over a training: from all of them down to those at the end.
 
-    It is state of the training: register it with the run.
-
     Args:
         model: Converted network, with its final numbers of active channels.
         steps: Number of steps to reach them in; 0 is the plain switch.
     """
 
     def __init__(self, model: nn.Module, steps: int) -> None:
+        self.model = model
         self.blocks = [m for m in model.modules() if isinstance(m, ChannelIdleMlp)]
         self.last = [block.active for block in self.blocks]
         self.steps, self.done = steps, 0
         self._apply()
 
-    def step(self) -> None:
-        """Note that a training step begins."""
-        self.done += 1
+    def set_statistics(self, batches: list[Tensor]) -> None:
+        """Set the new norms by data, with all channels active: of the network as it was."""
+        for block in self.blocks:
+            block.set_active(block.hidden)
+        set_statistics(self.model, batches)
         self._apply()
 
-    def end(self) -> None:
-        """Leave the network with its final numbers of active channels."""
-        self.done = max(self.done, self.steps)
+    def fit(
+        self, run: Run, pictures: Any, config: FitConfig, seed: int, evaluate: Any = None
+    ) -> dict[str, float]:
+        """Train the network by `fit`; it ends with its final numbers of active channels.
+
+        Args:
+            run: Run just opened.
+            pictures: Training set; see `sixfold.core.training.fit.fit`.
+            config: Settings of the loop.
+            seed: Seed of order and augmentation.
+            evaluate: Scores of the network, if any.
+        """
+        run.register("ramp", self)
+
+        def loss(trained: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+            self.done += 1
+            self._apply()
+            return nn.functional.cross_entropy(trained(batch["input"]), batch["label"])
+
+        scores = fit(run, self.model, pictures, loss, config, seed=seed, evaluate=evaluate)
+        self.done = self.steps
         self._apply()
+        return scores
 
     def _apply(self) -> None:
         share = 1.0 if self.steps == 0 else min(1.0, self.done / self.steps)
@@ -80,33 +97,6 @@ class Ramp:
         """Load the number of steps so far."""
         self.done = state["done"]
         self._apply()
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network expects of a picture.
-
-    Args:
-        size: Side of the square that it sees, in pixels.
-        mean: Mean of each channel, which is subtracted.
-        std: Spread of each channel, which is divided by.
-        crop: Share of the shorter side that is seen.
-    """
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop: float
-
-    @classmethod
-    def of(cls, model: RePaViT) -> "Preprocessing":
-        """Return what timm's model says of itself, at the image size it was built for."""
-        found: Any = resolve_model_data_config(model.backbone)
-        embed = getattr(model.backbone, "patch_embed", None) or getattr(
-            model.backbone, "stem", None
-        )
-        size = getattr(embed, "img_size", None) or found["input_size"][-2:]
-        return cls(size[0], found["mean"], found["std"], found["crop_pct"])
 
 
 class FinetuneConfig(Config):
@@ -163,7 +153,7 @@ def finetune(
 
     A stopped call goes on where it was, with the same numbers. The model is trained in place and
     ends in eval mode; ``folder`` then holds model.safetensors, in the training form, and
-    merged.safetensors, which both `RePaViT.from_pretrained` and ``sixfold run vision/repavit`` read.
+    merged.safetensors, which `RePaViT.from_pretrained` and ``sixfold run vision/repavit`` read.
 
     Args:
         model: Result of `convert`, or a `RePaViT`, with as many classes as the folder.
@@ -185,66 +175,20 @@ def finetune(
     whole = RePaViT.wrap(model)
     if whole.config.merged or not active_channels(whole):
         raise UserError("fine-tuning needs idle channels that are not merged: call convert(model)")
-    seen = Preprocessing.of(whole)
-    pictures, held = _open(whole, seen, Path(train), Path(val))
-    whole.config = _described(whole, seen, pictures.listing.classes)
+    pictures, held = open_splits(whole, list_pictures(Path(train)), Path(val))
     fitting = config.fit(len(pictures))
     listing = listing_digest(pictures.listing, held.listing)
     identity = {"model": whole.config.model_dump(), "finetune": config.model_dump(exclude=FREE)}
     run = Run.open(Path(folder), identity, listing, config.seed)
+    ramp = Ramp(whole, round(config.ramp * fitting.steps))
     if run.state == "fresh" and config.statistics:
-        set_statistics(whole, _batches(pictures, config))
-    scores = train_ramped(run, whole, pictures, held, fitting, config)
-    return scores | _merge(whole, held, Path(folder), config.batch)
+        ramp.set_statistics(_batches(pictures, config))
 
-
-def train_ramped(
-    run: Run, model: nn.Module, pictures: Any, held: Any, fitting: FitConfig, config: FinetuneConfig
-) -> dict[str, float]:
-    """Train a converted network, its idle channels losing their activation over the first part.
-
-    Args:
-        run: Run just opened.
-        model: Converted network with its final numbers of active channels.
-        pictures: Training set; see `fit`.
-        held: Validation set; see `accuracy`.
-        fitting: Settings of the loop.
-        config: Settings of the ramp.
-    """
-    ramp = Ramp(model, round(config.ramp * fitting.steps))
-    run.register("ramp", ramp)
-
-    def loss(trained: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        ramp.step()
-        return nn.functional.cross_entropy(trained(batch["input"]), batch["label"])
-
-    def evaluate(trained: Any) -> Mapping[str, float]:
+    def evaluate(trained: nn.Module) -> Mapping[str, float]:
         return accuracy(trained, held, config.batch)
 
-    scores = fit(run, model, pictures, loss, fitting, seed=config.seed, evaluate=evaluate)
-    ramp.end()
-    return scores
-
-
-def _open(model: RePaViT, seen: Preprocessing, train: Path, val: Path) -> tuple[Pictures, Pictures]:
-    listing = list_pictures(train)
-    if len(listing.classes) != model.config.num_classes:
-        raise UserError(
-            f"{train} has {len(listing.classes)} classes, the network {model.config.num_classes}; "
-            f"create it with num_classes={len(listing.classes)}"
-        )
-    transforms = (
-        train_transform(seen.size, seen.mean, seen.std),
-        evaluate_transform(seen.size, seen.mean, seen.std, seen.crop),
-    )
-    held = list_pictures(val, listing.classes)
-    return Pictures(listing, *transforms), Pictures(held, *transforms)
-
-
-def _described(model: RePaViT, seen: Preprocessing, classes: Any) -> Any:
-    """Return the settings with what `sixfold run` needs of the pictures."""
-    facts = {"classes": tuple(classes), "mean": seen.mean, "std": seen.std, "crop": seen.crop}
-    return model.config.model_copy(update=facts)
+    scores = ramp.fit(run, pictures, fitting, config.seed, evaluate)
+    return scores | _merge(whole, held, Path(folder), config.batch)
 
 
 def _batches(pictures: Pictures, config: FinetuneConfig) -> list[Tensor]:
