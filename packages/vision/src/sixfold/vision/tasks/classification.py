@@ -157,7 +157,7 @@ def sections(outcome: Outcome) -> Iterator[Section]:
 
 
 def _row(outcome: Outcome, key: str) -> dict[str, Any]:
-    config: Any = outcome.run.jobs(key)[0].model
+    config: Any = outcome.run.system(key)[1]
     seeds = list(outcome.results[key]["seeds"].values())
     row = {
         "network": outcome.claim.label(key),
