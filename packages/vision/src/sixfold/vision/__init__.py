@@ -1,5 +1,8 @@
 """Image models: RePaViT, CFSR and FDConv."""
 
-SYSTEMS = ()
+from sixfold.vision.models.repavit import SYSTEM as REPAVIT
+from sixfold.vision.models.repavit import RePaViT, RePaViTConfig, register
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (REPAVIT,)
+
+__all__ = ["SYSTEMS", "RePaViT", "RePaViTConfig", "register"]
