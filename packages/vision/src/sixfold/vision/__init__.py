@@ -8,8 +8,10 @@ from sixfold.vision.models.imdn import IMDN, IMDNConfig
 from sixfold.vision.models.imdn import SYSTEM as IMDN_SYSTEM
 from sixfold.vision.models.pan import PAN, PANConfig
 from sixfold.vision.models.pan import SYSTEM as PAN_SYSTEM
+from sixfold.vision.models.repavit import SYSTEM as REPAVIT
+from sixfold.vision.models.repavit import RePaViT, RePaViTConfig, register
 
-SYSTEMS = (CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM)
+SYSTEMS = (REPAVIT, CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM)
 
 __all__ = [
     "CFSR",
@@ -19,8 +21,11 @@ __all__ = [
     "CFSRConfig",
     "IMDNConfig",
     "PANConfig",
+    "RePaViT",
+    "RePaViTConfig",
     "imresize",
     "psnr_y",
+    "register",
     "ssim_y",
     "upscale",
 ]

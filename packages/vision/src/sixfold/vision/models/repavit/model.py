@@ -1,0 +1,170 @@
+"""RePaViT: a vision transformer whose feed-forward blocks shrink once it is trained.
+
+arXiv:2505.21847; the citation and the departures from the paper are in the docstring of
+`sixfold.vision.models.repavit`.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sixfold.core import UserError, from_pretrained
+from sixfold.core.weights.convert import save_pretrained
+from sixfold.vision.models.repavit.backbones import build_backbone
+from sixfold.vision.models.repavit.config import SIZES, RePaViTConfig
+from sixfold.vision.models.repavit.plugin import (
+    active_channels,
+    convert,
+    is_merged,
+    merge,
+    merged_structure,
+)
+from sixfold.vision.models.repavit.registry import PREFIX
+
+Images = Float[Tensor, "batch channel height width"]
+
+
+class RePaViT(nn.Module):
+    """Classify pictures: from (batch, 3, height, width), normalised, to (batch, class) logits.
+
+    The network is timm's, in ``backbone``, with all that timm's models can do; this class adds the
+    settings that rebuild it from a file.
+
+    Args:
+        config: Settings; the defaults are RePaViT-Base while it trains.
+    """
+
+    def __init__(self, config: RePaViTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or RePaViTConfig()
+        self.backbone = _build(self.config)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **settings: Any) -> "RePaViT":
+        """Load an official or a sixfold checkpoint, in eval mode, in the form that it holds.
+
+        Args:
+            path: Path of the file.
+            settings: What an official checkpoint does not hold: ``idle_ratio`` and ``heuristic``
+                (unless merged), ``num_heads`` (unless the width is a published one, or Swin),
+                ``img_size`` (PoolFormer), ``pool_size`` (7 if unset).
+
+        Raises:
+            UserError: the file is missing or damaged or holds another system, or a setting is not
+                known.
+        """
+        from sixfold.vision.models.repavit import SYSTEM  # that module imports this one
+
+        return cast(RePaViT, from_pretrained(path, SYSTEM, **settings))
+
+    @classmethod
+    def wrap(cls, backbone: nn.Module, **options: Any) -> "RePaViT":
+        """Make a RePaViT of a model of timm that was converted, and perhaps merged.
+
+        Args:
+            backbone: Result of `convert` or `merge`; it is not copied.
+            options: Arguments of ``timm.create_model`` besides ``num_classes``, ``in_chans`` and
+                ``img_size``, if there were any.
+
+        Raises:
+            UserError: the model cannot be built again from its name and the options.
+        """
+        if isinstance(backbone, RePaViT):
+            return backbone
+        config = describe(backbone, **options)
+        with torch.device("meta"):
+            model = cls(config)
+        wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
+        given = {k: v.shape for k, v in backbone.state_dict().items()}
+        if wanted != given:
+            other = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
+            raise UserError(
+                f"timm.create_model({config.architecture or config.family!r}) has another {other} "
+                "than this model; give the arguments it was made with: wrap(model, depth=2, ...)"
+            )
+        model.backbone = backbone
+        return model.train(backbone.training)
+
+    def forward(self, images: Images) -> Float[Tensor, "batch class"]:
+        return self.backbone(images)
+
+    def merged(self) -> "RePaViT":
+        """Return a merged copy, in eval mode; it computes the same in less time.
+
+        Raises:
+            UserError: the model is in training mode, has nothing to merge or is merged already.
+        """
+        return self._of(merge(self.backbone))
+
+    def save(self, path: str | Path) -> None:
+        """Write a .safetensors file that `from_pretrained` reads, in the form the model is in.
+
+        Raises:
+            UserError: the path has another ending, or cannot be written.
+        """
+        if Path(path).suffix != ".safetensors":
+            raise UserError(
+                f"a checkpoint is a .safetensors file; give a path like {path}.safetensors"
+            )
+        save_pretrained(path, self, "repavit", self.config)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of positions, class tokens and tables, which are not to decay."""
+        named = (
+            cast(Any, self.backbone).no_weight_decay
+            if hasattr(self.backbone, "no_weight_decay")
+            else set
+        )
+        names = {f"backbone.{name}" for name in named()}
+        return names & {name for name, _ in self.named_parameters()}
+
+    def _of(self, backbone: nn.Module) -> "RePaViT":
+        active = tuple(active_channels(backbone))
+        config = self.config.model_copy(update={"merged": True, "active": active})
+        with torch.device("meta"):
+            model = RePaViT(config)
+        model.backbone = backbone
+        return model.eval()
+
+
+def describe(backbone: nn.Module, **options: Any) -> RePaViTConfig:
+    """Return the settings that build a converted or merged model of timm again.
+
+    Args:
+        backbone: Result of `convert` or `merge`.
+        options: Arguments of ``timm.create_model`` that it was made with.
+
+    Raises:
+        UserError: timm did not make it, or it has no idle channels.
+    """
+    name = getattr(backbone, "pretrained_cfg", {}).get("architecture")
+    if name is None:
+        raise UserError(f"{type(backbone).__name__} was not made by timm.create_model")
+    active = active_channels(backbone)
+    if not active:
+        raise UserError("the model has no idle channels; call convert(model) first")
+    size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+    size = size or getattr(getattr(backbone, "stem", None), "img_size", None)
+    values: dict[str, Any] = {"active": active, "merged": is_merged(backbone)}
+    for key in ("num_classes", "in_chans"):
+        values[key] = getattr(backbone, key)
+    own = SIZES.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    if own is not None:
+        known = own.model_dump() | ({"img_size": size[0]} if size else {})
+        return RePaViTConfig.parse(known | values | options, "this model")
+    values |= {"family": "timm", "architecture": name}
+    options = ({"img_size": list(size)} if size else {}) | options
+    return RePaViTConfig.parse(values | {"options": options}, "this model")
+
+
+def _build(config: RePaViTConfig) -> nn.Module:
+    if config.vanilla:
+        return build_backbone(config)
+    ratio = config.ratio() if config.active is None else 0.0
+    backbone = convert(
+        build_backbone(config), ratio, config.heuristic, config.feature_norm, config.active
+    )
+    return merged_structure(backbone) if config.merged else backbone
