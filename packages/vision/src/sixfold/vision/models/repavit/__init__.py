@@ -16,12 +16,16 @@ From the paper to the files:
 - conversion of any model of timm -> plugin.py, the kinds of its blocks -> blocks.py, the names in
   its registry -> registry.py
 - convert.py (official checkpoints, both ways), export.py
-- not in the paper: training.py (statistics and a first fit of the norms of a converted network)
+- pictures in files -> inference.py
+- not in the paper: training.py (statistics and a first fit of the norms of a converted network),
+  finetune.py (a trained network converted, trained on, and merged)
 """
 
 from sixfold.core import System
 from sixfold.vision.models.repavit.config import SIZES, RePaViTConfig
 from sixfold.vision.models.repavit.convert import from_official, to_official
+from sixfold.vision.models.repavit.finetune import FinetuneConfig, finetune
+from sixfold.vision.models.repavit.inference import classify
 from sixfold.vision.models.repavit.model import RePaViT, describe
 from sixfold.vision.models.repavit.plugin import (
     active_channels,
@@ -36,11 +40,14 @@ from sixfold.vision.models.repavit.training import set_statistics
 __all__ = [
     "SIZES",
     "SYSTEM",
+    "FinetuneConfig",
     "RePaViT",
     "RePaViTConfig",
     "active_channels",
+    "classify",
     "convert",
     "describe",
+    "finetune",
     "from_official",
     "idle_ratios",
     "merge",
@@ -80,5 +87,6 @@ SYSTEM = System(
         "swin_small_merged": (_sized("swin_small", merged=True), 29_931_058),
         "swin_base_merged": (_sized("swin_base", merged=True), 52_810_144),
     },
+    run="sixfold.vision.models.repavit.inference:run",
     export="sixfold.vision.models.repavit.export:exportable",
 )

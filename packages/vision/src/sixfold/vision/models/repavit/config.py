@@ -6,6 +6,7 @@ arXiv:2505.21847; the citation is in the docstring of `sixfold.vision.models.rep
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from sixfold.core import Config, UserError
 
@@ -43,6 +44,10 @@ class RePaViTConfig(Config):
     active: tuple[NonNegativeInt, ...] | None = None  # block by block; None: by the idle ratio
     feature_norm: Literal["BatchNorm", "LayerNorm"] = "BatchNorm"
     merged: bool = False
+    classes: tuple[str, ...] = ()  # their names, if they are known
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN  # of the channels of pictures in [0, 1]
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    crop: float = Field(default=0.875, gt=0, le=1)  # share of the shorter side that is seen
 
     @model_validator(mode="after")
     def _fits(self) -> "RePaViTConfig":
