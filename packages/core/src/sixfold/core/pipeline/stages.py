@@ -210,7 +210,7 @@ def _write_result(task: TaskRun, key: str) -> None:
         system, config = task.system(key)
         result |= {"system": system.name, "model": config.model_dump(mode="json")}
         result["steps"] = task.settings(key).steps
-        if task.task.settings is FitConfig:  # elsewhere sizes come from the data
+        if issubclass(task.task.settings, FitConfig):  # elsewhere sizes come from the data
             result["parameters"] = count_parameters(system, config).trainable
     scores: dict[str, Scores] = {}
     for seed in _seeds(task, key):
