@@ -127,9 +127,12 @@ class Pictures:
         return {"input": pixels, "label": torch.tensor(self.listing.labels[index])}
 
 
-def train_transform(size: int, mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """Return the usual crop of random place and size, and flip, for fine-tuning."""
-    crop = v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+def train_transform(
+    size: int, mean: Sequence[float], std: Sequence[float], smallest_crop: float = 0.08
+) -> Transform:
+    """Return the usual crop of random place and size, and flip."""
+    scale = (smallest_crop, 1.0)
+    crop = v2.RandomResizedCrop(size, scale, interpolation=v2.InterpolationMode.BICUBIC)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), *_to_numbers(mean, std)])
 
 

@@ -25,7 +25,7 @@ from sixfold.core import System
 from sixfold.vision.models.repavit.config import SIZES, RePaViTConfig
 from sixfold.vision.models.repavit.convert import from_official, to_official
 from sixfold.vision.models.repavit.finetune import FinetuneConfig, finetune
-from sixfold.vision.models.repavit.inference import classify
+from sixfold.vision.models.repavit.inference import classify, input_size, open_splits
 from sixfold.vision.models.repavit.model import RePaViT, describe
 from sixfold.vision.models.repavit.plugin import (
     active_channels,
@@ -50,7 +50,9 @@ __all__ = [
     "finetune",
     "from_official",
     "idle_ratios",
+    "input_size",
     "merge",
+    "open_splits",
     "register",
     "set_idle_ratio",
     "set_statistics",
@@ -88,5 +90,6 @@ SYSTEM = System(
         "swin_base_merged": (_sized("swin_base", merged=True), 52_810_144),
     },
     run="sixfold.vision.models.repavit.inference:run",
+    train="sixfold.vision.own_data:train_repavit",
     export="sixfold.vision.models.repavit.export:exportable",
 )

@@ -98,10 +98,10 @@ def classify(model: RePaViT, pictures: Sequence[Image.Image]) -> Float[Tensor, "
         return model(torch.stack([seen(p) for p in pictures]).to(device)).softmax(1).cpu()
 
 
-def transforms(model: RePaViT) -> tuple[Transform, Transform]:
+def transforms(model: RePaViT, smallest_crop: float = 0.08) -> tuple[Transform, Transform]:
     """Return the transforms of pictures for training and for evaluation."""
     config, size = model.config, input_size(model)
-    train = train_transform(size, config.mean, config.std)
+    train = train_transform(size, config.mean, config.std, smallest_crop)
     return train, evaluate_transform(size, config.mean, config.std, config.crop)
 
 
@@ -116,8 +116,16 @@ def input_size(model: RePaViT) -> int:
     return model.config.img_size
 
 
-def open_splits(model: RePaViT, train: Listing, val: Path | Listing) -> tuple[Pictures, Pictures]:
+def open_splits(
+    model: RePaViT, train: Listing, val: Path | Listing, smallest_crop: float = 0.08
+) -> tuple[Pictures, Pictures]:
     """Open labelled pictures as a network sees them, and note in its settings what it saw.
+
+    Args:
+        model: Network, with as many classes as the pictures.
+        train: Pictures to train on.
+        val: Pictures to score, or their folder.
+        smallest_crop: Smallest share of a picture that a random crop for training shows.
 
     Raises:
         UserError: the number of classes differs, or the validation pictures are no such folder.
@@ -134,7 +142,8 @@ def open_splits(model: RePaViT, train: Listing, val: Path | Listing) -> tuple[Pi
         found: Any = resolve_model_data_config(model.backbone)
         facts |= {"mean": found["mean"], "std": found["std"], "crop": found["crop_pct"]}
     model.config = model.config.model_copy(update=facts)
-    return Pictures(train, *transforms(model)), Pictures(held, *transforms(model))
+    seen = transforms(model, smallest_crop)
+    return Pictures(train, *seen), Pictures(held, *seen)
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
