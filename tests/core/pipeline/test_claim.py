@@ -41,7 +41,7 @@ def test_the_verdict_follows_the_numbers():
         "(95 % interval +0.75 to +1.25, p = 0.003, 3 seeds)."
     )
     assert verdict(-1.0, -1.1, -0.9).startswith("Shows the opposite: Ours")
-    assert verdict(1.0, -1.1, 0.2).startswith("No clear difference: Ours")
+    assert verdict(1.0, -1.1, 0.2).startswith("Not decided at this budget: Ours")
     assert verdict(1.0) == "Not tested (one seed): Ours over baseline, +1.00 dB SI-SDR."
     assert "Ours not trained" in judge(CLAIM, CLAIM.comparisons[0], {"baseline": {}}).text
 
@@ -66,12 +66,12 @@ def test_the_test_is_the_paired_t_test():
     assert p == pytest.approx(expected.pvalue)
     assert (low, high) == pytest.approx((interval.low, interval.high))
     assert stats.ttest_rel([10 + g for g in gains], [10.0] * 4).pvalue == pytest.approx(p)
-    assert outcome == "no clear difference"
+    assert outcome == "not decided at this budget"
 
 
 def test_a_margin_asks_whether_the_system_is_not_worse():
     gains = [-0.1, 0.05, -0.2, 0.1]
-    assert paired_test(gains)[0] == "no clear difference"
+    assert paired_test(gains)[0] == "not decided at this budget"
     assert paired_test(gains, margin=1.0)[0] == "shows"
     assert paired_test([-3.1, -2.9, -3.0], margin=1.0)[0] == "shows the opposite"
     found = results(*gains)
@@ -105,7 +105,7 @@ def test_a_figure_that_needs_trainings_is_measured_at_the_published_settings_onl
 
 def test_gains_without_spread_are_certain():
     assert paired_test([1.0, 1.0])[:2] == ("shows", 0.0)
-    assert paired_test([0.0, 0.0])[:2] == ("no clear difference", 1.0)
+    assert paired_test([0.0, 0.0])[:2] == ("not decided at this budget", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,13 @@ def test_a_measurement_is_judged_by_its_tolerance(value, said):
     (row,) = measured([one], {})
     assert row["verdict"] == said
     assert row["measured"] == (None if said == "not measured" else value)
+
+
+def test_an_interval_below_the_papers_gain_is_no_clear_difference():
+    """A wide interval, which holds zero and the paper's gain, decides nothing."""
+    found = results(-0.1, 0.1, 0.05)
+    for claimed, said in ((0.2, "not decided at this budget"), (2.0, "no clear difference")):
+        comparison = Comparison("system", "baseline", claimed=claimed)
+        verdict = judge(CLAIM, comparison, found)
+        assert verdict.outcome == said
+        assert ("where the paper has +2.00" in verdict.text) == (claimed == 2.0)

@@ -61,6 +61,8 @@ class Recipe:
         fit: How to train, if nothing else is asked for. ``best`` names the score that decides, and
             the schedule does not depend on the number of steps, so that more can follow later.
         options: Settings of the data, which become options of the command.
+        build: Function of (system, weights, settings, data) that makes the model to train, where
+            the data decide on a part of it, such as the number of classes.
     """
 
     open: Callable[[Path, Path | float, Any, Any, int], Splits]
@@ -68,6 +70,7 @@ class Recipe:
     evaluate: Callable[[Any, Any], Mapping[str, float]]
     fit: FitConfig
     options: type[Config]
+    build: Callable[[System, str | None, dict[str, Any], Path], Any] | None = None
 
 
 def train(name: str, **arguments: Any) -> nn.Module:
@@ -140,7 +143,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         given |= {"best": stopping.model_dump() | {"patience": patience}}
         config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
         torch.manual_seed(derive_seed(seed, "init"))
-        model = _initial_model(system, weights, _parse_settings(set or []))
+        model = (recipe.build or initial_model)(system, weights, _parse_settings(set or []), data)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
         start = _digest(find_weights(weights, system)) if weights else ""
         identity = {"from": start, "valid": str(valid), "options": options.model_dump()}
@@ -184,7 +187,11 @@ def _train(
     return model
 
 
-def _initial_model(system: System, weights: str | None, settings: dict[str, Any]) -> Any:
+def initial_model(
+    system: System, weights: str | None, settings: dict[str, Any], data: Path | None = None
+) -> Any:
+    """Build the model to train: from a checkpoint, or from settings alone."""
+    del data
     if weights is not None:
         return from_pretrained(weights, system, **settings)
     return system.build(system.config.parse(settings, f"--set of {system.name}"))

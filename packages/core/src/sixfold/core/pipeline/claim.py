@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Scores = dict[str, float | int | None]  # None: not measured
 SIGNIFICANCE = 0.05
-SHOWS, OPPOSITE, UNCLEAR = "shows", "shows the opposite", "no clear difference"
+SHOWS, OPPOSITE = "shows", "shows the opposite"
+UNDECIDED, EQUAL = "not decided at this budget", "no clear difference"
 NOT_TESTED = "not tested"
 
 
@@ -41,6 +42,8 @@ class Comparison:
         metric: Deciding score; None is the claim's first.
         margin: Amount by which the system may be worse, where the paper claims "as good as" (a
             test of non-inferiority).
+        claimed: Gain that the paper claims: an interval around zero that ends below it is "no clear
+            difference", any other decides nothing.
         every: Whether each of the claim's metrics that were measured decides for itself.
     """
 
@@ -48,6 +51,7 @@ class Comparison:
     baseline: str
     metric: str | None = None
     margin: float = 0.0
+    claimed: float | None = None
     every: bool = False
 
 
@@ -220,12 +224,14 @@ def judge(claim: Claim, comparison: Comparison, results: Mapping[str, Any]) -> V
         return verdict(NOT_TESTED, f"{metric.label} not measured")
     sign = 1 if metric.better == "higher" else -1
     gains = [sign * (a - b) for a, b in pairs]
-    what, _, unit = metric.label.partition(", ")
-    unit = unit.replace("%", "points")
+    what, _, unit = metric.label.replace("%", "points").partition(", ")
     detail = f"{statistics.fmean(gains):+.{metric.digits}f} {unit} {what}".replace("  ", " ")
     if len(gains) < 2:
         return verdict(f"{NOT_TESTED} (one seed)", detail)
     outcome, p, (low, high) = paired_test(gains, comparison.margin)
+    if outcome == UNDECIDED and comparison.claimed is not None and high < comparison.claimed:
+        outcome = EQUAL
+        detail += f" where the paper has {comparison.claimed:+.{metric.digits}f}"
     detail += f" (95 % interval {low:+.{metric.digits}f} to {high:+.{metric.digits}f}"
     detail += f", p = {p:.3f}, {len(gains)} seeds"
     if comparison.margin:
@@ -247,14 +253,10 @@ def paired_test(
 
     mean = statistics.fmean(gains)
     error = statistics.stdev(gains) / math.sqrt(len(gains))
-    freedom = len(gains) - 1
+    freedom, shifted = len(gains) - 1, mean + margin
     half = float(t.ppf(1 - SIGNIFICANCE / 2, freedom)) * error
-    shifted = mean + margin
-    if error == 0:
-        p = 1.0 if shifted == 0 else 0.0
-    else:
-        p = float(2 * t.sf(abs(shifted) / error, freedom))
-    outcome = UNCLEAR if p >= SIGNIFICANCE else SHOWS if shifted > 0 else OPPOSITE
+    p = float(2 * t.sf(abs(shifted) / error, freedom)) if error else float(shifted == 0)
+    outcome = UNDECIDED if p >= SIGNIFICANCE else SHOWS if shifted > 0 else OPPOSITE
     return outcome, p, (mean - half, mean + half)
 
 
