@@ -79,6 +79,15 @@ PACKAGES = [
         "assert ForwardGNN(layers=2, epochs=2).fit(data).predict_proba(data).shape == (12, 4)",
         ["tests/graphs/models/test_estimator_inputs.py", "tests/graphs/layers"],
     ),
+    Package(
+        "sixfold-vision",
+        ROOT / "packages/vision",
+        ["core", "kernels", "vision"],
+        "import torch; from sixfold.vision import CFSR, CFSRConfig\n"
+        "model = CFSR(CFSRConfig(embed_dim=8, depths=(1,), upscale=2)).eval()\n"
+        "assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 16, 16)",
+        ["tests/vision/data/test_classification.py", "tests/vision/models/test_finetune.py"],
+    ),
 ]
 
 
@@ -149,7 +158,7 @@ def test_the_wheel_holds_every_file_and_no_other(package):
     inside = set(wheel(package))
     assert inside == files(package)
     data = {"core": "pipeline/page.html.j2"} | dict.fromkeys(
-        ["speech", "graphs"], "data/checksums.csv"
+        ["speech", "graphs", "vision"], "data/checksums.csv"
     )
     for wanted in ("py.typed", data.get(package.part, "__init__.py")):
         assert f"sixfold/{package.part}/{wanted}" in inside
@@ -189,6 +198,7 @@ def test_the_command_lists_what_is_installed(package, python, tmp_path):
         assert "published size" in listed
         assert ("speech/frcrn" in listed) == ("speech" in package.parts)
         assert ("graphs/mowst" in listed) == ("graphs" in package.parts)
+        assert ("vision/cfsr" in listed) == ("vision" in package.parts)
 
 
 def test_it_can_be_used(package, python, tmp_path):
