@@ -75,9 +75,7 @@ class PAN(nn.Module):
         """
         return cast(PAN, from_pretrained(path, SYSTEM, **settings))
 
-    def forward(
-        self, pictures: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height_out width_out"]:
+    def forward(self, pictures: Tensor) -> Float[Tensor, "batch channel height_out width_out"]:
         check_pictures(self, pictures)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         y = self.conv_first(pictures)
