@@ -4,19 +4,23 @@ from sixfold.vision.images import imresize, upscale
 from sixfold.vision.metrics import psnr_y, ssim_y
 from sixfold.vision.models.cfsr import CFSR, CFSRConfig
 from sixfold.vision.models.cfsr import SYSTEM as CFSR_SYSTEM
+from sixfold.vision.models.edsr import EDSR, EDSRConfig
+from sixfold.vision.models.edsr import SYSTEM as EDSR_SYSTEM
 from sixfold.vision.models.imdn import IMDN, IMDNConfig
 from sixfold.vision.models.imdn import SYSTEM as IMDN_SYSTEM
 from sixfold.vision.models.pan import PAN, PANConfig
 from sixfold.vision.models.pan import SYSTEM as PAN_SYSTEM
 
-SYSTEMS = (CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM)
+SYSTEMS = (CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM, EDSR_SYSTEM)
 
 __all__ = [
     "CFSR",
+    "EDSR",
     "IMDN",
     "PAN",
     "SYSTEMS",
     "CFSRConfig",
+    "EDSRConfig",
     "IMDNConfig",
     "PANConfig",
     "imresize",
