@@ -1,5 +1,6 @@
 import pytest
 import torch
+from reference_cfsr import ReferenceCFSR
 from tiny_networks import tiny_cfsr
 
 from sixfold.core import UserError
@@ -188,3 +189,16 @@ def test_weights_of_another_system_are_refused(tmp_path):
         CFSR.from_pretrained(tmp_path / "imdn.pth")
     with pytest.raises(UserError, match=r"incomplete: it has no 'conv_first.weight'"):
         convert({"norm.weight": torch.ones(3)})
+
+
+@pytest.mark.parametrize("settings", [{}, {"edge_branches": False}, {"img_range": 9.0}], ids=str)
+def test_outputs_and_gradients_are_those_of_the_published_formulation(settings):
+    model, x = tiny_cfsr(**settings).double(), pictures(2, 3, 7, 6).double()
+    results = []
+    for network in (model, ReferenceCFSR(model)):
+        model.zero_grad()
+        y = network(x)
+        y.square().sum().backward()
+        results.append([y.detach(), *(p.grad.clone() for p in model.parameters())])  # type: ignore
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

@@ -12,6 +12,7 @@ from sixfold.vision.models.pan import PAN, PANConfig
 from sixfold.vision.models.pan import SYSTEM as PAN_SYSTEM
 
 SYSTEMS = (CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM, EDSR_SYSTEM)
+SCORE = "sixfold.vision.scoring:score"  # behind `sixfold score vision`
 
 __all__ = [
     "CFSR",

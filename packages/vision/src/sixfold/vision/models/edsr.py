@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.images.network import check_pictures
 
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's pictures
@@ -131,6 +132,30 @@ def convert(official: Mapping[str, Tensor]) -> tuple[EDSRConfig, dict[str, Tenso
     return EDSRConfig.parse(values, what), state
 
 
+def run(
+    *paths: Path,
+    weights: str,
+    scale: int | None = None,
+    tile: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> None:
+    """Enlarge pictures as the weights do.
+
+    Args:
+        paths: One or more pictures, folders of them or quoted patterns ('*.png') and, last, the
+            output: a picture or a folder.
+        weights: Official or sixfold checkpoint.
+        scale: Factor that the weights should have.
+        tile: Side of a tile in pixels of the input; by default as large as memory allows.
+        device: Torch device: cpu, cuda, cuda:1 ...
+        overwrite: Whether finished outputs in a folder are made again.
+    """
+    model = EDSR.from_pretrained(weights)
+    check_scale(model, scale, weights)
+    enlarge_files(model, paths, tile=tile, device=device, overwrite=overwrite)
+
+
 SYSTEM = System(
     name="edsr",
     paper="arXiv:1707.02921",
@@ -142,4 +167,6 @@ SYSTEM = System(
         "baseline, x3": (EDSRConfig(upscale=3), 1_554_499),
         "baseline, x4": (EDSRConfig(upscale=4), 1_517_571),
     },
+    run="sixfold.vision.models.edsr:run",
+    train="sixfold.vision.own_data:train_edsr",
 )

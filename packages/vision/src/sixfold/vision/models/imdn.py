@@ -190,4 +190,5 @@ SYSTEM = System(
         if file.path.startswith("IMDN")
     },
     run="sixfold.vision.models.imdn:run",
+    train="sixfold.vision.own_data:train_imdn",
 )

@@ -221,4 +221,5 @@ SYSTEM = System(
         if file.path.startswith("PAN")
     },
     run="sixfold.vision.models.pan:run",
+    train="sixfold.vision.own_data:train_pan",
 )
