@@ -99,11 +99,11 @@ def _compute(
     return {name: value.detach() for name, value in found.items()}
 
 
-def _record(module: torch.nn.Module, name: str, found: dict[str, Tensor]) -> None:
+def _record(module: torch.nn.Module, name: str, found: dict[str, Any]) -> None:
     module.register_forward_hook(lambda _, args, out: found.__setitem__(name, out))
 
 
-def _record_unscaled(module: torch.nn.Module, name: str, found: dict[str, Tensor]) -> None:
+def _record_unscaled(module: torch.nn.Module, name: str, found: dict[str, Any]) -> None:
     """Record what the official code calls the output: before the layer scale."""
 
     def hook(_, args, out) -> None:

@@ -4,7 +4,7 @@ Pictures are arrays of bytes. A network's output becomes bytes by `to_bytes` fir
 """
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from scipy.ndimage import correlate1d
 
 from sixfold.core import UserError
@@ -13,12 +13,12 @@ LUMA = np.array([65.481, 128.553, 24.966])  # ITU-R BT.601, of values in [0, 1] 
 SIGMA, HALF = 1.5, 5  # the Gaussian window of SSIM, 11 x 11
 
 
-def to_bytes(picture: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+def to_bytes(picture: np.ndarray) -> np.ndarray:
     """Clamp values to [0, 1] and round them to bytes."""
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def luma(picture: UInt8[np.ndarray, "..."]) -> Float[np.ndarray, "height width"]:
+def luma(picture: np.ndarray) -> Float[np.ndarray, "height width"]:
     """Return the luma Y of a picture, from 16 to 235, not rounded; grey is taken as R = G = B.
 
     Args:
@@ -38,9 +38,7 @@ def luma(picture: UInt8[np.ndarray, "..."]) -> Float[np.ndarray, "height width"]
     return picture @ (LUMA / 255) + 16.0
 
 
-def psnr_y(
-    estimate: UInt8[np.ndarray, "..."], reference: UInt8[np.ndarray, "..."], border: int = 0
-) -> float:
+def psnr_y(estimate: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
     """Compute the peak signal-to-noise ratio of luma in dB: 10 log10(255^2 / mean square error).
 
     Args:
@@ -59,9 +57,7 @@ def psnr_y(
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
-def ssim_y(
-    estimate: UInt8[np.ndarray, "..."], reference: UInt8[np.ndarray, "..."], border: int = 0
-) -> float:
+def ssim_y(estimate: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
     """Compute the structural similarity of luma: the mean over all places of an 11 x 11 window.
 
     Gaussian of sigma 1.5, places wholly inside the picture, C1 = (0.01 255)^2, C2 = (0.03 255)^2.

@@ -1,8 +1,9 @@
-"""Training of the vision systems on one's own pictures: ``sixfold train vision/repavit``."""
+"""Training on one's own pictures: ``sixfold train vision/cfsr --data pictures/ --out mine``."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -11,8 +12,18 @@ from sixfold.core.own_data import Recipe, Splits, command, initial_model
 from sixfold.core.training.fit import FitConfig
 from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.core.training.update import EarlyStopping
-from sixfold.vision.data.classification import accuracy, hold_out, list_pictures
-from sixfold.vision.models import repavit
+from sixfold.vision.data.classification import accuracy, list_pictures
+from sixfold.vision.data.classification import hold_out as hold_out_labelled
+from sixfold.vision.data.own_pictures import (
+    OwnPictures,
+    PictureConfig,
+    find_pictures,
+    hold_out,
+)
+from sixfold.vision.images.enlarging import upscale
+from sixfold.vision.images.resize import imresize
+from sixfold.vision.metrics import psnr_y, to_bytes
+from sixfold.vision.models import cfsr, edsr, imdn, pan, repavit
 
 PLATEAU = ScheduleConfig(name="plateau", gamma=0.5, patience=4)
 
@@ -27,19 +38,19 @@ class ClassificationOptions(Config):
     smallest_crop: float = Field(default=0.08, gt=0, le=1)
 
 
-def open_pictures(
+def open_labelled(
     data: Path, valid: Path | float, model: Any, options: ClassificationOptions, seed: int
 ) -> Splits:
     """Open a folder with a folder of pictures for each class.
 
     Raises:
-        UserError: as `list_pictures` and `hold_out`.
+        UserError: as `list_pictures` and `hold_out_labelled`.
     """
     train = list_pictures(data, model.config.classes)
     if isinstance(valid, Path):
         held = list_pictures(valid, train.classes)
     else:
-        train, held = hold_out(train, valid, seed)
+        train, held = hold_out_labelled(train, valid, seed)
     pictures, held_out = repavit.open_splits(model, train, held, options.smallest_crop)
     print(
         f"{data}: {len(pictures)} pictures to train on, {len(held_out)} for validation, of "
@@ -79,7 +90,7 @@ def classification_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
 train_repavit = command(
     repavit.SYSTEM,
     Recipe(
-        open_pictures,
+        open_labelled,
         classification_loss,
         accuracy,
         FitConfig(
@@ -96,3 +107,69 @@ train_repavit = command(
         build_classifier,
     ),
 )
+
+
+EXACT_DB = 100.0  # stands for infinity, the PSNR of a flat picture without any error
+
+
+def open_pictures(
+    data: Path, valid: Path | float, model: Any, options: PictureConfig, seed: int
+) -> Splits:
+    """Open a folder of pictures of high resolution for a network that enlarges.
+
+    Raises:
+        UserError: as `find_pictures`; one picture cannot be split; the network does not enlarge, or
+            has neither one channel nor three.
+    """
+    scale, channels = model.config.upscale, model.config.in_chans
+    if scale == 1 or channels not in (1, 3):
+        raise UserError(
+            f"pictures teach to enlarge grey or RGB; this network has {channels} channels and "
+            f"enlarges by {scale}; train it with sixfold.core.training.fit"
+        )
+    least = options.patch * scale
+    files = find_pictures(data, least)
+    if isinstance(valid, Path):
+        held = find_pictures(valid, least)
+    elif len(files) < 2:
+        raise UserError(f"{data} holds one picture; give others for validation with --valid")
+    else:
+        files, held = hold_out(files, valid, seed)
+    print(f"{data}: {len(files)} pictures to train on, {len(held)} for validation, x{scale}")
+    train, held_out = (OwnPictures(part, scale, channels, options) for part in (files, held))
+    return Splits(train, held_out, [*files, *held])
+
+
+def l1_loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the mean absolute error."""
+    return {"l1": (model(batch["low"]) - batch["high"]).abs().mean()}
+
+
+def evaluate(model: Any, valid: OwnPictures) -> dict[str, float]:
+    """Return mean PSNR-Y in dB, and how much it is above MATLAB's bicubic enlargement."""
+    scale, found = valid.scale, []
+    for low, high in valid.centres():
+        enlarged, bicubic = upscale(model, low), to_bytes(imresize(low / 255.0, scale))
+        found.append([min(psnr_y(made, high, scale), EXACT_DB) for made in (enlarged, bicubic)])
+    mean, reference = np.mean(found, 0).tolist()
+    return {"psnr_y": mean, "psnr_y_over_bicubic": mean - reference}
+
+
+RECIPE = Recipe(
+    open=open_pictures,
+    loss=l1_loss,
+    evaluate=evaluate,
+    fit=FitConfig(
+        steps=20_000,
+        batch=16,
+        learning_rate=5e-4,
+        schedule=PLATEAU,
+        best=EarlyStopping(monitor="psnr_y", mode="max", patience=10),
+    ),
+    options=PictureConfig,
+)
+
+train_cfsr = command(cfsr.SYSTEM, RECIPE)
+train_pan = command(pan.SYSTEM, RECIPE)
+train_imdn = command(imdn.SYSTEM, RECIPE)
+train_edsr = command(edsr.SYSTEM, RECIPE)

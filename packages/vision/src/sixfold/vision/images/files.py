@@ -14,7 +14,7 @@ from torchvision.io import ImageReadMode, decode_png
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import atomic_file
-from sixfold.vision.images.picture import Picture, upright
+from sixfold.vision.images.picture import ORIENTATION, Picture, upright
 
 WRITES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # the first is the default
 READS = {*WRITES, ".gif", ".ppm", ".pgm"}
@@ -93,6 +93,9 @@ def from_pil(image: Image.Image, pixels: np.ndarray | None = None) -> Picture:
     exif = Image.Exif()
     if found := image.getexif():
         exif.load(found.tobytes())
+        image.load()
+        if ORIENTATION in exif and ORIENTATION not in image.getexif():
+            exif[ORIENTATION] = 1  # a TIFF is turned by loading it
     values = _pixels(image) if pixels is None else pixels
     return Picture(upright(values, exif), exif, image.info.get("icc_profile") or b"")
 
@@ -120,7 +123,8 @@ def _mode(image: Image.Image) -> str:
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture in the format of the file's suffix, with EXIF and colour profile.
 
-    PNGs have the bits of the picture; other formats have 8. The file appears when it is complete.
+    PNGs and grey TIFFs have the bits of the picture, other files 8. The file appears when it is
+    complete.
 
     Raises:
         UserError: the suffix is no format that can be written, or cannot hold transparency, or the
@@ -140,7 +144,10 @@ def write_picture(path: Path, picture: Picture) -> None:
         if picture.profile:
             settings["icc_profile"] = picture.profile
         kind = Image.registered_extensions()[suffix]
-        to_pil(picture).save(partial, kind, **settings)
+        image = to_pil(picture)
+        if suffix in (".tif", ".tiff") and picture.pixels.shape[2] == 1:
+            image = Image.fromarray(picture.pixels[..., 0])  # also of 16 bits
+        image.save(partial, kind, **settings)
 
 
 def to_pil(picture: Picture) -> Image.Image:

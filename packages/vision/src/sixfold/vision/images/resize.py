@@ -10,7 +10,7 @@ from sixfold.core import UserError
 RADIUS = 2.0  # of the cubic kernel, in pixels of the smaller picture
 
 
-def imresize(picture: np.ndarray, scale: float) -> np.ndarray:
+def imresize(picture: np.ndarray, scale: int | float) -> np.ndarray:
     """Resize a picture as MATLAB's ``imresize(picture, scale)`` does.
 
     Bicubic with a = -0.5, stretched by 1 / scale where the picture shrinks (anti-aliasing), the
@@ -38,7 +38,7 @@ def imresize(picture: np.ndarray, scale: float) -> np.ndarray:
     if not is_bytes and not np.issubdtype(picture.dtype, np.floating):
         raise UserError(f"imresize takes uint8 or float pictures, got {picture.dtype}")
     for axis in (0, 1):
-        picture = _resize_axis(picture, scale, axis)
+        picture = _resize_axis(picture, float(scale), axis)
         if is_bytes:  # halves upwards
             picture = np.floor(picture + 0.5).clip(0, 255).astype(np.uint8)
     return picture

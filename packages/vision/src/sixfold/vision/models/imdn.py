@@ -65,9 +65,7 @@ class IMDN(nn.Module):
         """
         return cast(IMDN, from_pretrained(path, SYSTEM))
 
-    def forward(
-        self, pictures: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height_out width_out"]:
+    def forward(self, pictures: Tensor) -> Float[Tensor, "batch channel height_out width_out"]:
         check_pictures(self, pictures)
         shallow = self.fea_conv(pictures.contiguous(memory_format=torch.channels_last))
         distilled, x = [], shallow
@@ -192,4 +190,5 @@ SYSTEM = System(
         if file.path.startswith("IMDN")
     },
     run="sixfold.vision.models.imdn:run",
+    train="sixfold.vision.own_data:train_imdn",
 )

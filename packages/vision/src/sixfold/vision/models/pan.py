@@ -75,9 +75,7 @@ class PAN(nn.Module):
         """
         return cast(PAN, from_pretrained(path, SYSTEM, **settings))
 
-    def forward(
-        self, pictures: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height_out width_out"]:
+    def forward(self, pictures: Tensor) -> Float[Tensor, "batch channel height_out width_out"]:
         check_pictures(self, pictures)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         y = self.conv_first(pictures)
@@ -223,4 +221,5 @@ SYSTEM = System(
         if file.path.startswith("PAN")
     },
     run="sixfold.vision.models.pan:run",
+    train="sixfold.vision.own_data:train_pan",
 )

@@ -120,8 +120,9 @@ class EdgeNetwork(nn.Module):
     def forward(self, x: Features, scale: Float[Tensor, " channel"] | None = None) -> Features:
         h = functional.gelu(self.fc1(self.norm(x)))
         assert self.pos.bias is not None
-        edges = edge_conv(h, self.pos.weight, self.pos.bias, self.branches())
-        return scaled(self.fc2, h + functional.gelu(edges), scale)
+        # without a name for what only the next call needs: its memory is free by then
+        edges = functional.gelu(edge_conv(h, self.pos.weight, self.pos.bias, self.branches()))
+        return scaled(self.fc2, edges + h if edges.requires_grad else edges.add_(h), scale)
 
 
 class LayerNorm(nn.Module):

@@ -109,9 +109,7 @@ class CFSR(nn.Module):
 
         return cast(CFSR, from_pretrained(path, SYSTEM, **settings))
 
-    def forward(
-        self, pictures: Float[Tensor, "batch channel height width"]
-    ) -> Float[Tensor, "batch channel height_out width_out"]:
+    def forward(self, pictures: Tensor) -> Float[Tensor, "batch channel height_out width_out"]:
         check_pictures(self, pictures)
         x = (pictures - self.mean) * self.config.img_range
         x = x.contiguous(memory_format=torch.channels_last)
