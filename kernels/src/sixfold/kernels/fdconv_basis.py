@@ -14,7 +14,7 @@ inverse transform is linear, so the weighted sum may stand on either side of it:
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -73,7 +73,7 @@ def equal_groups(positions: int, groups: int) -> Int[Tensor, " positions"]:
 
 def fdconv_basis(
     spectrum: Float[Tensor, "copies *positions 2"],
-    groups: Int[Tensor, "*places"],
+    groups: Integer[Tensor, "*places"],
     shape: Shape,
     members: int,
     order: Int[Tensor, " kept"] | None = None,
@@ -130,7 +130,7 @@ class _Members(torch.autograd.Function):
 def fdconv_mixture(
     attention: Float[Tensor, "batch members"],
     spectrum: Float[Tensor, "copies *positions 2"],
-    groups: Int[Tensor, "*places"],
+    groups: Integer[Tensor, "*places"],
     shape: Shape,
     order: Int[Tensor, " kept"] | None = None,
 ) -> Float[Tensor, "batch out in kh kw"]:
@@ -222,15 +222,19 @@ def _mirrored(shape: Shape, like: Tensor) -> Float[Tensor, " half"]:
     return (2 - alone.to(like.dtype)) / (rows * columns)
 
 
-def _to_planes(kernels: Float[Tensor, "items out in kh kw"]) -> Float[Tensor, "items rows columns"]:
-    return torch.stack(kernels.unbind(3), 2).flatten(3).flatten(1, 2)
+def _to_planes(kernels: Float[Tensor, "items out in_ kh kw"]) -> Tensor:
+    rows = kernels.permute(0, 1, 3, 4, 2).unbind(3)  # in memory as `_invert` leaves them
+    return torch.stack(rows, 4).flatten(3).flatten(1, 2)
 
 
-def _invert(plane: Tensor, shape: Shape) -> Tensor:
-    """Transform complex half spectra to kernels (items, out, in, kh, kw)."""
+def _invert(plane: Tensor, shape: Shape) -> Float[Tensor, "items out in_ kh kw"]:
+    """Transform complex half spectra to kernels, in memory with the input channels last.
+
+    That is the order of FDConv's local attention, which multiplies them.
+    """
     out, inputs, kernel_height, kernel_width = shape
     size = (out * kernel_height, inputs * kernel_width)
     kernels = torch.fft.irfft2(plane, s=size)
     split = kernels.unflatten(2, (inputs, kernel_width)).unflatten(1, (out, kernel_height))
-    # On a CPU, stacking the kernel's rows takes less time than the copy of a transposed view.
-    return torch.stack(split.unbind(2), 3)
+    # On a CPU, stacking the kernel's columns takes less time than the copy of a transposed view.
+    return torch.stack(split.unbind(4), 3).permute(0, 1, 4, 2, 3)
