@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.core import UserError
-from sixfold.kernels import frequency_groups, frequency_order
-from sixfold.vision.models.fdconv import FBMOptions, FDConv2d, FDConvOptions, is_dynamic, spectrum_of
+from sixfold.kernels import frequency_order
+from sixfold.vision.models.fdconv import (
+    FBMOptions,
+    FDConv2d,
+    spectrum_of,
+)
 from sixfold.vision.models.fdconv.band_modulation import FrequencyBandModulation
 
 NOTES = {"note", "input_shape", "path", "grad_norm_order", "seed", "torch", "params", "layers"}
@@ -24,12 +27,9 @@ NOTES = {"note", "input_shape", "path", "grad_norm_order", "seed", "torch", "par
 
 def check(folder: Path) -> None:
     settings, tensors, weights = read(folder)
-    for kind, (mark, found) in KINDS.items():
-        if any(key.startswith(mark) for key in tensors):
-            results = found(settings, tensors, weights)
-            break
-    else:
-        raise AssertionError(f"the test knows no such case: {sorted(tensors)}")
+    kind = next((k for k in KINDS if any(key.startswith(k) for key in tensors)), None)
+    assert kind, f"the test knows no such case: {sorted(tensors)}"
+    results = KINDS[kind](settings, tensors, weights)
     assert tensors.keys() == results.keys(), (kind, tensors.keys() ^ results.keys())
     for key, expected in tensors.items():
         compare(key, results[key], expected)
@@ -56,7 +56,8 @@ def compare(key: str, found: Tensor, expected: Tensor) -> None:
         rtol, atol = 1e-5, 0.0
     elif key == "train_grad_norms":
         rtol, atol = 1e-3, 1e-6 * largest
-    torch.testing.assert_close(found.detach(), expected, rtol=rtol, atol=atol, msg=lambda m: f"{key}: {m}")
+    within = {"rtol": rtol, "atol": atol, "msg": lambda text: f"{key}: {text}"}
+    torch.testing.assert_close(found.detach(), expected, **within)
 
 
 def split_settings(settings: dict) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,7 +105,8 @@ def masks(height: int, width: int, cutoffs: list[float]) -> Tensor:
     """Return the boxes that `lowpass2d` keeps, (cutoff, 1, height, half of the width)."""
     box = importlib.import_module("sixfold.kernels.lowpass2d")._box
     pairs = [map(torch.tensor, box(height, width, cutoff)) for cutoff in cutoffs]
-    return torch.stack([torch.outer(rows.float(), columns.float()) for rows, columns in pairs])[:, None]
+    boxes = [torch.outer(rows.float(), columns.float()) for rows, columns in pairs]
+    return torch.stack(boxes)[:, None]
 
 
 def bands(settings: dict, tensors: dict, weights: dict) -> dict[str, Tensor]:
@@ -145,7 +147,7 @@ COMPUTED = {"input", "y", "dft_map", "fdw_spatial_plane", "aggregate_weight", "i
 @torch.no_grad()
 def inside(made: FDConv2d, x: Tensor) -> dict[str, Tensor]:
     """Return what happens inside a layer, in the official forms."""
-    out, inputs, height, width = made.kernel_shape
+    out, inputs, height, _ = made.kernel_shape
     pooled = x.mean((2, 3))
     attention = made.KSM_Global(pooled)
     kernel, batch = made._generate(x, x.dtype)[0], len(x)
@@ -205,11 +207,11 @@ def trained(model: nn.Module, x: Tensor, names: list[str], loss_of: Any, name: s
     y = model(x)
     loss = loss_of(y)
     loss.backward()
-    gradients = dict(model.named_parameters())
-    norms = torch.stack([gradients[key].grad.norm() for key in names])
-    others = [k for k, v in gradients.items() if k not in names and v.grad is not None]
-    assert not [k for k in others if float(gradients[k].grad.norm()) > 0], others
-    return {name: y, "train_loss": loss.detach().view(1), "train_grad_norms": norms}
+    parameters = model.named_parameters()
+    norms = {key: value.grad.norm() for key, value in parameters if value.grad is not None}
+    assert norms.keys() == set(names), norms.keys() ^ set(names)
+    found = {name: y, "train_loss": loss.detach().view(1)}
+    return found | {"train_grad_norms": torch.stack([norms[key] for key in names])}
 
 
 def network(settings: dict, tensors: dict, weights: dict) -> dict[str, Tensor]:
@@ -243,10 +245,11 @@ def network(settings: dict, tensors: dict, weights: dict) -> dict[str, Tensor]:
     )
 
 
-KINDS: dict[str, tuple[str, Any]] = {
-    "order": ("sorted_", orders),
-    "conversion": ("conv_weight_", conversions),
-    "network": ("logits", network),
-    "layer": ("input", layer),
-    "bands": ("x_", bands),
+# In the order in which they are looked for: the beginning of a tensor's name.
+KINDS: dict[str, Any] = {
+    "sorted_": orders,
+    "conv_weight_": conversions,
+    "logits": network,
+    "input": layer,
+    "x_": bands,
 }

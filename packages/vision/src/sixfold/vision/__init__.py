@@ -1,5 +1,15 @@
 """Image models: RePaViT, CFSR and FDConv."""
 
-SYSTEMS = ()
+from sixfold.vision.models.fdconv import SYSTEM as FDCONV
+from sixfold.vision.models.fdconv import FDConv1d, FDConv2d, FDConvConfig, FDConvNet, FDLinear
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (FDCONV,)
+
+__all__ = [
+    "SYSTEMS",
+    "FDConv1d",
+    "FDConv2d",
+    "FDConvConfig",
+    "FDConvNet",
+    "FDLinear",
+]

@@ -8,6 +8,8 @@ up. With the input x as L_0 and its low-passed versions L_1, L_2, ... that sum i
 so the bands themselves are never made, and the maps are one convolution.
 """
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,7 +56,7 @@ class FrequencyBandModulation(nn.Module):
         maps = self.maps(x)
         lows = lowpass2d(x, [0.5 / k for k in self.options.k_list])
         factors = [maps[0]]
-        factors += [after - before for before, after in zip(maps, maps[1:], strict=False)]
+        factors += [after - before for before, after in pairwise(maps)]
         if not self.options.lowfreq_att:
             factors.append(1 - maps[-1])
         split = (self.groups, -1)
@@ -71,9 +73,8 @@ class FrequencyBandModulation(nn.Module):
         bias = torch.stack([conv.bias for conv in convs if conv.bias is not None], 1).flatten()
         padding = self.options.spatial_kernel // 2
         logits = functional.conv2d(x, weight, bias, padding=padding, groups=self.groups)
-        return [
-            self._activate(logit)[:, :, None] for logit in logits.unflatten(1, (-1, len(convs))).unbind(2)
-        ]
+        bands = logits.unflatten(1, (-1, len(convs))).unbind(2)
+        return [self._activate(logit)[:, :, None] for logit in bands]
 
     def _activate(self, logit: Float[Tensor, "batch group height width"]) -> Tensor:
         match self.options.act:

@@ -40,7 +40,7 @@ class GlobalModulation(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: tuple[int, int],
+        kernel_size: tuple[int, ...],
         options: FDConvOptions,
     ) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class GlobalModulation(nn.Module):
         head = getattr(self, name, None)
         if head is None:
             return None
-        logit = _linear(head, hidden) / self.options.temp
+        logit = _linear(head, hidden) / (self.options.temp or self.options.kernel_temp)
         if self.options.ksm_global_act == "tanh":
             return 1 + logit.tanh()
         return logit.sigmoid() * self.options.att_multi
@@ -112,7 +112,7 @@ class LocalModulation(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: tuple[int, int], groups: int
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], groups: int
     ) -> None:
         super().__init__()
         self.shape = (out_channels, *kernel_size, in_channels // groups)

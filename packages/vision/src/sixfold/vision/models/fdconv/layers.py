@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.kernels import (
@@ -28,7 +27,7 @@ from sixfold.vision.models.fdconv.kernel_modulation import GlobalModulation, Loc
 from sixfold.vision.models.fdconv.options import FDConvOptions
 from sixfold.vision.models.fdconv.sample_conv import convolve_samples
 
-SMALL_GROUPS = 256  # up to which the number of a group is one byte
+SMALL_GROUPS = 256  # up to this many, the number of a group takes one byte
 
 
 class FDConv2d(nn.Conv2d):
@@ -104,7 +103,9 @@ class FDConv2d(nn.Conv2d):
         banded = max(size) in options.use_fbm_if_k_in
         banded |= options.use_fbm_for_stride and max(self.stride) > 1
         self.FBM = FrequencyBandModulation(channels, options.fbm_cfg) if banded else None
-        self._sort_frequencies()
+        numbers, order = frequency_buffers(self.kernel_shape, options)
+        self.register_buffer("frequency_groups", numbers)
+        self.register_buffer("frequency_order", order)
         weight = self.weight
         assert weight is not None
         self.set_kernel(weight.detach())
@@ -112,25 +113,8 @@ class FDConv2d(nn.Conv2d):
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
         """Shape of a sample's kernel: (out, in / groups, kh, kw)."""
-        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-
-    def _sort_frequencies(self) -> None:
-        """Make the buffers that say which group each number of the parameter belongs to."""
-        out, inputs, height, width = self.kernel_shape
-        plane, number = (out * height, inputs * width), self.options.kernel_num or 1
-        reduced = self.options.param_reduction < 1
-        total = plane[0] * (plane[1] // 2 + 1)
-        kept = int(total * self.options.param_reduction)
-        if number > kept:
-            raise UserError(
-                f"a kernel {out}x{inputs}x{height}x{width} has {kept} frequencies, too few for "
-                f"{number} groups; choose kernel_num up to {kept}"
-            )
-        kind = torch.uint8 if number <= SMALL_GROUPS else torch.int32
-        numbers = equal_groups(kept, number) if reduced else frequency_groups(*plane, number)
-        order = frequency_order(*plane, keep=self.options.param_reduction).int()
-        self.register_buffer("frequency_groups", numbers.to(kind))
-        self.register_buffer("frequency_order", order if reduced else None)
+        height, width = self.kernel_size
+        return self.out_channels, self.in_channels // self.groups, height, width
 
     def set_kernel(self, kernel: Float[Tensor, "out in_ kh kw"]) -> None:
         """Make the parameter of a convolution's kernel, in place of the present one.
@@ -150,6 +134,24 @@ class FDConv2d(nn.Conv2d):
         copies = (self.options.param_ratio, *[1] * spectrum.ndim)
         self.dft_weight = nn.Parameter(spectrum.repeat(copies).to(kernel.dtype))
         self.register_parameter("weight", None)
+
+    @torch.no_grad()
+    def begin_as(self, kernel: Float[Tensor, "out in_ kh kw"]) -> None:
+        """Make the layer exactly a convolution with this kernel until it is trained.
+
+        The small random numbers that the attentions begin with would count where the input of a
+        trained network is large.
+        """
+        self.set_kernel(kernel)
+        heads = {"channel_fc", "spatial_fc", "kernel_fc"}
+        heads |= {"filter_fc"} if self.options.zero_init_filter else set()
+        for name, head in self.KSM_Global.named_children():
+            if name in heads and isinstance(head, nn.Conv2d):
+                nn.init.zeros_(head.weight)
+        for part in (self.KSM_Local, self.FBM):
+            for conv in part.modules() if part is not None else ():
+                if isinstance(conv, nn.Conv1d | nn.Conv2d):
+                    nn.init.zeros_(conv.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.is_dynamic:
@@ -190,9 +192,7 @@ class FDConv2d(nn.Conv2d):
         numbers = self.KSM_Global.fc.weight.dtype
         pooled = x.mean((2, 3), dtype=torch.promote_types(numbers, torch.float32)).to(numbers)
         attention = self.KSM_Global(pooled)
-        channel, filters, spatial = (
-            None if a is None else a.to(dtype) for a in attention[1:]
-        )
+        channel, filters, spatial = (None if a is None else a.to(dtype) for a in attention[1:])
         gate = None if self.KSM_Local is None else self.KSM_Local(pooled).to(dtype)
         mixture = self.mixture(attention.kernel).to(dtype)
         pixels = (self.in_channels + self.out_channels) * x.shape[2] * x.shape[3]
@@ -243,10 +243,7 @@ class FDConv2d(nn.Conv2d):
 
     def to_conv2d(self) -> nn.Conv2d:
         """Return the plain convolution that this layer is while every attention is one."""
-        conv = nn.Conv2d(
-            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding,
-            self.dilation, self.groups, self.bias is not None,
-        )  # fmt: skip
+        conv = nn.Conv2d(**_geometry(self))
         kernel = self.static_kernel() if self.is_dynamic else self.weight
         assert kernel is not None
         return _filled(conv, kernel, self.bias)
@@ -261,17 +258,14 @@ class FDConv2d(nn.Conv2d):
         """
         if isinstance(conv, FDConv2d) or type(conv) is not nn.Conv2d:
             raise UserError(f"{type(conv).__name__} cannot be converted: it is no plain Conv2d")
-        made = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, conv.groups, conv.bias is not None, conv.padding_mode,
-            conv.weight.device, conv.weight.dtype, **options,
-        )  # fmt: skip
+        where = {"device": conv.weight.device, "dtype": conv.weight.dtype}
+        made = cls(**_geometry(conv), padding_mode=conv.padding_mode, **where, **options)
         made._take(conv.weight, conv.bias)
         return made.train(conv.training)
 
-    def _take(self, kernel: Tensor, bias: nn.Parameter | None) -> None:
+    def _take(self, kernel: Tensor, bias: Tensor | None) -> None:
         if self.is_dynamic:
-            self.set_kernel(kernel.detach().view(self.kernel_shape))
+            self.begin_as(kernel.detach().view(self.kernel_shape))
         else:
             self.weight = nn.Parameter(kernel.detach().clone().view(self.kernel_shape))
         for parameter in (self.weight, self.dft_weight if self.is_dynamic else None):
@@ -391,9 +385,24 @@ class FDLinear(FDConv2d):
             raise UserError(f"{type(linear).__name__} cannot be converted: it is no plain Linear")
         weight = linear.weight
         where = {"device": weight.device, "dtype": weight.dtype}
-        made = cls(*reversed(weight.shape), linear.bias is not None, **where, **options)
+        bias = linear.bias is not None
+        made = cls(linear.in_features, linear.out_features, bias, **where, **options)
         made._take(weight, linear.bias)
         return made.train(linear.training)
+
+
+def _geometry(conv: nn.Conv2d) -> dict[str, Any]:
+    """Return the arguments that two convolutions of one shape have in common."""
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
+    return {name: getattr(conv, name) for name in names} | {"bias": conv.bias is not None}
 
 
 def is_dynamic(
@@ -403,6 +412,33 @@ def is_dynamic(
     wide = min(in_channels, out_channels) > options.use_fdconv_if_c_gt
     sides = {side for side in kernel_size if side > 1} or {1}
     return wide and sides <= set(options.use_fdconv_if_k_in)
+
+
+def frequency_buffers(
+    shape: tuple[int, int, int, int], options: FDConvOptions
+) -> tuple[Tensor, Tensor | None]:
+    """Return what a checkpoint keeps of the order of the frequencies.
+
+    Returns:
+        The group of each number of the parameter; and the places of the numbers, in order, where
+        not all of the spectrum is kept.
+
+    Raises:
+        UserError: there are fewer frequencies than groups.
+    """
+    out, inputs, height, width = shape
+    rows, columns, number = out * height, inputs * width, options.kernel_num or 1
+    kept = int(rows * (columns // 2 + 1) * options.param_reduction)
+    if number > kept:
+        raise UserError(
+            f"a kernel of {out}x{inputs}x{height}x{width} has {kept} frequencies, too few for "
+            f"{number} groups; choose kernel_num up to {kept}"
+        )
+    kind = torch.uint8 if number <= SMALL_GROUPS else torch.int32
+    if options.param_reduction == 1:
+        return frequency_groups(rows, columns, number).to(kind), None
+    order = frequency_order(rows, columns, keep=options.param_reduction)
+    return equal_groups(kept, number).to(kind), order.int()
 
 
 def spectrum_scale(shape: tuple[int, ...]) -> int:
