@@ -36,6 +36,8 @@ class GlobalModulation(nn.Module):
         options: Settings of the layer, resolved.
     """
 
+    kernel_fc: nn.Conv2d
+
     def __init__(
         self,
         in_channels: int,
