@@ -85,7 +85,8 @@ class PlainFDConv2d(nn.Module):
     def weight(self, attention: Tensor) -> Tensor:
         out, inputs, height, width = self.layer.kernel_shape
         spectrum = self.layer.dft_weight[0]
-        plane = torch.zeros(len(attention), out * height, inputs * width // 2 + 1, 2)
+        half = inputs * width // 2 + 1
+        plane = attention.new_zeros(len(attention), out * height, half, 2)
         rows, columns = self.indices
         factor = (min(out, inputs) // 2) * self.layer.members
         weighted = spectrum[rows, columns][None] * factor
@@ -100,7 +101,7 @@ class PlainFDConv2d(nn.Module):
         spectrum, previous, parts = torch.fft.rfft2(x, norm="ortho"), x, []
         fy, fx = torch.fft.fftfreq(64)[:, None].abs(), torch.fft.rfftfreq(64)[None].abs()
         for conv, divisor in zip(fbm.freq_weight_conv_list, fbm.options.k_list, strict=True):
-            mask = (torch.maximum(fy, fx) < 0.5 / divisor + 1e-8).float()[None, None]
+            mask = (torch.maximum(fy, fx) < 0.5 / divisor + 1e-8).to(x.dtype)[None, None]
             mask = functional.interpolate(mask, (height, width // 2 + 1), mode="nearest")
             low = torch.fft.irfft2(spectrum * mask, s=(height, width), norm="ortho")
             high, previous = previous - low, low

@@ -131,8 +131,9 @@ class FDConv2d(nn.Conv2d):
         spectrum = spectrum_of(kernel)
         if self.frequency_order is not None:
             spectrum = spectrum.flatten(0, 1)[self.frequency_order.long()]
-        copies = (self.options.param_ratio, *[1] * spectrum.ndim)
-        self.dft_weight = nn.Parameter(spectrum.repeat(copies).to(kernel.dtype))
+        copies = self.options.param_ratio  # which add up; the official ones are too large together
+        shares = (spectrum / copies).repeat(copies, *[1] * spectrum.ndim)
+        self.dft_weight = nn.Parameter(shares.to(kernel.dtype))
         self.register_parameter("weight", None)
 
     @torch.no_grad()
