@@ -1,9 +1,18 @@
 """Image models: RePaViT, CFSR and FDConv."""
 
+from sixfold.vision.models.fdconv import SEGMENTER as FDCONV_SEGMENTER
 from sixfold.vision.models.fdconv import SYSTEM as FDCONV
-from sixfold.vision.models.fdconv import FDConv1d, FDConv2d, FDConvConfig, FDConvNet, FDLinear
+from sixfold.vision.models.fdconv import (
+    FDConv1d,
+    FDConv2d,
+    FDConvConfig,
+    FDConvNet,
+    FDLinear,
+    Segmenter,
+    SegmenterConfig,
+)
 
-SYSTEMS = (FDCONV,)
+SYSTEMS = (FDCONV, FDCONV_SEGMENTER)
 
 __all__ = [
     "SYSTEMS",
@@ -12,4 +21,6 @@ __all__ = [
     "FDConvConfig",
     "FDConvNet",
     "FDLinear",
+    "Segmenter",
+    "SegmenterConfig",
 ]

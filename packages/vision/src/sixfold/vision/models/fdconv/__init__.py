@@ -17,6 +17,8 @@ From the paper to the files:
 - the settings of a layer, under the official names -> options.py
 - the convolution of each sample with its own kernel -> sample_conv.py
 - backbones -> model.py, official checkpoints -> checkpoints.py, export.py
+- segmentation, the paper's dense prediction at a small size -> segmentation.py, inference.py; its
+  baseline DY-Conv -> dynamic_conv.py
 - any CNN made dynamic -> convert.py; a pretrained one without a hub -> lite0.py
 """
 
@@ -33,8 +35,16 @@ from sixfold.vision.models.fdconv.layers import (
 from sixfold.vision.models.fdconv.lite0 import pretrained_lite0
 from sixfold.vision.models.fdconv.model import NAME, FDConvConfig, FDConvNet
 from sixfold.vision.models.fdconv.options import FBMOptions, FDConvOptions
+from sixfold.vision.models.fdconv.segmentation import NAME as SEGMENTER_NAME
+from sixfold.vision.models.fdconv.segmentation import (
+    Segmenter,
+    SegmenterConfig,
+    refuse_checkpoint,
+    segmenter_from_lite0,
+)
 
 __all__ = [
+    "SEGMENTER",
     "SYSTEM",
     "FBMOptions",
     "FDConv1d",
@@ -43,12 +53,15 @@ __all__ = [
     "FDConvNet",
     "FDConvOptions",
     "FDLinear",
+    "Segmenter",
+    "SegmenterConfig",
     "convert",
     "convert_checkpoint",
     "convertible",
     "default_filter",
     "is_dynamic",
     "pretrained_lite0",
+    "segmenter_from_lite0",
     "spectrum_of",
 ]
 
@@ -60,4 +73,16 @@ SYSTEM = System(
     convert=convert_checkpoint,
     published={"ResNet-50": (FDConvConfig(), 27_155_152)},
     export="sixfold.vision.models.fdconv.export:exportable",
+)
+
+SEGMENTER = System(
+    name=SEGMENTER_NAME,
+    paper="arXiv:2503.18783",
+    config=SegmenterConfig,
+    build=Segmenter,
+    convert=refuse_checkpoint,
+    published={"32-64-128": (SegmenterConfig(), 500_269)},
+    run="sixfold.vision.models.fdconv.inference:run",
+    train="sixfold.vision.own_data:train_segmenter",
+    export="sixfold.vision.models.fdconv.export:exportable_segmenter",
 )

@@ -11,6 +11,7 @@ from torch import nn
 
 from sixfold.core.weights.export import Exportable
 from sixfold.vision.models.fdconv.model import FDConvNet
+from sixfold.vision.models.fdconv.segmentation import Segmenter
 
 
 def exportable(model: FDConvNet) -> Exportable:
@@ -18,6 +19,12 @@ def exportable(model: FDConvNet) -> Exportable:
     network: Any = model.network
     _, height, width = network.pretrained_cfg["input_size"]
     return at_size(model, model.config.in_chans, height, width, "features")
+
+
+def exportable_segmenter(model: Segmenter) -> Exportable:
+    """Prepare the export at the size of CamVid's pictures, scaled as the network wants them."""
+    height, width = (round(side * model.config.scale) for side in (360, 480))
+    return at_size(model, 3, height, width, "logits")
 
 
 def at_size(model: nn.Module, channels: int, height: int, width: int, output: str) -> Exportable:
