@@ -105,11 +105,14 @@ def fdconv_weight() -> Iterator[Case]:
     """Kernels of FDConv for each of eight samples."""
     shape, groups, batch = (128, 128, 3, 3), 4, 8
     rows, half = 128 * 3, 128 * 3 // 2 + 1
-    indices = kernels.frequency_groups(rows, 128 * 3, groups)
+    numbers = kernels.frequency_groups(rows, 128 * 3, groups)
+    order = kernels.frequency_order(rows, 128 * 3)
+    indices = torch.stack([order // half, order % half]).unflatten(1, (groups, -1))
     attention, spectrum = tensors((batch, groups), (1, rows, half, 2), scale=0.1)
 
     def fast(attention: Tensor, spectrum: Tensor) -> Tensor:
-        return kernels.fdconv_weight(attention, kernels.fdconv_basis(spectrum, indices, shape))
+        basis = kernels.fdconv_basis(spectrum, numbers, shape, groups)
+        return kernels.fdconv_weight(attention, basis)
 
     case = Case(
         "5",
@@ -123,9 +126,9 @@ def fdconv_weight() -> Iterator[Case]:
     yield replace(
         case,
         what="fdconv_mixture, the same",
-        fast=lambda a, s: kernels.fdconv_mixture(a, s, indices, shape),
+        fast=lambda a, s: kernels.fdconv_mixture(a, s, numbers, shape),
     )
-    basis = kernels.fdconv_basis(spectrum.detach(), indices, shape)
+    basis = kernels.fdconv_basis(spectrum.detach(), numbers, shape, groups)
     yield replace(
         case,
         what="fdconv_weight, the same with its basis kept",

@@ -27,7 +27,13 @@ if TYPE_CHECKING:  # what a type checker sees; `_FILES` says the same to Python
     from sixfold.kernels.cross_epilogue import cross_epilogue
     from sixfold.kernels.dwconv1d import dwconv1d
     from sixfold.kernels.edge_conv import edge_conv, edge_conv_merge
-    from sixfold.kernels.fdconv_basis import fdconv_basis, fdconv_mixture, frequency_groups
+    from sixfold.kernels.fdconv_basis import (
+        equal_groups,
+        fdconv_basis,
+        fdconv_mixture,
+        frequency_groups,
+        frequency_order,
+    )
     from sixfold.kernels.fdconv_weight import fdconv_weight
     from sixfold.kernels.gau_attention import gau_attention
     from sixfold.kernels.graph import Graph
@@ -68,10 +74,12 @@ __all__ = [
     "dwconv1d",
     "edge_conv",
     "edge_conv_merge",
+    "equal_groups",
     "fdconv_basis",
     "fdconv_mixture",
     "fdconv_weight",
     "frequency_groups",
+    "frequency_order",
     "gau_attention",
     "grad_hat",
     "inverse_laplacian_hat",
@@ -110,7 +118,13 @@ _FILES = {
     "cross_epilogue": ("cross_epilogue",),
     "dwconv1d": ("dwconv1d",),
     "edge_conv": ("edge_conv", "edge_conv_merge"),
-    "fdconv_basis": ("fdconv_basis", "fdconv_mixture", "frequency_groups"),
+    "fdconv_basis": (
+        "equal_groups",
+        "fdconv_basis",
+        "fdconv_mixture",
+        "frequency_groups",
+        "frequency_order",
+    ),
     "fdconv_weight": ("fdconv_weight",),
     "gau_attention": ("gau_attention",),
     "graph": ("Graph",),

@@ -9,54 +9,74 @@ inverse transform is linear, so the weighted sum may stand on either side of it:
   arrays, which is one matrix product for the batch (`fdconv_weight`). The basis does not depend on
   the samples: in evaluation the basis is computed once and kept.
 - `fdconv_mixture` weighs the spectrum and inverts once a sample: cheaper where the basis must
-  be made anew, as in training, and has more members than the batch has samples.
+  be made anew, as in training, and has more members than the batch has samples. The attention is
+  looked up by the group number of each position, so the spectrum is read in its own order.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int, int]
 
 
-def frequency_groups(
-    rows: int, columns: int, groups: int, *, keep: float = 1.0
-) -> Int[Tensor, "2 groups length"]:
-    """Sort the positions of a half spectrum by their radius and cut them into equal groups.
+def frequency_order(rows: int, columns: int, *, keep: float = 1.0) -> Int[Tensor, " kept"]:
+    """Sort the positions of a half spectrum by their radius.
 
-    Many radii are exactly equal; positions of one radius stay in the order of the flat index.
+    Many radii are equal but for rounding, and the official order is that of float32 with fused
+    multiply-adds; here each rounding is written out, so that the order is the same on every
+    machine. Positions of one radius stay in the order of the flat index.
 
     Args:
         rows: Number of rows of the plane, ``out * kh``.
         columns: Number of columns of the plane, ``in * kw``.
-        groups: Number of groups.
         keep: Fraction of the positions to keep, those of the lowest radius.
 
     Returns:
-        Row and column indices into a spectrum of ``rows`` by ``columns // 2 + 1``.
+        Flat indices into a spectrum of ``rows`` by ``columns // 2 + 1``.
+    """
+    row = torch.arange(rows)
+    row = torch.where(2 * row < rows, row, row - rows).float() * (1 / rows)
+    column = torch.arange(columns // 2 + 1).float() * (1 / columns)
+    squares = (row * row).double()[:, None] + column.double() ** 2
+    # A double's square root, rounded to float32, is the IEEE one whatever library computes it.
+    radius = squares.float().double().sqrt().float()
+    order = radius.flatten().sort(stable=True).indices
+    return order[: int(len(order) * keep)]
+
+
+def frequency_groups(rows: int, columns: int, groups: int) -> Int[Tensor, "rows half"]:
+    """Return the group of each position of a half spectrum; group 0 has the lowest frequencies.
 
     Raises:
-        ValueError: the number of positions is no multiple of ``groups``.
+        ValueError: there are fewer positions than groups.
     """
-    frequency = torch.stack(
-        torch.meshgrid(torch.fft.fftfreq(rows), torch.fft.rfftfreq(columns), indexing="ij"), -1
-    )
-    order = torch.linalg.vector_norm(frequency, dim=-1).flatten().sort(stable=True).indices
-    kept = int(len(order) * keep)
-    if groups < 1 or kept % groups:
+    order = frequency_order(rows, columns)
+    numbers = torch.empty_like(order).scatter_(0, order, equal_groups(len(order), groups))
+    return numbers.unflatten(0, (rows, -1))
+
+
+def equal_groups(positions: int, groups: int) -> Int[Tensor, " positions"]:
+    """Return the group of each position of a sorted list; the last group takes the remainder.
+
+    Raises:
+        ValueError: there are fewer positions than groups.
+    """
+    if not 1 <= groups <= positions:
         raise ValueError(
-            f"frequency_groups: a plane of {rows} x {columns} has {kept} frequencies to keep, "
-            f"which {groups} groups cannot share equally; choose a divisor of {kept}"
+            f"fdconv: {positions} frequencies cannot be shared by {groups} groups; choose between "
+            f"1 and {positions}"
         )
-    half = columns // 2 + 1
-    return torch.stack([order // half, order % half])[:, :kept].unflatten(1, (groups, -1))
+    return (torch.arange(positions) // (positions // groups)).clamp_max(groups - 1)
 
 
 def fdconv_basis(
     spectrum: Float[Tensor, "copies *positions 2"],
-    indices: Int[Tensor, "2 groups length"],
+    groups: Integer[Tensor, "*places"],
     shape: Shape,
+    members: int,
+    order: Int[Tensor, " kept"] | None = None,
 ) -> Float[Tensor, "members out in kh kw"]:
     """Invert every group of every copy separately; members are ordered by copy, then group.
 
@@ -65,18 +85,21 @@ def fdconv_basis(
             plane, (copies, rows, columns // 2 + 1, 2), or at the kept ones, (copies, kept, 2), in
             order. The first layout is scaled by (min(out, in) // 2) groups copies, the second,
             as in the official code, is not.
-        indices: Rows and columns of each group, from `frequency_groups`.
+        groups: Group of each position, from `frequency_groups` or `equal_groups`.
         shape: Shape of a kernel, (out, in, kh, kw).
+        members: Number of copies times number of groups.
+        order: Kept positions, from `frequency_order`; only for the second layout.
 
     Raises:
-        ValueError: the spectrum's sizes do not fit the shape or the indices.
+        ValueError: the spectrum's sizes do not fit the shape, the groups or the order.
     """
-    scale, half = _scale(spectrum, indices, shape), _plane_size(shape)[1]
-    values = torch.view_as_complex(spectrum.contiguous())
-    if spectrum.ndim == 4:
-        place = (indices[0] * half + indices[1]).flatten()
-        values = values.flatten(1).gather(1, place.expand(len(values), -1))
-    return _Members.apply(values * scale, indices, shape)
+    copies = spectrum.shape[0]
+    scale = _scale(spectrum, groups, shape, members, order)
+    rows, half = _plane_size(shape)
+    places = torch.arange(rows * half, device=spectrum.device) if order is None else order.long()
+    places = groups.flatten().long() * (rows * half) + places
+    values = torch.view_as_complex((spectrum * scale).contiguous()).flatten(1)
+    return _Members.apply(values, places, shape, members // copies)
 
 
 class _Members(torch.autograd.Function):
@@ -87,77 +110,102 @@ class _Members(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, values: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-        ctx.save_for_backward(indices)
-        ctx.shape = shape
+    def forward(ctx, values: Tensor, places: Tensor, shape: Shape, groups: int) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape, ctx.groups = shape, groups
         rows, half = _plane_size(shape)
-        planes = values.new_zeros(len(values), indices.shape[1] * rows * half)
-        planes.scatter_(1, _places(indices, rows, half).expand(len(values), -1), values)
+        planes = values.new_zeros(len(values), groups * rows * half)
+        planes.scatter_(1, places.expand(len(values), -1), values)
         return _invert(planes.view(-1, rows, half), shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, sent: Tensor) -> tuple[Tensor, None, None]:
-        (indices,), (rows, half) = ctx.saved_tensors, _plane_size(ctx.shape)
-        columns = ctx.shape[1] * ctx.shape[3]
-        planes = torch.stack(sent.unbind(3), 2).view(-1, rows, columns)
-        spectra = torch.fft.rfft2(planes).view(-1, indices.shape[1] * rows * half)
-        grad = spectra.gather(1, _places(indices, rows, half).expand(len(spectra), -1))
-        column = indices[1].flatten()
-        mirror = (column == 0) | (2 * column == columns)
-        return grad * ((2 - mirror.to(sent.dtype)) / (rows * columns)), None, None
-
-
-def _places(indices: Tensor, rows: int, half: int) -> Int[Tensor, " positions"]:
-    """Return the index of each position in a row of planes, one plane for each group."""
-    group = torch.arange(indices.shape[1], device=indices.device)[:, None]
-    return ((group * rows + indices[0]) * half + indices[1]).flatten()
+    def backward(ctx, sent: Tensor) -> tuple[Tensor, None, None, None]:
+        (places,), (rows, half) = ctx.saved_tensors, _plane_size(ctx.shape)
+        spectra = torch.fft.rfft2(_to_planes(sent)).view(-1, ctx.groups * rows * half)
+        grad = spectra.gather(1, places.expand(len(spectra), -1))
+        return grad * _mirrored(ctx.shape, sent)[places % half], None, None, None
 
 
 def fdconv_mixture(
     attention: Float[Tensor, "batch members"],
     spectrum: Float[Tensor, "copies *positions 2"],
-    indices: Int[Tensor, "2 groups length"],
+    groups: Integer[Tensor, "*places"],
     shape: Shape,
+    order: Int[Tensor, " kept"] | None = None,
 ) -> Float[Tensor, "batch out in kh kw"]:
     """Return ``attention @ fdconv_basis(...)`` with one inverse transform a sample.
 
     Args:
         attention: Weight of each member, ordered by copy, then group.
         spectrum: Parameter of the layer, in either layout of `fdconv_basis`.
-        indices: Rows and columns of each group, from `frequency_groups`.
+        groups: Group of each position, from `frequency_groups` or `equal_groups`.
         shape: Shape of a kernel, (out, in, kh, kw).
+        order: Kept positions, from `frequency_order`; only for the second layout.
 
     Raises:
         ValueError: sizes do not agree.
     """
-    copies, (_, groups, length) = spectrum.shape[0], indices.shape
-    scale = _scale(spectrum, indices, shape)
-    if attention.shape[1] != copies * groups:
-        raise ValueError(
-            f"fdconv_mixture: {copies} copies of {groups} groups need attention "
-            f"(batch, {copies * groups}), got {tuple(attention.shape)}"
-        )
+    copies, members = spectrum.shape[0], attention.shape[1]
+    if members % copies:
+        raise ValueError(f"fdconv: {copies} copies cannot share attention of {members} members")
+    scale = _scale(spectrum, groups, shape, members, order)
     if attention.shape[0] == 0:  # which the FFT refuses
         return attention.new_zeros(0, *shape)
-    ordered = spectrum[:, indices[0], indices[1]] if spectrum.ndim == 4 else spectrum
-    members = ordered.reshape(copies, groups, 2 * length).transpose(0, 1)
-    weights = (attention * scale).unflatten(1, (copies, groups)).permute(2, 0, 1)
-    mixed = torch.bmm(weights, members).transpose(0, 1)  # (batch, groups, 2 length)
-    plane = _plane(mixed.reshape(attention.shape[0], groups * length, 2), indices, shape)
-    return _invert(torch.view_as_complex(plane), shape)
+    weights = (attention * scale).unflatten(1, (copies, members // copies))
+    return _Mixture.apply(weights, spectrum.flatten(1, -2), groups.flatten(), order, shape)
 
 
-def _scale(spectrum: Tensor, indices: Tensor, shape: Shape) -> float:
+class _Mixture(torch.autograd.Function):
+    """Weigh the spectrum for each sample and invert it, keeping no array of a sample's size."""
+
+    @staticmethod
+    def forward(
+        ctx, weights: Tensor, spectrum: Tensor, groups: Tensor, order: Tensor | None, shape: Shape
+    ) -> Tensor:
+        ctx.save_for_backward(weights, spectrum, groups, order)
+        ctx.shape = shape
+        numbers = groups.int()
+        mixed = weights[:, 0].index_select(1, numbers)[..., None] * spectrum[0]
+        for copy in range(1, len(spectrum)):
+            mixed.addcmul_(weights[:, copy].index_select(1, numbers)[..., None], spectrum[copy])
+        rows, half = _plane_size(shape)
+        if order is not None:
+            plane = mixed.new_zeros(len(mixed), rows * half, 2)
+            mixed = plane.index_copy_(1, order.long(), mixed)
+        return _invert(torch.view_as_complex(mixed).unflatten(1, (rows, half)), shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, sent: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        weights, spectrum, groups, order = ctx.saved_tensors
+        planes = torch.view_as_real(torch.fft.rfft2(_to_planes(sent)))
+        planes.mul_(_mirrored(ctx.shape, sent)[:, None])
+        planes = planes.flatten(1, 2)
+        kept = planes if order is None else planes.index_select(1, order)
+        numbers = groups.long()
+        grad_weights, grad_spectrum = torch.zeros_like(weights), torch.empty_like(spectrum)
+        for copy in range(len(spectrum)):
+            products = torch.linalg.vecdot(kept, spectrum[copy])
+            grad_weights[:, copy].index_add_(1, numbers, products)
+            share = weights[:, copy].index_select(1, numbers)[..., None]
+            grad_spectrum[copy] = (kept * share).sum(0)
+        return grad_weights, grad_spectrum, None, None, None
+
+
+def _scale(
+    spectrum: Tensor, groups: Tensor, shape: Shape, members: int, order: Tensor | None
+) -> float:
     """Return the scale of a spectrum; its number of axes tells the two layouts apart."""
-    copies, (_, groups, length), plane = spectrum.shape[0], indices.shape, _plane_size(shape)
-    if spectrum.shape[1:] == (*plane, 2):
-        return float((min(shape[:2]) // 2) * groups * copies)
-    if spectrum.shape[1:] == (groups * length, 2):
+    plane, positions = _plane_size(shape), spectrum.shape[1:-1]
+    if order is None and positions == plane == groups.shape:
+        return float(max(1, min(shape[:2]) // 2) * members)
+    if order is not None and positions == order.shape == groups.shape:
         return 1.0
     raise ValueError(
-        f"fdconv: kernels {shape} with {groups} groups of {length} need a spectrum (copies, "
-        f"{plane[0]}, {plane[1]}, 2) or (copies, {groups * length}, 2), got {tuple(spectrum.shape)}"
+        f"fdconv: kernels {shape} need spectrum and groups of {plane[0]} x {plane[1]} positions, "
+        f"or of as many as there are in the order, got {tuple(spectrum.shape)} and "
+        f"{tuple(groups.shape)}" + (f", {len(order)} in the order" if order is not None else "")
     )
 
 
@@ -166,19 +214,27 @@ def _plane_size(shape: Shape) -> tuple[int, int]:
     return out * kernel_height, inputs * kernel_width // 2 + 1
 
 
-def _plane(kept: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-    """Place (items, kept, 2) on the half spectrum (items, rows, half, 2), zeros elsewhere."""
-    rows, half = _plane_size(shape)
-    place = (indices[0] * half + indices[1]).flatten()
-    plane = kept.new_zeros(kept.shape[0], rows * half, 2)
-    return plane.index_copy(1, place, kept).unflatten(1, (rows, half))
+def _mirrored(shape: Shape, like: Tensor) -> Float[Tensor, " half"]:
+    """Return the factor of each column in the gradient of the inverse transform."""
+    rows, columns = shape[0] * shape[2], shape[1] * shape[3]
+    column = torch.arange(columns // 2 + 1, device=like.device)
+    alone = (column == 0) | (2 * column == columns)
+    return (2 - alone.to(like.dtype)) / (rows * columns)
 
 
-def _invert(plane: Tensor, shape: Shape) -> Tensor:
-    """Transform complex half spectra to kernels (items, out, in, kh, kw)."""
+def _to_planes(kernels: Float[Tensor, "items out in_ kh kw"]) -> Tensor:
+    rows = kernels.permute(0, 1, 3, 4, 2).unbind(3)  # in memory as `_invert` leaves them
+    return torch.stack(rows, 4).flatten(3).flatten(1, 2)
+
+
+def _invert(plane: Tensor, shape: Shape) -> Float[Tensor, "items out in_ kh kw"]:
+    """Transform complex half spectra to kernels, in memory with the input channels last.
+
+    That is the order of FDConv's local attention, which multiplies them.
+    """
     out, inputs, kernel_height, kernel_width = shape
     size = (out * kernel_height, inputs * kernel_width)
     kernels = torch.fft.irfft2(plane, s=size)
     split = kernels.unflatten(2, (inputs, kernel_width)).unflatten(1, (out, kernel_height))
-    # On a CPU, stacking the kernel's rows takes less time than the copy of a transposed view.
-    return torch.stack(split.unbind(2), 3)
+    # On a CPU, stacking the kernel's columns takes less time than the copy of a transposed view.
+    return torch.stack(split.unbind(4), 3).permute(0, 1, 4, 2, 3)

@@ -10,8 +10,10 @@ and boxes inside one another share the coefficients. That is matrix products wit
 real numbers, in the input's own layout: no complex tensor, and each image is read once.
 
 The official code makes the masks on a grid of 64 x 64 and resizes them with nearest interpolation,
-so for other sizes a box differs a little from the exact one; and for most heights above 64 the
-rows +f and -f are not kept alike. Such a mask has no real basis and is applied by FFT.
+so for other sizes a box differs a little from the exact one; and for most heights the rows +f and
+-f are not kept alike. Half of such a frequency is kept as it is; the other half turns by a quarter
+period along both axes (cos to sin), which is one more small matrix on the coefficients. Large
+images take the FFT.
 """
 
 import math
@@ -26,6 +28,9 @@ from sixfold.kernels._tables import tables
 
 GRID = 64  # the official masks' size
 PRODUCT_SIZE = 128  # images above it take the FFT
+
+
+Box = tuple[tuple[bool, ...], tuple[bool, ...]]  # which rows and columns are kept
 
 
 def lowpass2d(
@@ -51,20 +56,33 @@ def lowpass2d(
     if not cutoffs:
         return []
     boxes = [_box(int(height), int(width), float(cutoff)) for cutoff in cutoffs]
-    symmetric = all(rows[1:] == rows[:0:-1] for rows, _ in boxes)
-    if not symmetric or max(height, width) > PRODUCT_SIZE:
+    if max(height, width) > PRODUCT_SIZE:
         return _by_fft(x, boxes)
+    return _by_products(x, boxes)
+
+
+def _by_products(x: Tensor, boxes: Sequence[Box]) -> list[Tensor]:
+    """Filter on the real Fourier basis: analyse once, and synthesise for each box."""
+    kept = [(_highest(rows), sum(columns) - 1) for rows, columns in boxes]
     # A frequency is a cosine and a sine, the mean is alone.
-    sizes = [
-        (2 * sum(rows[: height // 2 + 1]) - 1, 2 * sum(columns) - 1) for rows, columns in boxes
-    ]
-    (vertical,) = tables(_real_fourier, height, max(a for a, _ in sizes), like=x)
-    (horizontal,) = tables(_real_fourier, width, max(b for _, b in sizes), like=x)
+    sizes = [(2 * row + 1, 2 * column + 1) for row, column in kept]
+    (vertical,) = tables(_real_fourier, x.shape[-2], max(a for a, _ in sizes), like=x)
+    (horizontal,) = tables(_real_fourier, x.shape[-1], max(b for _, b in sizes), like=x)
     spectrum = vertical.t() @ (x @ horizontal)
-    return [vertical[:, :a] @ (spectrum[..., :a, :b] @ horizontal[:, :b].t()) for a, b in sizes]
+    lows = []
+    for (a, b), (rows, _) in zip(sizes, boxes, strict=True):
+        part = spectrum[..., :a, :b]
+        first, last = _uneven(rows)
+        (synthesis,) = tables(_synthesis, rows, a, like=x)
+        if first <= last:
+            (turn,) = tables(_quarter_turn, x.shape[-1], b, like=x)
+            turned = part[..., 2 * first - 1 : 2 * last + 1, :] @ turn
+            part = torch.cat([part, turned], -2)
+        lows.append(synthesis @ (part @ horizontal[:, :b].t()))
+    return lows
 
 
-def _by_fft(x: Tensor, boxes: Sequence[tuple[tuple[bool, ...], tuple[bool, ...]]]) -> list[Tensor]:
+def _by_fft(x: Tensor, boxes: Sequence[Box]) -> list[Tensor]:
     if x.numel() == 0:  # which the FFT refuses
         return [torch.zeros_like(x) for _ in boxes]
     wide = x if x.dtype == torch.float64 else x.float()  # there is no FFT of half precision
@@ -79,7 +97,7 @@ def _by_fft(x: Tensor, boxes: Sequence[tuple[tuple[bool, ...], tuple[bool, ...]]
     return lows
 
 
-def _box(height: int, width: int, cutoff: float) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+def _box(height: int, width: int, cutoff: float) -> Box:
     """Return the official mask of the rows, and of the columns of the half spectrum."""
     limit = _float32(cutoff + 1e-8)
     columns = [f / GRID < limit for f in range(GRID // 2 + 1)]
@@ -111,3 +129,40 @@ def _real_fourier(size: int, count: int) -> tuple[Float[Tensor, "size count"]]:
     wave = torch.where((column == 0) | (column % 2 == 1), angle.cos(), angle.sin())
     alone = (frequency == 0) | (2 * frequency == size)  # a cosine without its sine
     return (wave * torch.where(alone, 1.0, 2.0).double().div(size).sqrt(),)
+
+
+def _highest(rows: tuple[bool, ...]) -> int:
+    """Return the highest frequency that is kept at all; 0 is the mean, which always is."""
+    size = len(rows)
+    return max(f for f in range(size // 2 + 1) if rows[f] or rows[-f])
+
+
+def _uneven(rows: tuple[bool, ...]) -> tuple[int, int]:
+    """Return the first and last frequency of which one sign is kept; first > last if none is."""
+    uneven = [f for f in range(1, len(rows) // 2 + 1) if rows[f] != rows[-f]]
+    return (uneven[0], uneven[-1]) if uneven else (1, 0)
+
+
+def _synthesis(rows: tuple[bool, ...], count: int) -> tuple[Float[Tensor, "size columns"]]:
+    """Return what makes rows of coefficients, and behind them of the turned ones."""
+    size = len(rows)
+    (basis,) = _real_fourier(size, count)
+    signs = [(rows[(i + 1) // 2 % size], rows[-((i + 1) // 2)]) for i in range(count)]
+    plus, minus = torch.tensor(signs, dtype=torch.float64).unbind(1)
+    even, odd = (plus + minus) / 2, (plus - minus) / 2
+    first, last = _uneven(rows)
+    if first > last:
+        return (basis * even,)
+    # A turn along the rows: the cosine of an uneven frequency becomes its sine, the sine -cosine.
+    (turn,) = _quarter_turn(size, count)
+    turned = (basis * odd) @ turn
+    return (torch.cat([basis * even, turned[:, 2 * first - 1 : 2 * last + 1]], 1),)
+
+
+def _quarter_turn(size: int, count: int) -> tuple[Float[Tensor, "count count"]]:
+    """Return the matrix that makes, of a row (cos, sin) of coefficients, the row (sin, -cos)."""
+    turn = [[0.0] * count for _ in range(count)]
+    for f in range(1, (count + 1) // 2):
+        if 2 * f < size:  # the highest cosine of an even size has no sine
+            turn[2 * f][2 * f - 1], turn[2 * f - 1][2 * f] = 1.0, -1.0
+    return (torch.tensor(turn, dtype=torch.float64),)

@@ -6,6 +6,17 @@ from sixfold.vision.models.cfsr import CFSR, CFSRConfig
 from sixfold.vision.models.cfsr import SYSTEM as CFSR_SYSTEM
 from sixfold.vision.models.edsr import EDSR, EDSRConfig
 from sixfold.vision.models.edsr import SYSTEM as EDSR_SYSTEM
+from sixfold.vision.models.fdconv import SEGMENTER as FDCONV_SEGMENTER
+from sixfold.vision.models.fdconv import SYSTEM as FDCONV
+from sixfold.vision.models.fdconv import (
+    FDConv1d,
+    FDConv2d,
+    FDConvConfig,
+    FDConvNet,
+    FDLinear,
+    Segmenter,
+    SegmenterConfig,
+)
 from sixfold.vision.models.imdn import IMDN, IMDNConfig
 from sixfold.vision.models.imdn import SYSTEM as IMDN_SYSTEM
 from sixfold.vision.models.pan import PAN, PANConfig
@@ -13,7 +24,15 @@ from sixfold.vision.models.pan import SYSTEM as PAN_SYSTEM
 from sixfold.vision.models.repavit import SYSTEM as REPAVIT
 from sixfold.vision.models.repavit import RePaViT, RePaViTConfig, register
 
-SYSTEMS = (REPAVIT, CFSR_SYSTEM, PAN_SYSTEM, IMDN_SYSTEM, EDSR_SYSTEM)
+SYSTEMS = (
+    REPAVIT,
+    CFSR_SYSTEM,
+    FDCONV,
+    FDCONV_SEGMENTER,
+    PAN_SYSTEM,
+    IMDN_SYSTEM,
+    EDSR_SYSTEM,
+)
 SCORE = "sixfold.vision.scoring:score"  # behind `sixfold score vision`
 
 __all__ = [
@@ -24,10 +43,17 @@ __all__ = [
     "SYSTEMS",
     "CFSRConfig",
     "EDSRConfig",
+    "FDConv1d",
+    "FDConv2d",
+    "FDConvConfig",
+    "FDConvNet",
+    "FDLinear",
     "IMDNConfig",
     "PANConfig",
     "RePaViT",
     "RePaViTConfig",
+    "Segmenter",
+    "SegmenterConfig",
     "imresize",
     "psnr_y",
     "register",
