@@ -4,7 +4,7 @@ It masks the activation over the whole hidden tensor, and transposes tokens for 
 """
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class PublishedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
-        hidden = torch.where(self.mask, functional.gelu(hidden), hidden)
+        hidden = torch.where(cast(Tensor, self.mask), functional.gelu(hidden), hidden)
         return self.fc2(self.norm(hidden))
 
 

@@ -160,7 +160,9 @@ class ChannelIdleMlp(nn.Module):
         hidden = self.drop1(functional.gelu(functional.linear(x, *active)))
         hidden = self._normed(hidden, slice(self.active))
         return (
-            functional.linear(hidden, out, y) if not sizes[1] else torch.addmm(y, hidden, out.t())
+            functional.linear(hidden, out, y)
+            if not sizes[1]
+            else torch.addmm(cast(Tensor, y), hidden, out.t())
         )
 
     def _idle(self, x: Tensor, layer: Affine, out: Tensor) -> Tensor:
@@ -184,9 +186,11 @@ class ChannelIdleMlp(nn.Module):
 
         In half precision the products of weights would cost digits.
         """
-        training = self.training and isinstance(self.norm, ChannelNorm) and not self.drop1.p
-        half = x.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type)
-        return training and not half and 2 * len(x) > 3 * self.width
+        if not self.training or isinstance(self.norm, nn.Identity) or self.drop1.p:
+            return False
+        kind = x.device.type
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return not autocast and x.dtype.itemsize >= 4 and 2 * len(x) > 3 * self.width
 
     def extra_repr(self) -> str:
         """Return the sizes, for printing."""

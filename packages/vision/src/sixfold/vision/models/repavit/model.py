@@ -75,15 +75,19 @@ class RePaViT(nn.Module):
         if isinstance(backbone, RePaViT):
             return backbone
         config = describe(backbone, **options)
-        with torch.device("meta"):
-            model = cls(config)
-        wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
-        given = {k: v.shape for k, v in backbone.state_dict().items()}
-        if wanted != given:
-            other = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+            wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
+            given = {k: v.shape for k, v in backbone.state_dict().items()}
+            others = sorted({key for key, _ in set(wanted.items()) ^ set(given.items())})
+            reason = f"its {others[0]} is another" if others else None
+        except UserError as error:
+            reason = str(error)
+        if reason is not None:
             raise UserError(
-                f"timm.create_model({config.architecture or config.family!r}) has another {other} "
-                "than this model; give the arguments it was made with: wrap(model, depth=2, ...)"
+                f"timm's {config.architecture or config.family} is not this model: {reason}; give "
+                "the arguments it was made with: wrap(model, depth=2, ...)"
             )
         model.backbone = backbone
         return model.train(backbone.training)
