@@ -174,7 +174,7 @@ def test_heuristics():
     linear = idle_ratios(0.75, "linear", 5)
     assert linear == pytest.approx([0.625, 0.75, 0.875, 1.0, 0.0])
     assert idle_ratios(0.75, "linear", 1) == [0.75]
-    # the share is multiplied as Python floats are, and rounded up: 160 (1 - 0.6) = 64.00000000000001
+    # the product of Python's floats is rounded up: 160 * (1 - 0.7) is 48.00000000000001
     assert active_channels(build("vit", embed_dim=40, num_heads=2, idle_ratio=0.6)) == [64] * 3
     assert active_channels(build("vit", embed_dim=40, num_heads=2, idle_ratio=0.7)) == [49] * 3
     assert active_channels(build("poolformer", idle_ratio=0.7)) == [14, 14, 24]  # rounded down

@@ -188,8 +188,7 @@ class ChannelIdleMlp(nn.Module):
         """
         if not self.training or isinstance(self.norm, nn.Identity) or self.drop1.p:
             return False
-        kind = x.device.type
-        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
         return not autocast and x.dtype.itemsize >= 4 and 2 * len(x) > 3 * self.width
 
     def extra_repr(self) -> str:
