@@ -11,6 +11,7 @@ from torch import nn
 
 from sixfold.core import UserError
 from sixfold.vision.models.repavit import (
+    RePaViT,
     active_channels,
     convert,
     merge,
@@ -119,6 +120,17 @@ def test_the_ratio_grows_while_the_network_trains():
         counts.append(active_channels(model)[0])
     assert counts == [96, 78, 60, 42, 24]
     assert loss.isfinite()
+
+
+@torch.no_grad()
+def test_a_changed_ratio_is_saved(tmp_path):
+    model = build("vit").eval()
+    set_idle_ratio(model, 0.5)
+    model.save(tmp_path / "model.safetensors")
+    again = RePaViT.from_pretrained(tmp_path / "model.safetensors")
+    assert active_channels(again) == [48] * 3
+    images = torch.ones(1, 3, 32, 32)
+    assert torch.equal(again(images), model(images))
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ class ChannelIdleMlp(nn.Module):
         return torch.cat([functional.gelu(active), idle], 1)
 
     def _on_tokens(self, x: Float[Tensor, "token width"]) -> Float[Tensor, "token width"]:
-        if isinstance(self.norm, ChannelNorm):
+        if not isinstance(self.norm, nn.Identity):
             self.norm.count_batch()
         weight, bias = self.fc1.weight.flatten(1), self.fc1.bias
         if bias is None:
@@ -159,11 +159,9 @@ class ChannelIdleMlp(nn.Module):
             return cast(Tensor, y)
         hidden = self.drop1(functional.gelu(functional.linear(x, *active)))
         hidden = self._normed(hidden, slice(self.active))
-        return (
-            functional.linear(hidden, out, y)
-            if not sizes[1]
-            else torch.addmm(cast(Tensor, y), hidden, out.t())
-        )
+        if not sizes[1]:
+            return functional.linear(hidden, out, y)
+        return torch.addmm(cast(Tensor, y), hidden, out.t())
 
     def _idle(self, x: Tensor, layer: Affine, out: Tensor) -> Tensor:
         hidden = self._normed(self.drop1(functional.linear(x, *layer)), slice(self.active, None))
@@ -179,7 +177,7 @@ class ChannelIdleMlp(nn.Module):
         return functional.linear(x, (out * scale) @ weight, bias)
 
     def _normed(self, hidden: Tensor, part: slice) -> Tensor:
-        return self.norm.part(hidden, part) if isinstance(self.norm, ChannelNorm) else hidden
+        return hidden if isinstance(self.norm, nn.Identity) else self.norm.part(hidden, part)
 
     def _is_cheaper_merged(self, x: Tensor) -> bool:
         """Return whether two products of weights are cheaper than four more products of tokens.

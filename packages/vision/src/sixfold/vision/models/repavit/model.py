@@ -39,8 +39,9 @@ class RePaViT(nn.Module):
 
     def __init__(self, config: RePaViTConfig | None = None) -> None:
         super().__init__()
-        self.config = config or RePaViTConfig()
-        self.backbone = _build(self.config)
+        self._config = config or RePaViTConfig()
+        self.backbone = _build(self._config)
+        self._active = tuple(active_channels(self.backbone))
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **settings: Any) -> "RePaViT":
@@ -91,6 +92,13 @@ class RePaViT(nn.Module):
             )
         model.backbone = backbone
         return model.train(backbone.training)
+
+    @property
+    def config(self) -> RePaViTConfig:
+        """Settings that build the network as it is, also after `set_idle_ratio`."""
+        active = tuple(active_channels(self.backbone))
+        changed = {} if active == self._active else {"active": active}
+        return self._config.model_copy(update=changed)
 
     def forward(self, images: Images) -> Float[Tensor, "batch class"]:
         return self.backbone(images)
