@@ -53,6 +53,15 @@ class MergedBeitBlock(beit.Block):
         return self.mlp(x + self.drop_path1(branch))
 
 
+class MergedEvaBlock(eva.EvaBlock):
+    """Block of EVA and DINOv3, where its FFN is not gated."""
+
+    def forward(self, x: Tensor, *settings: Any, **named: Any) -> Tensor:
+        branch = self.attn(self.norm1(x), *settings, **named)
+        branch = branch if self.gamma_1 is None else self.gamma_1 * branch
+        return self.mlp(x + self.drop_path1(branch))
+
+
 class MergedSwinBlock(swin_transformer.SwinTransformerBlock):
     """Block of Swin, on maps (batch, height, width, channel)."""
 
@@ -94,7 +103,7 @@ def _layer_scale(block: Any) -> Tensor | float:
     return getattr(block.ls2, "gamma", 1.0)
 
 
-def _beit_scale(block: Any) -> Tensor | float:
+def _gamma(block: Any) -> Tensor | float:
     return 1.0 if block.gamma_2 is None else block.gamma_2
 
 
@@ -125,7 +134,8 @@ FORMS: dict[type[nn.Module], Form] = {
     vision_transformer_relpos.RelPosBlock: Form(
         MergedRelPosBlock, _layer_scale, ("ls2", "drop_path2")
     ),
-    beit.Block: Form(MergedBeitBlock, _beit_scale, ("gamma_2", "drop_path2")),
+    beit.Block: Form(MergedBeitBlock, _gamma, ("gamma_2", "drop_path2")),
+    eva.EvaBlock: Form(MergedEvaBlock, _gamma, ("gamma_2", "drop_path2")),
     swin_transformer.SwinTransformerBlock: Form(MergedSwinBlock),
     metaformer.MetaFormerBlock: Form(
         MergedMetaFormerBlock,
@@ -142,7 +152,6 @@ FORMS: dict[type[nn.Module], Form] = {
         rounding=math.floor,  # 2/3 of three times the width idle: the rest is the width
     ),
 }
-MERGED = {form.merged: form for form in FORMS.values()}
 
 _PARALLEL = "its branches are parallel, so no shortcut surrounds the FFN alone"
 _NORM_BEHIND = "its norm comes after the FFN, so it cannot be folded into the first layer"
@@ -173,8 +182,8 @@ def why_not(block: nn.Module) -> str | None:
     if isinstance(mlp, GATED):
         return _GATED
     if form is None:
-        known = mlp is not None and hasattr(mlp, "fc1")
-        return "the order of its parts is not known" if known else None
+        is_block = "Block" in type(block).__name__ and hasattr(mlp, "fc1")
+        return "the order of its parts is not known" if is_block else None
     if isinstance(getattr(block, "res_scale2", None), metaformer.Scale):
         return "its shortcut is scaled"
     return _why_not_mlp(mlp)

@@ -35,9 +35,7 @@ class RePaViTConfig(Config):
     layer_scale: float = 1e-5  # poolformer, at the start
     drop_path_rate: float = Field(default=0.1, ge=0, lt=1)
     architecture: str | None = None  # timm: its name there, e.g. deit3_small_patch16_224
-    options: dict[str, Any] = Field(
-        default_factory=dict
-    )  # timm: other arguments of its create_model
+    options: dict[str, Any] = Field(default={})  # timm: other arguments of its create_model
     vanilla: bool = False  # the backbone as it is, without idle channels
     idle_ratio: float | None = Field(default=0.75, ge=0, le=1)  # theta
     heuristic: Literal["static", "linear"] = "static"

@@ -18,6 +18,7 @@ from sixfold.core import UserError
 from sixfold.kernels import merge_ffn, merged_ffn
 
 Layer = nn.Linear | nn.Conv2d
+Affine = tuple[Tensor, Tensor]
 
 
 class ChannelNorm(_BatchNorm):
@@ -64,6 +65,22 @@ class ChannelNorm(_BatchNorm):
             self.eps,
         )
 
+    def scale_and_offset(self, mean: Tensor, var: Tensor, channels: slice, count: int) -> Affine:
+        """Return scale and offset for a part of the channels by the moments of its batch.
+
+        Args:
+            mean: Means over the batch.
+            var: Biased variances over the batch.
+            channels: Part of the channels.
+            count: Number of tokens of the batch.
+        """
+        if self._is_learning():
+            factor, unbiased = self._factor(), var.detach() * (count / (count - 1))
+            cast(Tensor, self.running_mean)[channels].lerp_(mean.detach(), factor)
+            cast(Tensor, self.running_var)[channels].lerp_(unbiased, factor)
+        scale = self.weight[channels] * torch.rsqrt(var + self.eps)
+        return scale, self.bias[channels] - mean * scale
+
     def _is_learning(self) -> bool:
         # no public function tells whether a backward pass is running
         backward = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
@@ -82,7 +99,9 @@ class ChannelIdleMlp(nn.Module):
     """Eq. (4): GELU on the first ``active`` hidden channels, nothing on the idle ones.
 
     The two parts of the hidden layer are computed apart: nothing is copied or masked, and no GELU
-    is spent on idle channels.
+    is spent on idle channels. Where a batch has more tokens than its weights have rows to multiply,
+    the idle part is not even computed: it is linear, so its statistics follow from those of the
+    block's input, and its two layers act as one.
 
     Args:
         mlp: Feed-forward block of timm, whose weights become those of this one.
@@ -115,32 +134,60 @@ class ChannelIdleMlp(nn.Module):
         return self.drop2(y).view(tokens.shape).movedim(-1, self.axis)
 
     def hidden_layer(self, x: Float[Tensor, "token width"]) -> Float[Tensor, "token hidden"]:
-        """Compute the hidden layer, after its norm if it has one."""
-        parts = (slice(self.active), slice(self.active, None))
-        return torch.cat([self._hidden(x, part) for part in parts], 1)
+        """Compute the hidden layer before its norm."""
+        hidden = functional.linear(x, self.fc1.weight.flatten(1), self.fc1.bias)
+        active, idle = hidden.split((self.active, self.hidden - self.active), 1)
+        return torch.cat([functional.gelu(active), idle], 1)
 
     def _on_tokens(self, x: Float[Tensor, "token width"]) -> Float[Tensor, "token width"]:
-        if isinstance(self.norm, ChannelNorm):
+        if not isinstance(self.norm, nn.Identity):
             self.norm.count_batch()
-        out, bias = self.fc2.weight.flatten(1), self.fc2.bias
-        if self.active < self.hidden:
-            part = slice(self.active, None)
-            bias = functional.linear(self._hidden(x, part), out[:, part], bias)
+        weight, bias = self.fc1.weight.flatten(1), self.fc1.bias
+        if bias is None:
+            bias = weight.new_zeros(self.hidden)
+        merges = self._is_cheaper_merged(x)
+        if merges:
+            mean = x.mean(0)
+            x, bias = x - mean, functional.linear(mean, weight, bias)
+        sizes = (self.active, self.hidden - self.active)
+        active, idle = zip(weight.split(sizes), bias.split(sizes), strict=True)
+        out, out_idle = self.fc2.weight.flatten(1).split(sizes, 1)
+        y = self.fc2.bias
+        if sizes[1]:
+            y = (self._merged_idle if merges else self._idle)(x, idle, out_idle)
         if self.active == 0:
-            return cast(Tensor, bias)
-        part = slice(self.active)
-        hidden = self._hidden(x, part)
-        if self.active == self.hidden:
-            return functional.linear(hidden, out, bias)
-        return torch.addmm(cast(Tensor, bias), hidden, out[:, part].t())
+            return cast(Tensor, y)
+        hidden = self.drop1(functional.gelu(functional.linear(x, *active)))
+        hidden = self._normed(hidden, slice(self.active))
+        if not sizes[1]:
+            return functional.linear(hidden, out, y)
+        return torch.addmm(cast(Tensor, y), hidden, out.t())
 
-    def _hidden(self, x: Tensor, part: slice) -> Tensor:
-        bias = None if self.fc1.bias is None else self.fc1.bias[part]
-        hidden = functional.linear(x, self.fc1.weight.flatten(1)[part], bias)
-        if part.start is None:
-            hidden = functional.gelu(hidden)
-        hidden = self.drop1(hidden)
-        return self.norm.part(hidden, part) if isinstance(self.norm, ChannelNorm) else hidden
+    def _idle(self, x: Tensor, layer: Affine, out: Tensor) -> Tensor:
+        hidden = self._normed(self.drop1(functional.linear(x, *layer)), slice(self.active, None))
+        return functional.linear(hidden, out, self.fc2.bias)
+
+    def _merged_idle(self, x: Tensor, layer: Affine, out: Tensor) -> Tensor:
+        """Compute the same from the covariance of tokens whose mean is zero."""
+        weight, mean = layer
+        var = ((weight @ (x.t() @ x / len(x))) * weight).sum(1)
+        norm = cast(ChannelNorm, self.norm)
+        scale, offset = norm.scale_and_offset(mean, var, slice(self.active, None), len(x))
+        bias = functional.linear(mean * scale + offset, out, self.fc2.bias)
+        return functional.linear(x, (out * scale) @ weight, bias)
+
+    def _normed(self, hidden: Tensor, part: slice) -> Tensor:
+        return hidden if isinstance(self.norm, nn.Identity) else self.norm.part(hidden, part)
+
+    def _is_cheaper_merged(self, x: Tensor) -> bool:
+        """Return whether two products of weights are cheaper than four more products of tokens.
+
+        In half precision the products of weights would cost digits.
+        """
+        if not self.training or isinstance(self.norm, nn.Identity) or self.drop1.p:
+            return False
+        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+        return not autocast and x.dtype.itemsize >= 4 and 2 * len(x) > 3 * self.width
 
     def extra_repr(self) -> str:
         """Return the sizes, for printing."""
@@ -209,12 +256,12 @@ def merge_mlp(
     return merged.eval()
 
 
-def _as_layer(layer: Layer) -> tuple[Tensor, Tensor]:
+def _as_layer(layer: Layer) -> Affine:
     weight = layer.weight.flatten(1).double()
     return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
 
 
-def _as_affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:
+def _as_affine(norm: ChannelNorm) -> Affine:
     mean, var = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     scale = norm.weight.double() / torch.sqrt(var + norm.eps)
     return scale, norm.bias.double() - mean * scale

@@ -71,7 +71,7 @@ class LVViT(nn.Module):
     def forward_features(self, images: Float[Tensor, "batch 3 height width"]) -> Tokens:
         """Return the tokens after the last norm, the class token first."""
         x = self.stem(images)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
         return self.norm(x)

@@ -39,8 +39,9 @@ class RePaViT(nn.Module):
 
     def __init__(self, config: RePaViTConfig | None = None) -> None:
         super().__init__()
-        self.config = config or RePaViTConfig()
-        self.backbone = _build(self.config)
+        self._config = config or RePaViTConfig()
+        self.backbone = _build(self._config)
+        self._active = tuple(active_channels(self.backbone))
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **settings: Any) -> "RePaViT":
@@ -75,18 +76,29 @@ class RePaViT(nn.Module):
         if isinstance(backbone, RePaViT):
             return backbone
         config = describe(backbone, **options)
-        with torch.device("meta"):
-            model = cls(config)
-        wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
-        given = {k: v.shape for k, v in backbone.state_dict().items()}
-        if wanted != given:
-            other = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+            wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
+            given = {k: v.shape for k, v in backbone.state_dict().items()}
+            others = sorted({key for key, _ in set(wanted.items()) ^ set(given.items())})
+            reason = f"its {others[0]} is another" if others else None
+        except UserError as error:
+            reason = str(error)
+        if reason is not None:
             raise UserError(
-                f"timm.create_model({config.architecture or config.family!r}) has another {other} "
-                "than this model; give the arguments it was made with: wrap(model, depth=2, ...)"
+                f"timm's {config.architecture or config.family} is not this model: {reason}; give "
+                "the arguments it was made with: wrap(model, depth=2, ...)"
             )
         model.backbone = backbone
         return model.train(backbone.training)
+
+    @property
+    def config(self) -> RePaViTConfig:
+        """Settings that build the network as it is, also after `set_idle_ratio`."""
+        active = tuple(active_channels(self.backbone))
+        changed = {} if active == self._active else {"active": active}
+        return self._config.model_copy(update=changed)
 
     def forward(self, images: Images) -> Float[Tensor, "batch class"]:
         return self.backbone(images)

@@ -6,7 +6,7 @@ Nothing is registered, and nothing of timm changed, before `register` is called.
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -21,15 +21,16 @@ from sixfold.vision.models.repavit.layers import (
 )
 
 Heuristic = Literal["static", "linear"]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def convert(
-    model: nn.Module,
+    model: Model,
     idle_ratio: float = 0.75,
     heuristic: Heuristic = "static",
     feature_norm: Literal["BatchNorm", "LayerNorm"] = "BatchNorm",
     active: Sequence[int] | None = None,
-) -> nn.Module:
+) -> Model:
     """Give the blocks of a model idle channels, in place; all weights are kept.
 
     The LayerNorm before each feed-forward block becomes a BatchNorm with its scale and offset, and
@@ -61,7 +62,7 @@ def convert(
     return model
 
 
-def merge(model: nn.Module, quirks: bool = False) -> nn.Module:
+def merge(model: Model, quirks: bool = False) -> Model:
     """Return a copy whose converted branches are merged, shortcut, norms and layer scale included.
 
     Args:
@@ -87,7 +88,7 @@ def merge(model: nn.Module, quirks: bool = False) -> nn.Module:
     return merged
 
 
-def merged_structure(model: nn.Module) -> nn.Module:
+def merged_structure(model: Model) -> Model:
     """Turn a converted model into the structure of its merged form, in place, with new weights.
 
     It is what a merged checkpoint is loaded into, and what the paper's Table 5 trains directly.

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from sixfold.core import UserError
 from sixfold.vision.models.repavit.layers import ChannelIdleMlp, ChannelNorm
+from sixfold.vision.models.repavit.plugin import Model
 
 
-def set_statistics(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+def set_statistics(model: Model, batches: Iterable[Tensor]) -> Model:
     """Set the norms of a freshly converted network by data, so that it computes nearly as before.
 
     The norm before a block gets the scale and offset that come closest to the LayerNorm whose
