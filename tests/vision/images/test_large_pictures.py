@@ -22,6 +22,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start = peak()
 enlarge_file(model, folder / "in.png", folder / "out.png")
 print(peak() - start)
+Image.MAX_IMAGE_PIXELS = None
 with Image.open(folder / "out.png") as image:
     assert image.size == (4000 * scale, 3000 * scale)
 """
