@@ -1,4 +1,4 @@
-"""CFSR against its published formulation, and the time of a picture of 720 lines beside PAN and IMDN.
+"""CFSR against its published formulation, and its time for 720 lines beside PAN and IMDN.
 
 The published formulation (reference_cfsr.py) is channels first and has a chain of means and squares
 for each norm, four depth-wise convolutions for the edges, and a product for every layer scale; it
