@@ -60,7 +60,11 @@ def layer(**arguments) -> FDConv2d:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_outputs_and_gradients_are_those_of_the_published_formulation(case, training):
+@pytest.mark.parametrize("numbers", [1 << 22, 300], ids=["at once", "in parts"])
+def test_outputs_and_gradients_are_those_of_the_published_formulation(
+    case, training, numbers, monkeypatch
+):
+    monkeypatch.setattr("sixfold.vision.models.fdconv.generated_conv.NUMBERS", numbers)
     arguments, size = CASES[case]
     fast = layer(**arguments).double().train(training)
     plain = PlainFDConv2d(copy.deepcopy(fast))

@@ -159,7 +159,8 @@ def read_pair(picture: Path, mask: Path, scale: float, classes: int) -> Pair:
         raise UserError(
             f"{mask} is a picture in colours ({labels.mode}); a mask holds one class a pixel"
         )
-    size = tuple(max(1, round(scale * side)) for side in colours.size)
+    width, height = (max(1, round(scale * side)) for side in colours.size)
+    size = (width, height)
     small = torch.from_numpy(np.array(colours.resize(size, Image.Resampling.BILINEAR)))
     values = np.array(labels.resize(size, Image.Resampling.NEAREST)).astype(np.int64)
     values[values == classes] = UNLABELLED
