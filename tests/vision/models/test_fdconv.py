@@ -214,6 +214,17 @@ def test_taps_add_up_to_the_convolution(padding, stride, groups):
     torch.testing.assert_close(convolve_taps(*given), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_it_exports_with_any_batch_and_names_a_wrong_size(unchecked):
+    made, x = layer(kernel_size=3, padding=1).eval(), draw(2, 6, 6, 6)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(made, (x,), dynamic_shapes=({0: batch},)).module()
+    for size in (1, 5):
+        x = draw(size, 6, 6, 6)
+        torch.testing.assert_close(program(x), made(x))
+    with pytest.raises(AssertionError, match=r"input\.size\(\)\[2\] == 6"):
+        program(draw(2, 6, 8, 6))
+
+
 def test_it_compiles_whole_with_its_backward(unchecked):
     made, x = layer(kernel_size=3, padding=1), draw(2, 6, 6, 6)
     expected = made(x)

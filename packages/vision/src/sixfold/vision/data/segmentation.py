@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
 from pydantic import Field
 from safetensors.torch import load_file, save
@@ -206,7 +206,7 @@ def resize_picture(
     return torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
 
 
-def encode_mask(mask: Int[Tensor, "height width"]) -> bytes:
+def encode_mask(mask: Integer[Tensor, "height width"]) -> bytes:
     """Return a palette PNG whose values are the classes."""
     picture = Image.fromarray(mask.to(torch.uint8).numpy())
     picture.putpalette(COLOURS.tobytes())

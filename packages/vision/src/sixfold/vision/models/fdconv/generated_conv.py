@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import grad as conv_grad
 
 from sixfold.kernels import fdconv_mixture, fdconv_mixture_backward, fdconv_weight
-from sixfold.vision.models.fdconv.sample_conv import Pair, convolve_samples
+from sixfold.vision.models.fdconv.sample_conv import Pair, convolve_samples, is_product
 
 NUMBERS = 1 << 22  # of the kernels that exist at once, at least one sample's
 
@@ -138,14 +137,27 @@ def _convolution_grads(
     sent: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of `convolve_samples` with respect to pictures and kernels."""
-    batch, padding = len(x), geometry.padding
-    if isinstance(padding, str):
-        reach = [d * (k - 1) for d, k in zip(geometry.dilation, kernel.shape[3:], strict=True)]
-        padding = tuple(r // 2 if geometry.padding == "same" else 0 for r in reach)
-    settings = (geometry.stride, padding, geometry.dilation, batch * geometry.groups)
-    joined = x.reshape(1, -1, *x.shape[2:])
-    kernels = kernel.detach().flatten(0, 1)
-    grad = sent.reshape(1, -1, *sent.shape[2:])
-    grad_x = conv_grad.conv2d_input(joined.shape, kernels, grad, *settings)
-    grad_kernel = conv_grad.conv2d_weight(joined, kernels.shape, grad, *settings)
-    return grad_x.view_as(x), grad_kernel.unflatten(0, (batch, -1))
+    kernel = kernel.detach()
+    if is_product(kernel, geometry.padding, geometry.groups):
+        down, right = geometry.stride
+        flat, seen = sent.flatten(2), x[:, :, ::down, ::right]
+        grad_x = torch.bmm(kernel.flatten(2).mT, flat).view(seen.shape)
+        if seen.shape != x.shape:
+            grad_x, part = torch.zeros_like(x), grad_x
+            grad_x[:, :, ::down, ::right] = part
+        return grad_x, torch.bmm(flat, seen.flatten(2).mT)[..., None, None]
+    padding = [0, 0] if geometry.padding == "valid" else list(geometry.padding)
+    grad_x, grad_kernel, _ = torch.ops.aten.convolution_backward(
+        sent.reshape(1, -1, *sent.shape[2:]),
+        x.reshape(1, -1, *x.shape[2:]),
+        kernel.flatten(0, 1),
+        None,
+        geometry.stride,
+        padding,
+        geometry.dilation,
+        False,
+        [0, 0],
+        len(x) * geometry.groups,
+        [True, True, False],
+    )
+    return grad_x.view_as(x), grad_kernel.unflatten(0, (len(x), -1))

@@ -25,6 +25,7 @@ def members(layer: nn.Module) -> Float[Tensor, "member out in_ kh kw"] | None:
     return None
 
 
+@torch.no_grad()
 def kernel_similarity(model: nn.Module) -> float | None:
     """Return the mean absolute cosine similarity of two kernels that a layer mixes, over layers.
 
