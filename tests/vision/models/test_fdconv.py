@@ -60,7 +60,11 @@ def layer(**arguments) -> FDConv2d:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_outputs_and_gradients_are_those_of_the_published_formulation(case, training):
+@pytest.mark.parametrize("numbers", [1 << 22, 300], ids=["at once", "in parts"])
+def test_outputs_and_gradients_are_those_of_the_published_formulation(
+    case, training, numbers, monkeypatch
+):
+    monkeypatch.setattr("sixfold.vision.models.fdconv.generated_conv.NUMBERS", numbers)
     arguments, size = CASES[case]
     fast = layer(**arguments).double().train(training)
     plain = PlainFDConv2d(copy.deepcopy(fast))
@@ -208,6 +212,17 @@ def test_taps_add_up_to_the_convolution(padding, stride, groups):
     given = (x, kernel, stride, padding, (2, 1), groups)
     expected = convolve_samples(*given)
     torch.testing.assert_close(convolve_taps(*given), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_it_exports_with_any_batch_and_names_a_wrong_size(unchecked):
+    made, x = layer(kernel_size=3, padding=1).eval(), draw(2, 6, 6, 6)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(made, (x,), dynamic_shapes=({0: batch},)).module()
+    for size in (1, 5):
+        x = draw(size, 6, 6, 6)
+        torch.testing.assert_close(program(x), made(x))
+    with pytest.raises(AssertionError, match=r"input\.size\(\)\[2\] == 6"):
+        program(draw(2, 6, 8, 6))
 
 
 def test_it_compiles_whole_with_its_backward(unchecked):

@@ -21,6 +21,7 @@ from sixfold.vision.models.fdconv import (
     spectrum_of,
 )
 from sixfold.vision.models.fdconv.band_modulation import FrequencyBandModulation
+from sixfold.vision.models.fdconv.generated_conv import generate
 
 NOTES = {"note", "input_shape", "path", "grad_norm_order", "seed", "torch", "params", "layers"}
 
@@ -150,8 +151,10 @@ def inside(made: FDConv2d, x: Tensor) -> dict[str, Tensor]:
     out, inputs, height, _ = made.kernel_shape
     pooled = x.mean((2, 3))
     attention = made.KSM_Global(pooled)
-    kernel, batch = made._generate(x, x.dtype)[0], len(x)
-    plane = made.mixture(attention.kernel).transpose(2, 3).reshape(batch, out * height, -1)
+    batch, mixture, factors = len(x), made.mixture(attention.kernel), made._modulate(x, x.dtype)[1]
+    taps = None if made.KSM_Local is None else made.KSM_Local.taps()
+    kernel = generate(mixture, taps, factors, made._geometry)
+    plane = mixture.transpose(2, 3).reshape(batch, out * height, -1)
     found = {
         "ksm_global_kernel": attention.kernel[:, :, None, None, None, None],
         "aggregate_weight": kernel.flatten(0, 1),

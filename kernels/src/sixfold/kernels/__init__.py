@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what a type checker sees; `_FILES` says the same to Python
         equal_groups,
         fdconv_basis,
         fdconv_mixture,
+        fdconv_mixture_backward,
         frequency_groups,
         frequency_order,
     )
@@ -77,6 +78,7 @@ __all__ = [
     "equal_groups",
     "fdconv_basis",
     "fdconv_mixture",
+    "fdconv_mixture_backward",
     "fdconv_weight",
     "frequency_groups",
     "frequency_order",
@@ -122,6 +124,7 @@ _FILES = {
         "equal_groups",
         "fdconv_basis",
         "fdconv_mixture",
+        "fdconv_mixture_backward",
         "frequency_groups",
         "frequency_order",
     ),

@@ -152,23 +152,21 @@ def fdconv_mixture(
     scale = _scale(spectrum, groups, shape, members, order)
     if attention.shape[0] == 0:  # which the FFT refuses
         return attention.new_zeros(0, *shape)
-    weights = (attention * scale).unflatten(1, (copies, members // copies))
-    return _Mixture.apply(weights, spectrum.flatten(1, -2), groups.flatten(), order, shape)
+    return _Mixture.apply(attention, spectrum, groups, order, shape, scale)
 
 
 class _Mixture(torch.autograd.Function):
     """Weigh the spectrum for each sample and invert it, keeping no array of a sample's size."""
 
     @staticmethod
-    def forward(
-        ctx, weights: Tensor, spectrum: Tensor, groups: Tensor, order: Tensor | None, shape: Shape
-    ) -> Tensor:
-        ctx.save_for_backward(weights, spectrum, groups, order)
+    def forward(ctx, attention, spectrum, groups, order, shape: Shape, scale: float) -> Tensor:
+        ctx.save_for_backward(attention, spectrum, groups, order)
         ctx.shape = shape
-        numbers = groups.int()
-        mixed = weights[:, 0].index_select(1, numbers)[..., None] * spectrum[0]
-        for copy in range(1, len(spectrum)):
-            mixed.addcmul_(weights[:, copy].index_select(1, numbers)[..., None], spectrum[copy])
+        weights = (attention * scale).unflatten(1, (len(spectrum), -1))
+        numbers, values = groups.flatten().int(), spectrum.flatten(1, -2)
+        mixed = weights[:, 0].index_select(1, numbers)[..., None] * values[0]
+        for copy in range(1, len(values)):
+            mixed.addcmul_(weights[:, copy].index_select(1, numbers)[..., None], values[copy])
         rows, half = _plane_size(shape)
         if order is not None:
             plane = mixed.new_zeros(len(mixed), rows * half, 2)
@@ -177,20 +175,45 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, sent: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        weights, spectrum, groups, order = ctx.saved_tensors
-        planes = torch.view_as_real(torch.fft.rfft2(_to_planes(sent)))
-        planes.mul_(_mirrored(ctx.shape, sent)[:, None])
-        planes = planes.flatten(1, 2)
-        kept = planes if order is None else planes.index_select(1, order)
-        numbers = groups.long()
-        grad_weights, grad_spectrum = torch.zeros_like(weights), torch.empty_like(spectrum)
-        for copy in range(len(spectrum)):
-            products = torch.linalg.vecdot(kept, spectrum[copy])
-            grad_weights[:, copy].index_add_(1, numbers, products)
-            share = weights[:, copy].index_select(1, numbers)[..., None]
-            grad_spectrum[copy] = (kept * share).sum(0)
-        return grad_weights, grad_spectrum, None, None, None
+    def backward(ctx, sent: Tensor):
+        attention, spectrum, groups, order = ctx.saved_tensors
+        grads = fdconv_mixture_backward(sent, attention, spectrum, groups, ctx.shape, order)
+        return *grads, None, None, None, None
+
+
+def fdconv_mixture_backward(
+    sent: Float[Tensor, "batch out in_ kh kw"],
+    attention: Float[Tensor, "batch members"],
+    spectrum: Float[Tensor, "copies *positions 2"],
+    groups: Integer[Tensor, "*places"],
+    shape: Shape,
+    order: Int[Tensor, " kept"] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `fdconv_mixture` with respect to attention and spectrum.
+
+    Args:
+        sent: Gradient of the kernels.
+        attention: Argument of `fdconv_mixture`, like those that follow.
+        spectrum: Parameter of the layer.
+        groups: Group of each position.
+        shape: Shape of a kernel, (out, in, kh, kw).
+        order: Kept positions.
+    """
+    copies, members = len(spectrum), attention.shape[1]
+    scale = _scale(spectrum, groups, shape, members, order)
+    planes = torch.view_as_real(torch.fft.rfft2(_to_planes(sent)))
+    planes.mul_(_mirrored(shape, sent)[:, None] * scale)
+    planes = planes.flatten(1, 2)
+    kept = planes if order is None else planes.index_select(1, order)
+    numbers, values = groups.flatten().int(), spectrum.flatten(1, -2)
+    weights = attention.unflatten(1, (copies, -1))
+    grad_weights, grad_values = torch.zeros_like(weights), torch.empty_like(values)
+    for copy in range(copies):
+        products = torch.linalg.vecdot(kept, values[copy])
+        grad_weights[:, copy].index_add_(1, numbers, products)
+        shares = weights[:, copy].index_select(1, numbers)[..., None]
+        grad_values[copy] = (kept * shares).sum(0)
+    return grad_weights.flatten(1), grad_values.view_as(spectrum)
 
 
 def _scale(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
 from pydantic import Field
 from safetensors.torch import load_file, save
@@ -159,7 +159,8 @@ def read_pair(picture: Path, mask: Path, scale: float, classes: int) -> Pair:
         raise UserError(
             f"{mask} is a picture in colours ({labels.mode}); a mask holds one class a pixel"
         )
-    size = tuple(max(1, round(scale * side)) for side in colours.size)
+    width, height = (max(1, round(scale * side)) for side in colours.size)
+    size = (width, height)
     small = torch.from_numpy(np.array(colours.resize(size, Image.Resampling.BILINEAR)))
     values = np.array(labels.resize(size, Image.Resampling.NEAREST)).astype(np.int64)
     values[values == classes] = UNLABELLED
@@ -205,7 +206,7 @@ def resize_picture(
     return torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
 
 
-def encode_mask(mask: Int[Tensor, "height width"]) -> bytes:
+def encode_mask(mask: Integer[Tensor, "height width"]) -> bytes:
     """Return a palette PNG whose values are the classes."""
     picture = Image.fromarray(mask.to(torch.uint8).numpy())
     picture.putpalette(COLOURS.tobytes())

@@ -15,10 +15,12 @@ From the paper to the files:
 - kernel spatial modulation (KSM) -> kernel_modulation.py
 - frequency band modulation (FBM) -> band_modulation.py
 - the settings of a layer, under the official names -> options.py
-- the convolution of each sample with its own kernel -> sample_conv.py
+- the convolution of each sample with its own kernel -> sample_conv.py; with little memory, together
+  with the kernels -> generated_conv.py
 - backbones -> model.py, official checkpoints -> checkpoints.py, export.py
 - segmentation, the paper's dense prediction at a small size -> segmentation.py, inference.py; its
   baseline DY-Conv -> dynamic_conv.py
+- how alike the mixed kernels are -> similarity.py
 - any CNN made dynamic -> convert.py; a pretrained one without a hub -> lite0.py
 """
 

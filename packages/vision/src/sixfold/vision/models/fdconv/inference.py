@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,12 +43,12 @@ def run(
 
 
 @torch.no_grad()
-def segment(model: Any, picture: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+def segment(model: Any, picture: Tensor) -> Int[Tensor, "height width"]:
     """Label every pixel of a picture.
 
     Args:
         model: Segmenter in eval mode.
-        picture: Picture with values between 0 and 1, of any size.
+        picture: Picture (3, height, width) with values between 0 and 1, of any size.
 
     Returns:
         The class of each pixel, on the CPU.

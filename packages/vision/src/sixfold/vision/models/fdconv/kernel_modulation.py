@@ -127,12 +127,18 @@ class LocalModulation(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out in_ kh kw"]:
         """Return the logits, in memory with the input channels last."""
+        logits = torch.matmul(self.taps(), self.windows(pooled).transpose(2, 3))
+        return logits.flatten(1, 2).unflatten(1, self.shape[:3]).permute(0, 1, 4, 2, 3)
+
+    def windows(self, pooled: Float[Tensor, "batch in"]) -> Float[Tensor, "batch group in_ width"]:
+        """Return what the convolution sees at each input channel."""
         (width,) = self.conv.kernel_size
         padded = functional.pad(self.norm(pooled), (width // 2, width // 2))
-        windows = padded.unfold(1, width, 1).unflatten(1, (self.groups, -1))  # b g in_ width
-        taps = self.conv.weight.unflatten(0, (self.groups, -1)).squeeze(2)  # g out_*kh*kw width
-        logits = torch.matmul(taps, windows.transpose(2, 3))
-        return logits.flatten(1, 2).unflatten(1, self.shape[:3]).permute(0, 1, 4, 2, 3)
+        return padded.unfold(1, width, 1).unflatten(1, (self.groups, -1))
+
+    def taps(self) -> Float[Tensor, "group rest width"]:
+        """Return the weight of the convolution for each group."""
+        return self.conv.weight.unflatten(0, (self.groups, -1)).squeeze(2)
 
 
 def local_width(channels: int) -> int:

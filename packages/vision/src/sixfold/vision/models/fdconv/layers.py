@@ -18,11 +18,16 @@ from sixfold.core import UserError
 from sixfold.kernels import (
     equal_groups,
     fdconv_mixture,
-    fdconv_weight,
     frequency_groups,
     frequency_order,
 )
 from sixfold.vision.models.fdconv.band_modulation import FrequencyBandModulation
+from sixfold.vision.models.fdconv.generated_conv import (
+    Factors,
+    GeneratedConvolution,
+    Geometry,
+    generate,
+)
 from sixfold.vision.models.fdconv.kernel_modulation import GlobalModulation, LocalModulation
 from sixfold.vision.models.fdconv.options import FDConvOptions
 from sixfold.vision.models.fdconv.sample_conv import convolve_samples
@@ -171,22 +176,20 @@ class FDConv2d(nn.Conv2d):
         x = input.to(dtype)
         modulated = x if self.FBM is None else self.FBM(x)
         with torch.autocast(device, enabled=False):
-            kernel, before, after = self._generate(input, dtype)
+            attention, factors, (before, after) = self._modulate(input, dtype)
             if before is not None:
                 modulated = modulated * before
-            y = convolve_samples(
-                modulated, kernel, self.stride, self.padding, self.dilation, self.groups
-            )
+            y = self._apply_kernels(modulated, attention, factors)
             if after is not None:
                 y = y * after
             if self.bias is not None:
                 y = y + self.bias.to(dtype)[:, None, None]
         return y.to(input.dtype)
 
-    def _generate(
+    def _modulate(
         self, x: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return each sample's kernel, and factors of the input and of the output channels.
+    ) -> tuple[Tensor, Factors, tuple[Tensor | None, Tensor | None]]:
+        """Return the groups' weights, factors of the kernels, and of input and output channels.
 
         The attention of channels and filters multiplies whichever is smaller, kernel or pictures.
         """
@@ -194,40 +197,60 @@ class FDConv2d(nn.Conv2d):
         pooled = x.mean((2, 3), dtype=torch.promote_types(numbers, torch.float32)).to(numbers)
         attention = self.KSM_Global(pooled)
         channel, filters, spatial = (None if a is None else a.to(dtype) for a in attention[1:])
-        gate = None if self.KSM_Local is None else self.KSM_Local(pooled).to(dtype)
-        mixture = self.mixture(attention.kernel).to(dtype)
+        spatial = None if spatial is None else spatial[:, None, None]
+        windows = None if self.KSM_Local is None else self.KSM_Local.windows(pooled).to(dtype)
         pixels = (self.in_channels + self.out_channels) * x.shape[2] * x.shape[3]
         in_kernel = math.prod(self.kernel_shape) < pixels and self.groups == 1
-        kernel = fdconv_weight(
-            None,
-            mixture,
-            spatial=None if spatial is None else spatial[:, None, None],
-            channel=channel[:, None, :, None, None] if in_kernel and channel is not None else None,
-            filter=filters[:, :, None, None, None] if in_kernel and filters is not None else None,
-            local_logit=gate,
-            mult=self.options.att_multi,
-            activation=self.options.ksm_local_act,
+        if channel is None or filters is None:
+            return attention.kernel, Factors(spatial, None, None, windows), (None, None)
+        if in_kernel:
+            channel, filters = channel[:, None, :, None, None], filters[:, :, None, None, None]
+            return attention.kernel, Factors(spatial, channel, filters, windows), (None, None)
+        outside = channel[:, :, None, None], filters[:, :, None, None]
+        return attention.kernel, Factors(spatial, None, None, windows), outside
+
+    def _apply_kernels(self, x: Tensor, attention: Tensor, factors: Factors) -> Tensor:
+        """Convolve every picture with the kernel that its attentions generate."""
+        taps = None if self.KSM_Local is None else self.KSM_Local.taps().to(x.dtype)
+        if torch.compiler.is_compiling() or self.padding == "same":  # maybe of unequal sides
+            mixture = self.mixture(attention).to(x.dtype)
+            kernel = generate(mixture, taps, factors, self._geometry)
+            return convolve_samples(x, kernel, *self._geometry[3:])
+        attention, spectrum = self._mixture_inputs(attention)
+        return GeneratedConvolution.apply(
+            x, attention, spectrum, taps, *factors, self.frequency_groups, self.frequency_order,
+            self._geometry,
+        )  # fmt: skip
+
+    @property
+    def _geometry(self) -> Geometry:
+        return Geometry(
+            self.kernel_shape,
+            self.options.att_multi,
+            self.options.ksm_local_act,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
         )
-        if in_kernel or channel is None or filters is None:
-            return kernel, None, None
-        return kernel, channel[:, :, None, None], filters[:, :, None, None]
 
     def mixture(
         self, attention: Float[Tensor, "batch members"]
     ) -> Float[Tensor, "batch out in_ kh kw"]:
         """Return the kernels of given weights of copies and groups, before other attentions."""
+        attention, spectrum = self._mixture_inputs(attention)
+        return fdconv_mixture(
+            attention, spectrum, self.frequency_groups, self.kernel_shape, self.frequency_order
+        )
+
+    def _mixture_inputs(self, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Return attention and spectrum as `fdconv_mixture` takes them."""
         spectrum = self._spectrum()
         wide = torch.promote_types(spectrum.dtype, torch.float32)  # there is no FFT of halves
         attention = attention.to(wide)
         if self.frequency_order is not None and not self.options.official_reduction_scale:
             attention = attention * (spectrum_scale(self.kernel_shape) * self.members)
-        return fdconv_mixture(
-            attention,
-            spectrum.to(wide),
-            self.frequency_groups,
-            self.kernel_shape,
-            self.frequency_order,
-        )
+        return attention, spectrum.to(wide)
 
     def _spectrum(self) -> Tensor:
         if self.dft_weight is not None:

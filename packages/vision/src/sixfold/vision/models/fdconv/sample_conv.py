@@ -30,16 +30,21 @@ def convolve_samples(
         dilation: Vertical and horizontal distance of the taps.
         groups: Number of groups of a single picture's convolution.
     """
-    batch, out, _, height, width = kernel.shape
+    batch, out = kernel.shape[:2]
     if torch.compiler.is_exporting():
         return convolve_taps(x, kernel, stride, padding, dilation, groups)
-    unpadded = padding in ("valid", "same") or max(padding) == 0
-    if (height, width, groups) == (1, 1, 1) and unpadded:
+    if is_product(kernel, padding, groups):
         x = x[:, :, :: stride[0], :: stride[1]]
         return torch.bmm(kernel.flatten(2), x.flatten(2)).unflatten(2, x.shape[2:])
     joined, kernels = x.reshape(1, -1, *x.shape[2:]), kernel.flatten(0, 1)
     y = functional.conv2d(joined, kernels, None, stride, padding, dilation, batch * groups)
     return y.unflatten(1, (batch, out)).squeeze(0)
+
+
+def is_product(kernel: Tensor, padding: str | Pair, groups: int) -> bool:
+    """Return whether a convolution is a matrix product."""
+    unpadded = isinstance(padding, str) or max(padding) == 0
+    return (*kernel.shape[3:], groups) == (1, 1, 1) and unpadded
 
 
 def convolve_taps(

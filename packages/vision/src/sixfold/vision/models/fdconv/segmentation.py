@@ -93,7 +93,7 @@ class Segmenter(nn.Module):
         save_pretrained(path, self, NAME, self.config)
 
     def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
+        self, images: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch class height width"]:
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(
