@@ -100,6 +100,10 @@ class RePaViT(nn.Module):
         changed = {} if active == self._active else {"active": active}
         return self._config.model_copy(update=changed)
 
+    @config.setter
+    def config(self, config: RePaViTConfig) -> None:
+        self._config, self._active = config, tuple(active_channels(self.backbone))
+
     def forward(self, images: Images) -> Float[Tensor, "batch class"]:
         return self.backbone(images)
 
