@@ -157,7 +157,8 @@ def test_copies_and_pickles(name):
 @small_model
 def test_a_model_of_timm_is_saved_and_loaded_in_either_form(name, tmp_path):
     options = {k: v for k, v in TIMM[name].items() if k != "img_size"}
-    for model in (converted(name, heuristic="linear"), merged(name)):
+    forms = converted(name, heuristic="linear"), converted(name, feature_norm="LayerNorm")
+    for model in (*forms, merged(name)):
         RePaViT.wrap(model, **options).save(tmp_path / "model.safetensors")
         again = RePaViT.from_pretrained(tmp_path / "model.safetensors")
         assert torch.equal(again(images(name)), model(images(name)))
@@ -169,8 +170,10 @@ def test_a_model_that_its_name_does_not_build_is_not_wrapped():
         RePaViT.wrap(converted())
     with pytest.raises(UserError, match="no idle channels"):
         RePaViT.wrap(from_timm(VIT))
-    with pytest.raises(UserError, match=r"not made by timm\.create_model"):
-        RePaViT.wrap(convert(VisionTransformer(depth=1, embed_dim=24, num_heads=2)))
+    extractor = timm.create_model(VIT, features_only=True, out_indices=(0, 1), **TIMM[VIT])
+    for other in (VisionTransformer(depth=1, embed_dim=24, num_heads=2), extractor):
+        with pytest.raises(UserError, match=r"no classifier that was made by timm\.create_model"):
+            RePaViT.wrap(convert(other))
 
 
 def test_the_registry_has_the_sizes_once_asked_for():

@@ -15,6 +15,7 @@ from sixfold.core import UserError, from_pretrained
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.vision.models.repavit.backbones import build_backbone
 from sixfold.vision.models.repavit.config import SIZES, RePaViTConfig
+from sixfold.vision.models.repavit.layers import ChannelNorm
 from sixfold.vision.models.repavit.plugin import (
     active_channels,
     convert,
@@ -102,7 +103,7 @@ class RePaViT(nn.Module):
 
     @config.setter
     def config(self, config: RePaViTConfig) -> None:
-        self._config, self._active = config, tuple(active_channels(self.backbone))
+        self._config = config
 
     def forward(self, images: Images) -> Float[Tensor, "batch class"]:
         return self.backbone(images)
@@ -129,13 +130,8 @@ class RePaViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of positions, class tokens and tables, which are not to decay."""
-        named = (
-            cast(Any, self.backbone).no_weight_decay
-            if hasattr(self.backbone, "no_weight_decay")
-            else set
-        )
-        names = {f"backbone.{name}" for name in named()}
-        return names & {name for name, _ in self.named_parameters()}
+        named = cast(Any, getattr(self.backbone, "no_weight_decay", set))()
+        return {f"backbone.{name}" for name in named} & set(dict(self.named_parameters()))
 
     def _of(self, backbone: nn.Module) -> "RePaViT":
         active = tuple(active_channels(backbone))
@@ -157,14 +153,18 @@ def describe(backbone: nn.Module, **options: Any) -> RePaViTConfig:
         UserError: timm did not make it, or it has no idle channels.
     """
     name = getattr(backbone, "pretrained_cfg", {}).get("architecture")
-    if name is None:
-        raise UserError(f"{type(backbone).__name__} was not made by timm.create_model")
+    if name is None or not hasattr(backbone, "num_classes"):
+        raise UserError(
+            f"{type(backbone).__name__} is no classifier that was made by timm.create_model"
+        )
     active = active_channels(backbone)
     if not active:
         raise UserError("the model has no idle channels; call convert(model) first")
     size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
     size = size or getattr(getattr(backbone, "stem", None), "img_size", None)
     values: dict[str, Any] = {"active": active, "merged": is_merged(backbone)}
+    if not values["merged"] and not any(isinstance(m, ChannelNorm) for m in backbone.modules()):
+        values["feature_norm"] = "LayerNorm"
     for key in ("num_classes", "in_chans"):
         values[key] = getattr(backbone, key)
     own = SIZES.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
