@@ -1,5 +1,7 @@
 """Pictures with classes: layouts, scaling, crops, synthetic shapes, and training on one's own."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,8 @@ def test_a_crop_is_cut_from_picture_and_mask_alike():
 def test_synthetic_pictures_are_the_same_each_time_and_have_many_classes(tmp_path):
     for name in "ab":
         prepare(SegmentationData(synthetic=(3, 2)), "builtin", tmp_path / name)
-    for split, count in (("train", 3), ("test", 2)):
+    splits: list[tuple[Any, int]] = [("train", 3), ("test", 2)]
+    for split, count in splits:
         first, second = (read_prepared(tmp_path / name, split) for name in "ab")
         assert len(first) == count
         for a, b in zip(first, second, strict=True):
@@ -89,11 +92,16 @@ def test_one_trains_on_pictures_of_ones_own_and_goes_on(tmp_path, capsys):
     given = {"data": data, "out": tmp_path / "run", "batch": 2, "options": {"crop_height": 16}}
     given |= {"set": ["channels=[18, 20]", "kernel_num=4"]}
     train("vision/fdconv_seg", **given, steps=2)
-    model = train("vision/fdconv_seg", **given, steps=3)
+    model: Any = train("vision/fdconv_seg", **given, steps=3)
     assert "3 pictures to train on, 1 for validation" in capsys.readouterr().out
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert not (tmp_path / "run.old-1").exists()
     assert model.config.channels == (18, 20)
+
+
+def read_all(files: Files) -> None:
+    for i in range(len(files)):
+        files[i]
 
 
 def spoil(folder, name, content):
@@ -118,7 +126,7 @@ def test_what_is_wrong_is_named_with_its_file(tmp_path, name, content, message):
     folder = write_pairs(tmp_path)
     spoil(folder, name, content)
     with pytest.raises(UserError, match=message):
-        list(Files(find_pairs(folder), 1.0, 11))
+        read_all(Files(find_pairs(folder), 1.0, 11))
 
 
 def test_a_folder_of_another_layout_is_named(tmp_path):

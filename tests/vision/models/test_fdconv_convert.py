@@ -1,6 +1,8 @@
 """Networks made frequency dynamic: nothing is lost, what was frozen stays frozen, they train."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -47,9 +49,9 @@ def test_resnet50_gains_as_many_parameters_as_published():
 
 
 def test_a_pretrained_network_computes_what_it_did():
-    model = pretrained_lite0()
+    model: Any = pretrained_lite0()
     assert_same(model, convert(model, 8), images(1, 3, 32, 32))
-    features = pretrained_lite0(features_only=True)
+    features: Any = pretrained_lite0(features_only=True)
     assert torch.equal(features.conv_stem.weight, model.conv_stem.weight)
 
 
@@ -86,9 +88,9 @@ def test_a_detector_of_torchvision_trains_and_predicts():
     assert all(name.startswith("backbone.body") for name in names)
     assert_same(Detector(model), Detector(converted), images(1, 3, 64, 64))
     box = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 48.0]]), "labels": torch.tensor([1])}
-    losses = converted.train()([images(3, 64, 64)], [box])
+    losses: Any = converted.train()([images(3, 64, 64)], [box])
     torch.stack(list(losses.values())).sum().backward()
-    layer = converted.get_submodule("backbone.body.layer4.2.conv2")
+    layer: Any = converted.get_submodule("backbone.body.layer4.2.conv2")
     assert float(layer.dft_weight.grad.norm()) > 0
     with torch.no_grad():
         (found,) = converted.eval()([images(3, 64, 64)])
@@ -128,7 +130,7 @@ def test_a_converted_network_of_timm_saves_and_loads(tmp_path):
     assert_same(plain, again, images(1, 3, 32, 32))
 
 
-def official(prefix: str, tmp_path) -> tuple[FDConvNet, object]:
+def official(prefix: str, tmp_path: Path) -> tuple[FDConvNet, Path]:
     """Save a detector's checkpoint as the official code does: nested, without frequency order."""
     torch.manual_seed(0)
     model = FDConvNet(FDConvConfig(kernel_num=2)).eval()

@@ -7,6 +7,7 @@ channels, a stored spectrum of all frequencies, sigmoids.
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class PlainFDConv2d(nn.Module):
     """The same layer as an `FDConv2d`, sharing its parameters, computed as published."""
 
     indices: Tensor
+    layer: Any
 
     def __init__(self, layer: FDConv2d) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class PlainFDConv2d(nn.Module):
             y = y * filters.view(batch, out, 1, 1)
         return y if layer.bias is None else y + layer.bias.view(1, -1, 1, 1)
 
-    def global_attention(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor | float, Tensor]:
+    def global_attention(self, pooled: Tensor) -> tuple[Any, Any, Any, Any]:
         ksm, options, batch = self.layer.KSM_Global, self.layer.options, pooled.shape[0]
         hidden = ksm.relu(ksm.bn(ksm.fc(pooled)[:, :, 0, 0]))[:, :, None, None]
         temp = options.temp or options.kernel_temp
@@ -66,7 +68,7 @@ class PlainFDConv2d(nn.Module):
             torch.sigmoid(head(hidden) / temp) * options.att_multi
             for head in (ksm.channel_fc, ksm.filter_fc)
         )
-        spatial: Tensor | float = 1.0
+        spatial: Any = 1.0
         if math.prod(self.layer.kernel_size) > 1:
             spatial = torch.sigmoid(ksm.spatial_fc(hidden) / temp) * options.att_multi
             spatial = spatial.view(batch, 1, 1, *self.layer.kernel_size)
@@ -107,7 +109,7 @@ class PlainFDConv2d(nn.Module):
             high, previous = previous - low, low
             parts.append(high * (torch.sigmoid(conv(x)) * 2))
         parts.append(previous)
-        return sum(parts)
+        return torch.stack(parts).sum(0)
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -94,29 +94,37 @@ class GeneratedConvolution(torch.autograd.Function):
         x, attention, spectrum, taps, groups, order, *rest = ctx.saved_tensors
         factors, mixtures, geometry = Factors(*rest[:4]), rest[4:], ctx.geometry
         grad_x, grad_attention = torch.empty_like(x), torch.empty_like(attention)
-        totals: list[Tensor | None] = [torch.zeros_like(spectrum), _zeros(taps)]
+        grad_spectrum, grad_taps = torch.zeros_like(spectrum), _zeros(taps)
         grads = [_zeros(factor) for factor in factors]
         for some, mixture in zip(_parts(len(x), geometry), mixtures, strict=True):
-            with torch.enable_grad():
-                leaves = [v if v is None else v.detach().requires_grad_()
-                          for v in (mixture, taps, *_of(factors, some))]  # fmt: skip
-                kernel = generate(leaves[0], leaves[1], Factors(*leaves[2:]), geometry)
-            grad_x[some], grad_kernel = _convolution_grads(sent[some], x[some], kernel, geometry)
-            given = [leaf for leaf in leaves if leaf is not None]
-            found = iter(torch.autograd.grad(kernel, given, grad_kernel))
-            grad_mixture, grad_taps, *of_factors = [v if v is None else next(found) for v in leaves]
-            del kernel, grad_kernel, leaves, given
-            if totals[1] is not None:
-                totals[1] += grad_taps
-            for total, grad in zip(grads, of_factors, strict=True):
-                if total is not None:
-                    total[some] = grad
-            grad_attention[some], grad_spectrum = fdconv_mixture_backward(
-                grad_mixture.to(spectrum.dtype), attention[some], spectrum, groups, geometry.shape,
+            kernel, leaves = _again(mixture, taps, _of(factors, some), geometry)
+            grad_x[some], sent_kernel = _convolution_grads(sent[some], x[some], kernel, geometry)
+            used = [leaf for leaf in leaves if leaf is not None]
+            found = iter(torch.autograd.grad(kernel, used, sent_kernel))
+            del kernel, sent_kernel
+            parts = [None if leaf is None else next(found) for leaf in leaves]
+            for total, part in zip(grads, parts[2:], strict=True):
+                if total is not None and part is not None:
+                    total[some] = part
+            if grad_taps is not None and parts[1] is not None:
+                grad_taps += parts[1]
+            assert parts[0] is not None
+            grad_attention[some], part = fdconv_mixture_backward(
+                parts[0].to(spectrum.dtype), attention[some], spectrum, groups, geometry.shape,
                 order,
             )  # fmt: skip
-            totals[0] += grad_spectrum
-        return grad_x, grad_attention, *totals, *grads, None, None, None
+            grad_spectrum += part
+        return grad_x, grad_attention, grad_spectrum, grad_taps, *grads, None, None, None
+
+
+@torch.enable_grad()
+def _again(
+    mixture: Tensor, taps: Tensor | None, factors: Factors, geometry: Geometry
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Generate kernels again, and return them with the leaves of their graph."""
+    first = mixture.detach().requires_grad_()
+    rest = [None if v is None else v.detach().requires_grad_() for v in (taps, *factors)]
+    return generate(first, rest[0], Factors(*rest[1:]), geometry), [first, *rest]
 
 
 def _parts(batch: int, geometry: Geometry) -> list[slice]:
