@@ -68,7 +68,7 @@ def generate(
     )
 
 
-class GeneratedConvolution(torch.autograd.Function):
+class _GeneratedConvolution(torch.autograd.Function):
     """`fdconv_mixture`, `generate` and `convolve_samples`, with little kept for the gradient."""
 
     @staticmethod

@@ -24,7 +24,7 @@ from sixfold.kernels import (
 from sixfold.vision.models.fdconv.band_modulation import FrequencyBandModulation
 from sixfold.vision.models.fdconv.generated_conv import (
     Factors,
-    GeneratedConvolution,
+    _GeneratedConvolution,
     Geometry,
     generate,
 )
@@ -217,7 +217,7 @@ class FDConv2d(nn.Conv2d):
             kernel = generate(mixture, taps, factors, self._geometry)
             return convolve_samples(x, kernel, *self._geometry[3:])
         attention, spectrum = self._mixture_inputs(attention)
-        return GeneratedConvolution.apply(
+        return _GeneratedConvolution.apply(
             x, attention, spectrum, taps, *factors, self.frequency_groups, self.frequency_order,
             self._geometry,
         )  # fmt: skip
