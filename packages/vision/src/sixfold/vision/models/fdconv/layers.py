@@ -24,8 +24,8 @@ from sixfold.kernels import (
 from sixfold.vision.models.fdconv.band_modulation import FrequencyBandModulation
 from sixfold.vision.models.fdconv.generated_conv import (
     Factors,
-    _GeneratedConvolution,
     Geometry,
+    _GeneratedConvolution,
     generate,
 )
 from sixfold.vision.models.fdconv.kernel_modulation import GlobalModulation, LocalModulation
