@@ -83,7 +83,7 @@ def test_a_patch_is_cut_from_the_low_resolution_of_the_whole_picture(pictures, s
     whole = read_picture(pictures / "a.png").pixels
     if channels == 1:
         whole = np.asarray(Image.fromarray(whole).convert("L"))[..., None]
-    whole = whole[: 31 - 31 % scale, : 40 - 40 % scale]
+    whole = whole[: 31 - 31 % scale, : 40 - 40 % scale].copy()
     low = torch.from_numpy(imresize(whole, 1 / scale))
     reference = Patches([(low, torch.from_numpy(whole))], 7)
     for seed in range(6):

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,9 @@ def test_every_kind_of_picture_comes_back_as_its_kind(tmp_path):
     image.save(tmp_path / "a.png")
     planes = torch.from_numpy(pixels).permute(2, 0, 1)
     assert np.array_equal(upscale(MODEL, image), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(upscale(MODEL, np.asarray(image)), expected)  # cannot be written
     assert isinstance(upscale(MODEL, image), Image.Image)
     assert np.array_equal(upscale(MODEL, tmp_path / "a.png"), expected)
     assert np.array_equal(upscale(MODEL, str(tmp_path / "a.png")), expected)

@@ -64,7 +64,9 @@ def upscale(model: Any, picture: Input, tile: int | None = None) -> Any:
         if picture.ndim not in (2, 3):
             raise _unusable(picture)
         planes = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-        result = _enlarge(model, torch.from_numpy(np.ascontiguousarray(planes)), tile).numpy()
+        result = _enlarge(
+            model, torch.from_numpy(np.require(planes, requirements=["C", "W"])), tile
+        ).numpy()
         return result[0] if picture.ndim == 2 else result.transpose(1, 2, 0)
     if picture.ndim == 4:
         return torch.stack([_enlarge(model, one, tile) for one in picture])
@@ -127,8 +129,8 @@ def _enlarge(
     has_alpha = _has_alpha(model, pixels)
     alpha = pixels[-1] if has_alpha else None
     if alpha is not None:
-        visible = fill_hidden(pixels[:-1].permute(1, 2, 0).numpy(), alpha.numpy())
-        pixels = torch.cat([torch.from_numpy(visible).permute(2, 0, 1), alpha[None]])
+        visible = fill_hidden(pixels[:-1].permute(1, 2, 0).cpu().numpy(), alpha.cpu().numpy())
+        pixels = torch.cat([torch.from_numpy(visible).permute(2, 0, 1).to(pixels), alpha[None]])
     scale = model.config.upscale
     side = _side(model, height, width, tile)
     enlarged = pixels.new_empty((height * scale, width * scale, channels)).permute(2, 0, 1)

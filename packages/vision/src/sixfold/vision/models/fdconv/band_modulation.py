@@ -62,7 +62,7 @@ class FrequencyBandModulation(nn.Module):
         split = (self.groups, -1)
         y = x.unflatten(1, split) * factors[0]
         for factor, low in zip(factors[1:], lows, strict=True):
-            y = torch.addcmul(y, low.unflatten(1, split), factor)
+            y.addcmul_(low.unflatten(1, split), factor)
         return y.flatten(1, 2)
 
     def maps(self, x: Tensor) -> list[Float[Tensor, "batch group 1 height width"]]:
