@@ -257,7 +257,9 @@ def test_both_ways_through_a_training_step_were_taken(monkeypatch):
     assert taken == ["_merged_idle"] * 3 + ["_idle"] * 6
 
 
-@pytest.mark.parametrize("family", ["poolformer", "mixer", "lvvit"])
+@pytest.mark.parametrize(
+    "family", ["poolformer", *(pytest.param(f, marks=pytest.mark.slow) for f in ("mixer", "lvvit"))]
+)
 def test_it_compiles_whole_in_either_form(family, unchecked):
     training = build(family).train()
     for model in (training, copy.deepcopy(training).eval().merged()):

@@ -119,7 +119,9 @@ def test_gradient_checkpointing_changes_neither_gradients_nor_statistics(reentra
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("name", [VIT, "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name", [VIT, pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow)]
+)
 def test_it_compiles_whole_in_either_form(name, unchecked):
     model = converted(name)
     for form in (model.train(), model.eval(), merge(model.eval())):
