@@ -91,6 +91,7 @@ class _GeneratedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, sent: Tensor):
+        """Return the gradients, from the mixtures that were kept."""
         x, attention, spectrum, taps, groups, order, *rest = ctx.saved_tensors
         factors, mixtures, geometry = Factors(*rest[:4]), rest[4:], ctx.geometry
         grad_x, grad_attention = torch.empty_like(x), torch.empty_like(attention)
