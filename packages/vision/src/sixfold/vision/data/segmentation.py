@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
-from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFilter, ImageOps, UnidentifiedImageError
 from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -24,6 +24,7 @@ from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.data.fetch import fetch
 from sixfold.core.training.sampling import derive_seed
 from sixfold.vision.data.catalog import DATASETS
+from sixfold.vision.images.files import read_rgb
 
 UNLABELLED = 255
 LAYOUTS = {"images": "masks", "train": "trainannot", "test": "testannot"}
@@ -152,7 +153,7 @@ def read_pair(picture: Path, mask: Path, scale: float, classes: int) -> Pair:
     Raises:
         UserError: a file cannot be read, their sizes differ, or a class is out of range.
     """
-    colours, labels = _open(picture).convert("RGB"), _open(mask)
+    colours, labels = read_rgb(picture), _open_mask(mask)
     if colours.size != labels.size:
         raise UserError(f"{picture} is {colours.size}, its mask {mask} is {labels.size} pixels")
     if labels.mode not in ("L", "P", "1", "I", "I;16"):
@@ -180,15 +181,14 @@ def read_picture(file: Path) -> Float[Tensor, "3 height width"]:
     Raises:
         UserError: it cannot be read.
     """
-    pixels = np.array(_open(file).convert("RGB"))
+    pixels = np.array(read_rgb(file))
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
-def _open(file: Path) -> Image.Image:
+def _open_mask(file: Path) -> Image.Image:
+    """Open a mask as it is: of a palette it is the numbers that count, not the colours."""
     try:
         with Image.open(file) as opened:
-            from PIL import ImageOps
-
             return ImageOps.exif_transpose(opened).copy()
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise UserError(f"{file} is no picture that can be read ({error})") from None
