@@ -114,7 +114,7 @@ def spoil(folder, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("images/1.png", b"text", "1.png is no picture that can be read"),
+        ("images/1.png", b"text", "1.png is no picture, whatever its name says"),
         ("masks/1.png", np.full((40, 48), 13, np.uint8), "holds class 13, but there are 11"),
         ("masks/1.png", np.zeros((40, 48, 3), np.uint8), "is a picture in colours"),
         ("masks/1.png", np.zeros((40, 40), np.uint8), r"\(48, 40\), its mask .* \(40, 40\)"),
