@@ -115,7 +115,7 @@ def fit(
         run: Run just opened. A finished one loads its weights into the model and returns at once;
             if it was opened by an identity without ``steps`` and more are asked for, it goes on.
         model: Model, initialised by the caller.
-        dataset: Map-style dataset; see `sampling.steps` for ``sample`` and ``batch``.
+        dataset: Map-style dataset; see `sampling.steps` for ``sample``, ``batch`` and ``at``.
         loss: Function that returns the mean over the batch it is given, as one tensor or several by
             name, which are summed and each logged; or (sums, count), divided by the count of the
             whole step: tokens, frames, what the batches hold unequal numbers of.

@@ -52,7 +52,9 @@ def steps(
     Args:
         dataset: Map-style dataset. ``batch(indices)``, if there is one, returns a collated batch at
             once (a table in memory); else ``sample(index, generator)``, if there is one, replaces
-            ``[index]``, with randomness of its own for each sample and epoch.
+            ``[index]``, with randomness of its own for each sample and epoch. A dataset that
+            streams shuffles by itself: ``at(positions, seed)`` returns the collated batch of these
+            positions, ascending, in the order of its own that belongs to an epoch's seed.
         batch: Number of samples of a step, over all ranks and micro-batches.
         accumulate: Number of micro-batches that a step is cut into.
         seed: Seed of the order and of the samples' generators.
@@ -61,7 +63,7 @@ def steps(
     """
     if len(dataset) == 0:
         raise UserError("the training set is empty")
-    plan = partial(_plan, len(dataset), batch, accumulate, seed, start)
+    plan = partial(_plan, dataset, batch, accumulate, seed, start)
     source = _Batches(dataset, seed)
     loaded = iter(_load(source, plan(), workers)) if workers else None
     for before, samples, cuts in plan():
@@ -73,13 +75,14 @@ def steps(
 
 
 def _plan(
-    length: int, batch: int, accumulate: int, seed: int, start: Position
+    dataset: Any, batch: int, accumulate: int, seed: int, start: Position
 ) -> Iterator[tuple[Position, int, list[tuple[list[int], int]]]]:
     """Yield (position before the step, its samples, this rank's micro-batches of indices)."""
     step, epoch, first = start.step, start.epoch, start.batch
-    mine, ranks = rank(), world_size()
+    mine, ranks, length = rank(), world_size(), len(dataset)
+    streams = hasattr(dataset, "at")
     while True:
-        indices = epoch_permutation(length, seed, epoch)
+        indices = range(length) if streams else epoch_permutation(length, seed, epoch)
         for number in range(first, -(-length // batch)):
             together = indices[number * batch : (number + 1) * batch]
             cuts = share(together, mine, ranks, accumulate)
@@ -96,6 +99,8 @@ class _Batches:
 
     def __getitem__(self, wanted: tuple[int, list[int]]) -> dict[str, Tensor]:
         epoch, indices = wanted
+        if hasattr(self.dataset, "at"):
+            return self.dataset.at(indices, derive_seed(self.seed, "order", epoch))
         if hasattr(self.dataset, "batch"):
             return self.dataset.batch(indices)
         if not hasattr(self.dataset, "sample"):

@@ -1,0 +1,5 @@
+"""Recommendation models: FinalMLP, FCN and DTRN."""
+
+SYSTEMS = ()
+
+__all__ = ["SYSTEMS"]

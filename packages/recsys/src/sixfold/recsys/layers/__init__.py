@@ -1,0 +1,1 @@
+"""What the systems share: input fields, embedding tables, multilayer perceptrons."""
