@@ -61,8 +61,8 @@ def check_fields(fields: Sequence[Field]) -> None:
         owner = by_name.get(field.share)
         if owner is None or owner.share is not None or not _same_table(owner, field):
             raise UserError(
-                f"field {field.name!r} shares the table of {field.share!r}, which should be a field "
-                f"with a table of its own of {field.vocab_size} rows"
+                f"field {field.name!r} shares the table of {field.share!r}, which should be a "
+                f"field with a table of its own of {field.vocab_size} rows"
             )
 
 
