@@ -29,8 +29,8 @@ class FieldEmbedding(nn.Module):
         dim: Width of a vector.
 
     Attributes:
-        sparse: Whether the table's gradient holds the rows that were looked up and no others, for
-            `RankingAdam` with ``lazy=True``, which sets this.
+        sparse: Whether the table's gradient holds the rows that were looked up and no others, as
+            `ranking_adam` sets it.
     """
 
     frozen_table: Tensor
