@@ -53,6 +53,7 @@ def test_a_graph_scores_any_batch(tmp_path, unchecked, system):
 
 def test_constant_gates_are_no_part_of_the_graph():
     (system,) = (system for system in SYSTEMS if system.name == "finalmlp")
+    assert system.export is not None
     ready = load_function(system.export)(build(FinalMLP, context1=(), context2=()))
     assert not [name for name in ready.module.state_dict() if "gate" in name]
 

@@ -1,6 +1,7 @@
 """What FinalMLP adds to two MLPs: gates of each stream, and the bilinear fusion of both."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -75,6 +76,7 @@ class FeatureGate(nn.Module):
         that product does not depend on the sample, and goes first.
         """
         assert self.embedding is not None
+        first: Any
         first, *others = self.mlp.mlp
         matrices = first.weight.unflatten(1, (-1, self.dim))
         weights = torch.einsum("hfd,fd->hf", matrices, self.embedding.numeric)
