@@ -130,7 +130,7 @@ class FieldEmbedding(nn.Module):
         if frozen:
             return functional.embedding(rows, self.frozen_table, padding_idx=0)
         if self.sparse and torch.is_grad_enabled():
-            return _sparse_lookup(self.table, rows)
+            return _sparse_lookup(self.table, rows)  # type: ignore[call-arg]
         return functional.embedding(rows, self.table, padding_idx=0)
 
     def _field(self, name: str) -> Field:
