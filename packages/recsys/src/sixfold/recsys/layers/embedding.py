@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional
 
 from sixfold.core import UserError
@@ -130,14 +131,16 @@ class FieldEmbedding(nn.Module):
         if frozen:
             return functional.embedding(rows, self.frozen_table, padding_idx=0)
         if self.sparse and torch.is_grad_enabled():
-            return _sparse_lookup(self.table, rows)  # type: ignore[call-arg]
+            return _sparse_lookup(self.table, rows)
         return functional.embedding(rows, self.table, padding_idx=0)
 
     def _field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
 
 
-@torch.compiler.disable  # the number of distinct rows is another for each batch
+# Not compiled, for the number of distinct rows is another for each batch. `torch.compiler.disable`
+# would import the compiler already here, which takes as long as torch itself.
+@_disable_dynamo
 def _sparse_lookup(
     table: Float[Tensor, "rows dim"], rows: Int[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape dim"]:
