@@ -98,7 +98,7 @@ def onnx_call(model: FinalMLP, batch: dict[str, torch.Tensor]) -> Callable[[], o
     with tempfile.TemporaryDirectory() as folder:
         export(ready.module, ready.inputs, folder, ["onnx"], ready.dynamic, outputs=ready.outputs)
         session = onnxruntime.InferenceSession(Path(folder) / "model.onnx", options)
-    arrays = {name: value.numpy() for name, value in batch.items()}
+    arrays = {name: batch[column].numpy() for name, column in ready.facts["columns"].items()}
     return lambda: session.run(None, arrays)
 
 

@@ -57,14 +57,18 @@ def columns_exportable(model: Any) -> Exportable:
 
 
 def argument_names(columns: Sequence[str]) -> list[str]:
-    """Turn names of columns into identifiers, each another."""
+    """Turn names of columns into identifiers that an exported graph keeps, each another.
+
+    Those are of small letters and digits, with single underscores in between.
+    """
     names: list[str] = []
     for column in columns:
-        name = re.sub(r"\W", "_", column)
-        if not name.isidentifier() or keyword.iskeyword(name):
-            name = f"column_{name}"
+        plain = "_".join(re.findall(r"[a-z0-9]+", column.lower())) or "column"
+        plain = f"column_{plain}" if plain[0].isdigit() or keyword.iskeyword(plain) else plain
+        name, copies = plain, 1
         while name in names:
-            name += "_"
+            copies += 1
+            name = f"{plain}_{copies}"
         names.append(name)
     return names
 
