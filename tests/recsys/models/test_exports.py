@@ -7,12 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import batch_of, build
 
 from sixfold.core.system import load_function
 from sixfold.core.weights.export import export
 from sixfold.recsys import LR, SYSTEMS, FinalMLP
-from sixfold.recsys.layers.exporting import argument_names
+from sixfold.recsys.layers.exporting import argument_names, write_embeddings
 from sixfold.recsys.layers.fields import Field
 
 
@@ -68,3 +69,14 @@ def test_inputs_are_named_as_columns_or_nearly_so(tmp_path, unchecked):
     assert report["columns"] == dict(zip(expected, names, strict=True))
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
     assert [value.name for value in session.get_inputs()] == expected
+
+
+def test_embeddings_are_written_by_column(tmp_path):
+    model = build(FinalMLP, context2=("price",))
+    write_embeddings(model, tmp_path / "tables.safetensors")
+    tables = load_file(tmp_path / "tables.safetensors")
+    assert {name for name in tables if name.startswith("gate")} == {
+        "gate1.embedding.user", "gate1.embedding.item", "gate2.embedding.price",
+    }  # fmt: skip
+    assert torch.equal(tables["embedding.item"], model.embedding.rows("item"))
+    assert torch.equal(tables["embedding.price"], model.embedding.numeric)
