@@ -55,5 +55,5 @@ TRANSFORMS: dict[str, Callable[[pl.Series], pl.Series]] = {
 
 def _time(values: pl.Series) -> pl.Series:
     digits = values.cast(pl.String).str.strip_chars()
-    # "20" makes the year whole: two digits alone would be read as a year of the first century
-    return ("20" + digits).str.to_datetime("%Y%m%d%H", strict=False)
+    # a whole year and minutes, without which chrono's format knows no time
+    return ("20" + digits + "00").str.to_datetime("%Y%m%d%H%M", strict=False)
