@@ -32,8 +32,8 @@ def interactions(rows: int = 400, seed: int = 0) -> pl.DataFrame:
     """Make rows of users and items, with a click that depends on both."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, 20, rows), rng.integers(0, 15, rows)
-    liked = np.random.default_rng(99).normal(size=(20, 15))
-    score = liked[user, item] + rng.normal(size=rows) * 0.3
+    active, popular = np.random.default_rng(99).normal(size=(2, 20))
+    score = active[user] + popular[item] + rng.normal(size=rows) * 0.3
     words = np.array(["drama", "action", "comedy", "war"])
     return pl.DataFrame(
         {

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Num
-from scipy.special import xlogy
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri, xlogy
 
 CLIP = 1e-7  # predictions are kept this far from 0 and 1, as in FuxiCTR 2.0.1
 
@@ -157,8 +156,8 @@ def auc_difference(labels: Labels, first: Predictions, second: Predictions) -> D
     value = float(of_positives.mean())
     variance = sum(d.var(ddof=1) / len(d) for d in (of_positives, of_negatives) if len(d) > 1)
     error = float(np.sqrt(variance))
-    half = float(norm.ppf(0.975)) * error
-    p = float(2 * norm.sf(abs(value) / error)) if error else float(value == 0)
+    half = float(ndtri(0.975)) * error
+    p = float(2 * ndtr(-abs(value) / error)) if error else float(value == 0)
     return Difference(value, error, value - half, value + half, p)
 
 

@@ -15,7 +15,7 @@ from sixfold.core import UserError
 from sixfold.recsys.tables.preprocess import TRANSFORMS
 from sixfold.recsys.tables.read import Block
 from sixfold.recsys.tables.schema import QUANTILES, Column, Schema
-from sixfold.recsys.tables.values import Lists, normalise, split_lists, to_floats
+from sixfold.recsys.tables.values import Lists, normalise, plain, split_lists, to_floats
 from sixfold.recsys.tables.vocabulary import Vocabulary
 
 
@@ -119,17 +119,27 @@ def encode_targets(schema: Schema, block: Block) -> dict[str, np.ndarray]:
     Raises:
         UserError: a label is not 0 or 1, or a weight is negative or no number.
     """
-    found = {}
-    for name in schema.labels:
-        labels = to_floats(block.column(name), block, name)
-        _refuse((labels != 0) & (labels != 1), labels, name, block, "a label: write 0 or 1")
-        found[name] = labels.astype(np.float32)
+    found = encode_labels(schema, block)
     if schema.weight is not None:
         weights = to_floats(block.column(schema.weight), block, schema.weight)
         with np.errstate(invalid="ignore"):
             wrong = ~((weights >= 0) & (weights < np.inf))
         _refuse(wrong, weights, schema.weight, block, "a sample weight: write 0 or more")
         found["weight"] = weights.astype(np.float32)
+    return found
+
+
+def encode_labels(schema: Schema, block: Block) -> dict[str, np.ndarray]:
+    """Read the labels of a block as float32.
+
+    Raises:
+        UserError: a label is not 0 or 1.
+    """
+    found = {}
+    for name in schema.labels:
+        labels = to_floats(block.column(name), block, name)
+        _refuse((labels != 0) & (labels != 1), labels, name, block, "a label: write 0 or 1")
+        found[name] = labels.astype(np.float32)
     return found
 
 
@@ -149,7 +159,7 @@ def read_values(schema: Schema, name: str, block: Block) -> pa.Array | Lists | n
         if column.transform == QUANTILES:
             return numbers
         array = pa.array(numbers, mask=np.isnan(numbers))
-    series = pl.Series(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
+    series = pl.Series(plain(array))
     return normalise(TRANSFORMS[column.transform](series).to_arrow(), block, source)
 
 

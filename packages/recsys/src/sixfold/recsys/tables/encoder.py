@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -243,8 +243,8 @@ def _rows(name: str, rule: Rule) -> pa.Table:
 
 
 def _restore(name: str, kind: str, table: pa.Table) -> Rule:
-    mine = table.filter(pc.equal(table["column"], name))
-    values = mine["value"].combine_chunks()
+    mine = pl.DataFrame(table).filter(pl.col("column") == name)
+    values, counts = mine["value"].to_arrow(), mine["count"].to_arrow()
     if kind == QUANTILES:
-        return Quantiles(np.array([float(v) for v in values.to_pylist()[1:]]))
-    return restored(kind, values, mine["count"].combine_chunks())  # type: ignore[arg-type]
+        return Quantiles(np.array([float(v) for v in mine["value"][1:]]))
+    return restored(kind, values, counts)  # type: ignore[arg-type]

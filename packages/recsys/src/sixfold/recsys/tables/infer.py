@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.read import Block, open_source
 from sixfold.recsys.tables.schema import Column, Schema, TextFormat
-from sixfold.recsys.tables.values import MISSING, is_list, to_floats
+from sixfold.recsys.tables.values import MISSING, is_list, plain, to_floats
 from sixfold.recsys.tables.vocabulary import INT
 
 LABELS = ("label", "click", "clk", "is_click", "clicked", "target", "conversion", "purchase")
@@ -70,9 +69,7 @@ def _guess(block: Block, name: str) -> Column | None:
     if is_list(array.type):
         longest = pl.Series(array).list.len().max()
         return Column(kind="multivalued", max_length=int(longest or 1))  # type: ignore[arg-type]
-    values = pl.Series(
-        array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-    ).drop_nulls()
+    values = pl.Series(plain(array)).drop_nulls()
     if values.dtype == pl.String:
         texts = values.filter(values != "")
         if len(texts) == 0 or texts.str.contains(INT).all():

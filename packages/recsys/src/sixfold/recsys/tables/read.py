@@ -263,10 +263,9 @@ def _mend(found: str) -> str:
 
 
 def _to_table(data: Any) -> pa.Table:
-    if isinstance(data, pa.Table | pa.RecordBatch):
-        return pa.table(data) if isinstance(data, pa.RecordBatch) else data
-    if hasattr(data, "__arrow_c_stream__"):
-        return pa.table(data)
+    if isinstance(data, pa.RecordBatch) or hasattr(data, "__arrow_c_stream__"):
+        table = pa.table(data)
+        return table.cast(pa.schema([field.with_type(_kept(field.type)) for field in table.schema]))
     if isinstance(data, Sequence) and not isinstance(data, str) and len(data):
         if not all(isinstance(row, Mapping) for row in data):
             raise UserError("rows should be mappings from the names of columns to values")
@@ -275,6 +274,18 @@ def _to_table(data: Any) -> pa.Table:
         f"a table is a path, an arrow table, a frame or a list of rows, none of which is "
         f"{'an empty list' if data == [] else type(data).__name__}"
     )
+
+
+def _kept(kind: pa.DataType) -> pa.DataType:
+    """Return the type to read a column of a type as: text views, which arrow cannot take, as text.
+
+    Views are what polars hands on, in lists too.
+    """
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_kept(kind.value_type))
+    return kind
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

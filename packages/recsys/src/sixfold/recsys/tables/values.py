@@ -60,8 +60,7 @@ def split_lists(array: pa.Array, separator: str | None, block: Block, column: st
     Raises:
         UserError: the column holds neither lists nor, with a separator, texts.
     """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain(array)
     if _is_text(array.type) and separator is not None:
         parts = pc.split_pattern(array.cast(pa.large_string()), separator)  # type: ignore
         array = parts
@@ -86,10 +85,8 @@ def to_floats(array: pa.Array, block: Block, column: str) -> Float[np.ndarray, "
     Raises:
         UserError: a text is no number, or the type is none.
     """
+    array = plain(array)
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-        kind = array.type
     if _is_text(kind):
         texts = pl.Series(array.cast(pa.large_string())).str.strip_chars()
         numbers = texts.cast(pl.Float64, strict=False)
@@ -106,6 +103,11 @@ def to_floats(array: pa.Array, block: Block, column: str) -> Float[np.ndarray, "
 
 
 MISSING = ["", "na", "n/a", "nan", "null", "none", "-nan"]  # texts that mean no number
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Return the values of a dictionary, or the array as it is."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
 def is_list(kind: pa.DataType) -> bool:
