@@ -1,6 +1,8 @@
 """Embeddings of all fields from one table: one lookup instead of one a field."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -25,21 +27,28 @@ class FieldEmbedding(nn.Module):
     Args:
         fields: Input fields.
         dim: Width of a vector.
+
+    Attributes:
+        sparse: Whether the table's gradient holds the rows that were looked up and no others, for
+            `RankingAdam` with ``lazy=True``, which sets this.
     """
+
+    frozen_table: Tensor
+    first_rows: Tensor
 
     def __init__(self, fields: Sequence[Field], dim: int) -> None:
         super().__init__()
         check_fields(fields)
-        self.fields, self.dim = tuple(fields), dim
+        self.fields, self.dim, self.sparse = tuple(fields), dim, False
         trained = _first_rows([field for field in fields if not field.frozen])
         frozen = _first_rows([field for field in fields if field.frozen])
         self.first_row = {name: first for rows in (trained, frozen) for name, first in rows.items()}
         self.table = nn.Parameter(torch.zeros(_height(fields, frozen=False), dim))
         self.register_buffer("frozen_table", torch.zeros(_height(fields, frozen=True), dim))
-        numeric = [field for field in fields if field.kind == "numeric"]
-        self.numeric = nn.Parameter(torch.zeros(len(numeric), dim))
-        single = [field for field in fields if field.kind == "categorical" and not field.frozen]
-        self.single = [field.name for field in single]
+        self.numbers = [field.name for field in fields if field.kind == "numeric"]
+        self.numeric = nn.Parameter(torch.zeros(len(self.numbers), dim))
+        self.runs = _runs(fields)
+        self.single = [name for run in self.runs if run.kind == "single" for name in run.names]
         firsts = torch.tensor([self.first_row[name] for name in self.single], dtype=torch.int64)
         self.register_buffer("first_rows", firsts, persistent=False)
         self.reset_parameters()
@@ -66,42 +75,99 @@ class FieldEmbedding(nn.Module):
     def lookup(self, name: str, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Look up ids of one field, without pooling; id 0 gives zeros and no gradient."""
         field = self._field(name)
-        table = self.frozen_table if field.frozen else self.table
-        return _lookup(table, ids, self.first_row[field.name])
+        rows = _shifted(ids, self.first_row[field.name])
+        return self._vectors(rows, field.frozen)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch field dim"]:
         missing = [field.name for field in self.fields if field.name not in batch]
         if missing:
             raise UserError(f"the batch has no field {', '.join(missing)}")
-        together = None
-        if self.single:
-            ids = torch.stack([batch[name] for name in self.single], 1)
-            together = _lookup(self.table, ids, self.first_rows)
-            if len(self.single) == len(self.fields):
-                return together
-        vectors, singles, numbers = [], 0, 0
-        for field in self.fields:
-            values = batch[field.name]
-            if field.kind == "numeric":
-                vectors.append(values[:, None].to(self.numeric.dtype) * self.numeric[numbers])
-                numbers += 1
-            elif field.kind == "sequence":
-                vectors.append(self.lookup(field.name, values).sum(1))
-            elif field.frozen or together is None:
-                vectors.append(self.lookup(field.name, values))
+        looked_up = iter(self._looked_up(batch))
+        numeric = iter(self._numeric(batch))
+        blocks = []
+        for run in self.runs:
+            if run.kind == "numeric":
+                blocks.append(next(numeric))
+            elif run.kind == "frozen":
+                vectors = self.lookup(run.names[0], _as_rows(batch[run.names[0]]))
+                blocks.append(vectors.sum(1, keepdim=True))
             else:
-                vectors.append(together[:, singles])
-                singles += 1
-        return torch.stack(vectors, 1)
+                vectors = next(looked_up)
+                blocks.append(vectors.sum(1, keepdim=True) if run.kind == "sequence" else vectors)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
+
+    def _looked_up(self, batch: Batch) -> Sequence[Float[Tensor, "batch _ dim"]]:
+        """Look up every trained field at once; return one block a run, sequences not yet summed.
+
+        At once, because each lookup has a gradient of the size of the whole table.
+        """
+        runs = [run for run in self.runs if run.kind in ("single", "sequence")]
+        if not runs:
+            return ()
+        singles: Sequence[Tensor] = ()
+        if self.single:
+            ids = _shifted(torch.stack([batch[n] for n in self.single], 1), self.first_rows)
+            if len(runs) == 1:
+                return (self._vectors(ids),)
+            singles = ids.split([len(run.names) for run in runs if run.kind == "single"], 1)
+        rest = iter(singles)
+        blocks = [
+            next(rest)
+            if run.kind == "single"
+            else _shifted(batch[run.names[0]], self.first_row[run.names[0]])
+            for run in runs
+        ]
+        return self._vectors(torch.cat(blocks, 1)).split([block.shape[1] for block in blocks], 1)
+
+    def _numeric(self, batch: Batch) -> Sequence[Float[Tensor, "batch _ dim"]]:
+        if not self.numbers:
+            return ()
+        values = torch.stack([batch[name] for name in self.numbers], 1).to(self.numeric.dtype)
+        vectors = values[:, :, None] * self.numeric
+        return vectors.split([len(run.names) for run in self.runs if run.kind == "numeric"], 1)
+
+    def _vectors(self, rows: Int[Tensor, "*shape"], frozen: bool = False) -> Tensor:
+        table = self.frozen_table if frozen else self.table
+        if frozen or not self.sparse or not torch.is_grad_enabled():
+            return functional.embedding(rows, table, padding_idx=0)
+        # each row once: the gradient of the table is as short as it can be
+        distinct, inverse = torch.unique(rows, return_inverse=True)
+        vectors = functional.embedding(distinct, table, padding_idx=0, sparse=True)
+        return functional.embedding(inverse, vectors)
 
     def _field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
 
 
-def _lookup(
-    table: Float[Tensor, "rows dim"], ids: Int[Tensor, "*shape"], first: int | Tensor
-) -> Float[Tensor, "*shape dim"]:
-    return functional.embedding(torch.where(ids == 0, 0, ids + first), table, padding_idx=0)
+class _Run(NamedTuple):
+    """Consecutive fields that are embedded as one block; a sequence or a frozen one is alone."""
+
+    kind: str
+    names: tuple[str, ...]
+
+
+def _runs(fields: Sequence[Field]) -> list[_Run]:
+    runs: list[_Run] = []
+    for kind, group in groupby(fields, _run_kind):
+        names = tuple(field.name for field in group)
+        together = kind in ("single", "numeric")
+        runs += [_Run(kind, names)] if together else [_Run(kind, (name,)) for name in names]
+    return runs
+
+
+def _run_kind(field: Field) -> str:
+    if field.frozen:
+        return "frozen"
+    return "single" if field.kind == "categorical" else field.kind
+
+
+def _as_rows(ids: Int[Tensor, "batch *length"]) -> Int[Tensor, "batch _"]:
+    return ids if ids.ndim == 2 else ids[:, None]
+
+
+def _shifted(ids: Int[Tensor, "*shape"], first: int | Tensor) -> Int[Tensor, "*shape"]:
+    """Turn a field's ids into rows of the table; every padding is row 0."""
+    return torch.where(ids == 0, 0, ids + first)
 
 
 def _height(fields: Sequence[Field], frozen: bool) -> int:

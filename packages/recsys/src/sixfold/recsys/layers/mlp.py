@@ -1,8 +1,25 @@
 """The multilayer perceptron of FuxiCTR, whose keys and first weights published results rest on."""
 
 from collections.abc import Sequence
+from typing import Literal, Self
 
-from torch import nn
+from jaxtyping import Float
+from pydantic import Field as Setting
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+
+from sixfold.core import Config
+
+Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "prelu", "gelu", "silu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 
 
 class MLP(nn.Module):
@@ -12,7 +29,7 @@ class MLP(nn.Module):
         inputs: Number of input features.
         hidden: Widths of the hidden layers.
         output: Width of a last linear layer; None has none.
-        activation: Activation behind each hidden layer.
+        activation: Activation behind each hidden layer, or one for each.
         dropout: Probability of dropout behind each hidden layer, or one for each.
         batch_norm: Whether there is a batch norm before each activation.
         output_activation: Activation behind the last linear layer.
@@ -24,19 +41,20 @@ class MLP(nn.Module):
         hidden: Sequence[int],
         output: int | None = None,
         *,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: type[nn.Module] | Sequence[type[nn.Module]] = nn.ReLU,
         dropout: float | Sequence[float] = 0.0,
         batch_norm: bool = False,
         output_activation: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        rates = [dropout] * len(hidden) if isinstance(dropout, int | float) else list(dropout)
+        kinds = activation if isinstance(activation, Sequence) else [activation] * len(hidden)
+        rates = dropout if isinstance(dropout, Sequence) else [dropout] * len(hidden)
         layers: list[nn.Module] = []
-        for width, rate in zip(hidden, rates, strict=True):
+        for width, kind, rate in zip(hidden, kinds, rates, strict=True):
             layers.append(nn.Linear(inputs, width))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width))
-            layers.append(activation())
+            layers.append(kind())
             if rate > 0:
                 layers.append(nn.Dropout(rate))
             inputs = width
@@ -47,8 +65,49 @@ class MLP(nn.Module):
         self.mlp = nn.Sequential(*layers)
         self.width = inputs if output is None else output
 
-    def forward(self, x):
+    def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         return self.mlp(x)
+
+
+class MLPConfig(Config):
+    """Settings of the hidden layers of a multilayer perceptron.
+
+    Args:
+        hidden: Widths of the hidden layers.
+        activation: Activation behind each of them, or one for each.
+        dropout: Probability of dropout behind each of them, or one for each.
+        batch_norm: Whether there is a batch norm before each activation.
+    """
+
+    hidden: tuple[PositiveInt, ...] = Setting(default=(400, 400, 400), min_length=1)
+    activation: Activation | tuple[Activation, ...] = "relu"
+    dropout: float | tuple[float, ...] = 0.0
+    batch_norm: bool = True
+
+    @model_validator(mode="after")
+    def _one_for_each_layer(self) -> Self:
+        for name in ("activation", "dropout"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != len(self.hidden):
+                raise ValueError(f"{name} has {len(value)} entries for {len(self.hidden)} layers")
+        rates = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,)
+        if not all(0 <= rate < 1 for rate in rates):
+            raise ValueError(f"dropout should be from 0 to below 1, got {self.dropout}")
+        return self
+
+    def build(self, inputs: int, output: int | None = None) -> MLP:
+        """Build the layers, and a last linear one if ``output`` gives its width."""
+        kind = self.activation
+        return MLP(
+            inputs,
+            self.hidden,
+            output,
+            activation=ACTIVATIONS[kind]
+            if isinstance(kind, str)
+            else [ACTIVATIONS[name] for name in kind],
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+        )
 
 
 def reset_linear(model: nn.Module) -> None:
