@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import tables
+import sample_tables
 import tiny_ranker
 from cyclopts import App
 
@@ -21,10 +21,12 @@ QUICK = TableFit(epochs=2, batch=64, learning_rate=0.02, threads=1)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("own")
-    tables.SCHEMA.write(path / "schema.yaml")
-    data = tables.write(tables.interactions(600), path / "train.parquet")
-    tables.write(tables.interactions(300, seed=1), path / "new" / "a.parquet")
-    tables.write(tables.interactions(30, seed=2).drop("click"), path / "new" / "b.csv")
+    sample_tables.SCHEMA.write(path / "schema.yaml")
+    data = sample_tables.write(sample_tables.interactions(600), path / "train.parquet")
+    sample_tables.write(sample_tables.interactions(300, seed=1), path / "new" / "a.parquet")
+    sample_tables.write(
+        sample_tables.interactions(30, seed=2).drop("click"), path / "new" / "b.csv"
+    )
     train = own_data.train_command(tiny_ranker.SYSTEM)
     train(data=data, out=path / "run", valid="0.2", set=["embedding_dim=4"], options=QUICK)
     return path
@@ -60,8 +62,8 @@ def test_tables_without_labels_are_scored_a_folder_at_once(folder, tmp_path):
 
 
 def test_the_share_of_unknown_values_is_printed(folder, tmp_path, capsys):
-    table = tables.interactions(50).with_columns(user=pl.lit(1), city=pl.lit("?"))
-    run(tables.write(table, tmp_path / "t.csv"), tmp_path / "s.csv", weights=folder / "run")
+    table = sample_tables.interactions(50).with_columns(user=pl.lit(1), city=pl.lit("?"))
+    run(sample_tables.write(table, tmp_path / "t.csv"), tmp_path / "s.csv", weights=folder / "run")
     printed = capsys.readouterr().out
     assert "not in the vocabulary: user 100.00%, city 100.00%" in printed
 
@@ -82,7 +84,7 @@ def test_what_cannot_be_scored_is_said(folder, tmp_path):
 
 
 def test_a_schema_is_guessed_where_there_is_none(tmp_path, capsys):
-    data = tables.write(tables.interactions(200), tmp_path / "train.csv")
+    data = sample_tables.write(sample_tables.interactions(200), tmp_path / "train.csv")
     train = own_data.train_command(tiny_ranker.SYSTEM)
     train(data=data, out=tmp_path / "run", options=QUICK)
     assert (tmp_path / "schema.yaml").is_file()

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-import tables
+import sample_tables
 from tiny_ranker import TinyRanker
 
 from sixfold.core import UserError
@@ -16,7 +16,9 @@ from sixfold.recsys.tables.vocabulary import Vocabulary
 QUICK = {"epochs": 6, "batch": 64, "learning_rate": 0.02, "threads": 1}
 
 
-def trained(table, folder=None, *, schema=tables.SCHEMA, settings=None, **options) -> TinyRanker:
+def trained(
+    table, folder=None, *, schema=sample_tables.SCHEMA, settings=None, **options
+) -> TinyRanker:
     return TinyRanker.from_schema(schema, **settings or {}).fit(
         table, folder=folder, **QUICK | options
     )
@@ -25,8 +27,8 @@ def trained(table, folder=None, *, schema=tables.SCHEMA, settings=None, **option
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranker")
-    tables.write(tables.interactions(1200), path / "train.parquet")
-    tables.write(tables.interactions(400, seed=1), path / "valid.parquet")
+    sample_tables.write(sample_tables.interactions(1200), path / "train.parquet")
+    sample_tables.write(sample_tables.interactions(400, seed=1), path / "valid.parquet")
     trained(path / "train.parquet", path / "run", valid=path / "valid.parquet")
     return path
 
@@ -83,9 +85,9 @@ def test_unknown_values_everywhere_have_a_score_and_are_reported(folder):
 
 
 def test_a_csv_and_its_parquet_copy_train_the_same_model(folder, tmp_path):
-    table = tables.interactions(400)
+    table = sample_tables.interactions(400)
     made = [
-        trained(tables.write(table, tmp_path / f"train{ending}", row_group=1000))
+        trained(sample_tables.write(table, tmp_path / f"train{ending}", row_group=1000))
         for ending in (".csv", ".parquet")
     ]
     first, second = (model.predict(folder / "valid.parquet")["click"] for model in made)
@@ -154,7 +156,7 @@ def test_predictions_are_corrected_for_the_negatives_left_out(folder):
 
 
 def test_one_class_in_validation_lets_logloss_decide(folder, capsys, tmp_path):
-    clicks = tables.interactions(100, seed=2).with_columns(click=pl.lit(0))
+    clicks = sample_tables.interactions(100, seed=2).with_columns(click=pl.lit(0))
     model = trained(folder / "train.parquet", tmp_path / "run", valid=clicks)
     assert "all 100 labels are 0, AUC is undefined; logloss decides" in capsys.readouterr().out
     scored = model.score(clicks).labels["click"]
@@ -166,7 +168,7 @@ def test_several_labels_have_a_score_each(folder):
     table = pl.read_parquet(folder / "train.parquet").with_columns(
         buy=(pl.col("click") * (pl.col("item") > 0)).cast(pl.Int64)
     )
-    schema = tables.SCHEMA.model_copy(update={"labels": ("click", "buy")})
+    schema = sample_tables.SCHEMA.model_copy(update={"labels": ("click", "buy")})
     model = trained(table, schema=schema)
     assert set(model.predict(table)) == {"click", "buy"}
     assert all(s.values["auc"] > 0.7 for s in model.score(table).labels.values())
@@ -191,7 +193,7 @@ def test_pretrained_vectors_are_the_first_rows_and_stay_if_frozen(tmp_path):
 
 
 def test_an_encoder_of_other_weights_is_refused(folder, tmp_path):
-    other = trained(tables.interactions(300, seed=5), tmp_path / "other")
+    other = trained(sample_tables.interactions(300, seed=5), tmp_path / "other")
     shutil.copy(folder / "run" / "model.safetensors", tmp_path / "other")
     with pytest.raises(UserError, match=r"belongs to other weights than model.safetensors"):
         TinyRanker.from_pretrained(tmp_path / "other")
@@ -214,10 +216,10 @@ def test_an_encoder_of_other_weights_is_refused(folder, tmp_path):
 )
 def test_wrong_options_are_named(options, words):
     with pytest.raises(UserError, match=words):
-        trained(tables.interactions(50), **options)
+        trained(sample_tables.interactions(50), **options)
 
 
 def test_another_table_sets_the_run_aside(folder, tmp_path):
     for seed in (3, 4):
-        trained(tables.interactions(200, seed=seed), tmp_path / "run", epochs=1)
+        trained(sample_tables.interactions(200, seed=seed), tmp_path / "run", epochs=1)
     assert (tmp_path / "run.old-1").is_dir()

@@ -1,14 +1,12 @@
 """A ranking model of a few weights, which is quick to train."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from sixfold.core import Config, System
 from sixfold.recsys.layers.embedding import FieldEmbedding
 from sixfold.recsys.layers.fields import Field
-from sixfold.recsys.losses import binary_cross_entropy
 from sixfold.recsys.models.ranker import Ranker
 
 
@@ -35,10 +33,6 @@ class TinyRanker(Ranker):
     @classmethod
     def system(cls) -> System:
         return SYSTEM
-
-    @staticmethod
-    def batch_loss(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        return binary_cross_entropy(network(batch), batch, network.config.labels)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         x = self.embedding(batch).flatten(1)

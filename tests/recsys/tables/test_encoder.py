@@ -5,7 +5,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tables
+import sample_tables
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.encode import EncodingReport
@@ -53,7 +53,7 @@ EDGES = {
 @pytest.mark.parametrize("ending", [".parquet", ".csv"])
 def test_large_and_negative_ids_have_a_row_each(kind, ending, tmp_path):
     dtype, values = EDGES[kind]
-    file = tables.write(
+    file = sample_tables.write(
         pl.DataFrame(pa.table({"x": pa.array(values, dtype)})), tmp_path / ("x" + ending)
     )
     encoder = Encoder.fit(schema(x={}), file)
@@ -192,8 +192,8 @@ def test_a_number_that_is_none_is_filled_or_an_error(bad):
 
 
 def test_unknown_values_in_every_column_at_once_are_counted():
-    train = tables.interactions()
-    encoder, report = Encoder.fit(tables.SCHEMA, train), EncodingReport()
+    train = sample_tables.interactions()
+    encoder, report = Encoder.fit(sample_tables.SCHEMA, train), EncodingReport()
     row = {"user": 1, "item": 999, "city": "?", "member": None, "price": 1, "age": None}
     found = encode(encoder, [row | {"genres": "x|y", "history": "1000"}], report)
     for field in encoder.fields:
@@ -208,10 +208,10 @@ def test_unknown_values_in_every_column_at_once_are_counted():
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_files_frames_and_rows_are_encoded_alike(ending, tmp_path):
-    train = tables.interactions()
-    encoder = Encoder.fit(tables.SCHEMA, train)
-    file = tables.write(train, tmp_path / f"train{ending}")
-    assert Encoder.fit(tables.SCHEMA, file).digest() == encoder.digest()
+    train = sample_tables.interactions()
+    encoder = Encoder.fit(sample_tables.SCHEMA, train)
+    file = sample_tables.write(train, tmp_path / f"train{ending}")
+    assert Encoder.fit(sample_tables.SCHEMA, file).digest() == encoder.digest()
     expected = encode(encoder, train)
     for other in (file, train.to_arrow(), train.to_dicts(), train.to_pandas()):
         found = encode(encoder, other)
@@ -220,8 +220,8 @@ def test_files_frames_and_rows_are_encoded_alike(ending, tmp_path):
 
 
 def test_the_encoder_file_brings_everything_back(tmp_path):
-    train = tables.interactions()
-    encoder = Encoder.fit(tables.SCHEMA, train)
+    train = sample_tables.interactions()
+    encoder = Encoder.fit(sample_tables.SCHEMA, train)
     encoder.save(tmp_path / "encoder.parquet")
     loaded = Encoder.load(tmp_path)
     assert loaded.schema == encoder.schema
@@ -244,7 +244,7 @@ def test_a_file_that_is_no_encoder_is_refused(content, tmp_path):
         Encoder.load(tmp_path)
     with pytest.raises(UserError, match="there is no encoder"):
         Encoder.load(tmp_path / "elsewhere")
-    tables.write(tables.interactions(5), tmp_path / "other.parquet")
+    sample_tables.write(sample_tables.interactions(5), tmp_path / "other.parquet")
     with pytest.raises(UserError, match="is no encoder file"):
         Encoder.load(tmp_path / "other.parquet")
 

@@ -5,7 +5,7 @@ import gzip
 import polars as pl
 import pyarrow as pa
 import pytest
-import tables
+import sample_tables
 
 from sixfold.core import UserError
 from sixfold.recsys.tables import text
@@ -49,9 +49,11 @@ def test_names_and_separator_come_from_the_schema(tmp_path):
 
 
 def test_a_folder_is_one_table(tmp_path):
-    table = tables.interactions(50)
+    table = sample_tables.interactions(50)
     for number in range(3):
-        tables.write(table[number * 20 : number * 20 + 20], tmp_path / f"part-{number}.parquet", 7)
+        sample_tables.write(
+            table[number * 20 : number * 20 + 20], tmp_path / f"part-{number}.parquet", 7
+        )
     assert read(tmp_path, ["user", "city"]) == table.select("user", "city").rows()
 
 
@@ -82,12 +84,12 @@ def test_what_libfm_cannot_say_is_an_error(content, words, tmp_path):
 
 
 def truncated(path):
-    tables.write(tables.interactions(50), path)
+    sample_tables.write(sample_tables.interactions(50), path)
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def damaged(path):
-    tables.write(tables.interactions(500), path)
+    sample_tables.write(sample_tables.interactions(500), path)
     content = path.read_bytes()
     path.write_bytes(content[:50] + bytes(1000) + content[1050:])
 
@@ -132,12 +134,12 @@ def test_a_bad_file_is_named_in_one_line(words, tmp_path):
 def test_a_bad_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no file"):
         open_source(tmp_path)
-    tables.write(tables.interactions(5), tmp_path / "a.csv")
-    tables.write(tables.interactions(5), tmp_path / "b.parquet")
+    sample_tables.write(sample_tables.interactions(5), tmp_path / "a.csv")
+    sample_tables.write(sample_tables.interactions(5), tmp_path / "b.parquet")
     with pytest.raises(UserError, match="files of several formats"):
         open_source(tmp_path)
     (tmp_path / "b.parquet").unlink()
-    tables.write(tables.interactions(5).drop("price"), tmp_path / "c.csv")
+    sample_tables.write(sample_tables.interactions(5).drop("price"), tmp_path / "c.csv")
     with pytest.raises(UserError, match=r"c.csv and .*a.csv differ in their columns: price"):
         open_source(tmp_path)
 

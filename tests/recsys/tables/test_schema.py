@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-import tables
+import sample_tables
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.infer import infer_schema
@@ -35,8 +35,8 @@ def test_a_label_is_no_input():
 
 
 def test_a_schema_is_written_and_read(tmp_path):
-    tables.SCHEMA.write(tmp_path / "s.yaml")
-    assert as_schema(tmp_path / "s.yaml") == tables.SCHEMA
+    sample_tables.SCHEMA.write(tmp_path / "s.yaml")
+    assert as_schema(tmp_path / "s.yaml") == sample_tables.SCHEMA
     with pytest.raises(UserError, match="not int"):
         as_schema(5)  # type: ignore[arg-type]
 
@@ -48,8 +48,8 @@ def test_vectors_are_looked_for_beside_the_schema(tmp_path):
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_a_first_schema_is_guessed(ending, tmp_path, capsys):
-    table = tables.interactions(200).with_columns(id=pl.format("row{}", pl.int_range(200)))
-    file = tables.write(table, tmp_path / f"train{ending}", row_group=500)
+    table = sample_tables.interactions(200).with_columns(id=pl.format("row{}", pl.int_range(200)))
+    file = sample_tables.write(table, tmp_path / f"train{ending}", row_group=500)
     schema = infer_schema(file, tmp_path / "s.yaml")
     assert Schema.read(tmp_path / "s.yaml") == schema
     kinds = {name: column.kind for name, column in schema.columns.items()}

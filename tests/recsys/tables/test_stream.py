@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-import tables
+import sample_tables
 import torch
 
 from sixfold.core import UserError
@@ -21,7 +21,7 @@ ROWS = 500
 def file(tmp_path_factory):
     rng = np.random.default_rng(0)
     frame = pl.DataFrame({"x": np.arange(ROWS), "label": (rng.random(ROWS) < 0.2) * 1})
-    return tables.write(frame, tmp_path_factory.mktemp("stream") / "t.parquet", row_group=64)
+    return sample_tables.write(frame, tmp_path_factory.mktemp("stream") / "t.parquet", row_group=64)
 
 
 @pytest.fixture(scope="module")

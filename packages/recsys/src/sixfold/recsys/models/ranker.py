@@ -17,8 +17,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.system import domain
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.core.weights.published import find_weights
+from sixfold.recsys.losses import binary_cross_entropy
 
 if TYPE_CHECKING:  # polars, pyarrow and scipy are for those who have tables
     from sixfold.recsys.tables.encode import EncodingReport
@@ -33,8 +35,7 @@ Model = TypeVar("Model", bound="Ranker")
 class Ranker(nn.Module):
     """A model that maps a batch of encoded fields to logits (batch, task).
 
-    A subclass has a ``config`` with ``fields`` and ``labels``, an ``embedding``, and answers
-    `system` and `batch_loss`.
+    A subclass has a ``config`` with ``fields`` and ``labels`` and an ``embedding``.
 
     Attributes:
         encoder: Encoder of tables that the model learned with; None if there is none.
@@ -45,18 +46,18 @@ class Ranker(nn.Module):
 
     @classmethod
     def system(cls) -> System:
-        """Return the system's record."""
-        raise NotImplementedError
+        """Return the system's record, by its ``build``."""
+        return next(system for system in domain("recsys").SYSTEMS if system.build is cls)
 
     @staticmethod
     def batch_loss(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch; cross-entropy, unless the system has its own.
 
         Args:
             network: The model, maybe wrapped for several processes.
             batch: Batch with labels.
         """
-        raise NotImplementedError
+        return binary_cross_entropy(network(batch), batch, network.config.labels)
 
     @classmethod
     def from_schema(cls, schema: "Schema | str | Path", **settings: Any) -> "Untrained[Self]":

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 
 
 def log_square(values: pl.Series) -> pl.Series:
     """Put numbers into Criteo's buckets: floor(ln(v)^2) above 2, else the integer part."""
-    v = values.cast(pl.Float64).rename("v")
-    bucket = pl.when(pl.col("v") > 2).then((pl.col("v").log() ** 2).floor()).otherwise(pl.col("v"))
-    return v.to_frame().select(bucket.cast(pl.Int64)).to_series().rename(values.name)
+    v = values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bucket = np.where(v > 2, np.floor(np.log(v) ** 2), np.trunc(v))
+    known = ~np.isnan(bucket)
+    whole = pl.Series(values.name, np.where(known, bucket, 0).astype(np.int64))
+    return whole if known.all() else whole.set(pl.Series(~known), None)
 
 
 def hour(values: pl.Series) -> pl.Series:

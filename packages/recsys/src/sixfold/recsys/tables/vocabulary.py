@@ -23,6 +23,7 @@ TYPES = {
     "bool": pa.large_string(),
 }
 INT = r"^(?:0|-?[1-9][0-9]*)$"  # "007" and "+7" are texts: as numbers they would be those of 7
+MERGE_ROWS = 1 << 17  # of counts, from which on blocks' counts are added up
 FEW = 8  # a search costs as much a value as hashing this many values of the vocabulary
 
 
@@ -79,16 +80,13 @@ class ValueCounts:
 
     def add(self, values: pa.Array) -> None:
         """Count values as `normalise` returns them; nulls are left out."""
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        part = pl.Series("value", values).drop_nulls().value_counts(name="count")
-        part = part.with_columns(pl.col("count").cast(pl.Int64))
+        part = _count(values)
         if self._parts and part.schema != self._parts[0].schema:
             self._parts = [self._as_text(p) for p in self._parts]
             part = self._as_text(part)
         self._parts.append(part)
         self._parts_rows += len(part)
-        if self._parts_rows > 2 * self._total + 1_000_000:  # memory stays that of the values
+        if self._parts_rows > 2 * self._total + MERGE_ROWS:  # memory stays that of the values
             self._total = self._parts_rows = len(self._merge())
 
     def build(self, min_count: int, missing: object = None, dtype: str | None = None) -> Vocabulary:
@@ -104,17 +102,18 @@ class ValueCounts:
         """
         counts = self._merge()
         kind = _declared(dtype, counts["value"]) if dtype else _kind_of(counts["value"])
-        values = as_kind(counts["value"].to_arrow(), kind)
-        counts = pl.DataFrame({"value": pl.Series(values), "count": counts["count"]})
-        counts = counts.drop_nulls().group_by("value").agg(pl.col("count").sum())
+        values = pl.Series(as_kind(counts["value"].to_arrow(), kind))
+        if kind == "bool" or values.dtype != counts["value"].dtype:  # two texts may be one value
+            counts = pl.DataFrame({"value": values, "count": counts["count"]})
+            counts = counts.group_by("value").agg(pl.col("count").sum())
         counts = counts.filter(pl.col("count") >= min_count)
         if missing is not None:
             token = as_kind(pa.array([_text_of(missing)], pa.large_string()), kind)[0].as_py()
             if token is not None:
                 counts = counts.filter(pl.col("value") != token)
         counts = counts.sort("value")
-        values = counts["value"].to_arrow().cast(TYPES[kind])
-        return Vocabulary(kind, values, counts["count"].to_arrow())
+        sorted_values = counts["value"].to_arrow().cast(TYPES[kind])
+        return Vocabulary(kind, sorted_values, counts["count"].to_arrow())
 
     def _merge(self) -> pl.DataFrame:
         if not self._parts:
@@ -127,6 +126,17 @@ class ValueCounts:
     @staticmethod
     def _as_text(counts: pl.DataFrame) -> pl.DataFrame:
         return counts.with_columns(pl.col("value").cast(pl.String))
+
+
+def _count(values: pa.Array) -> pl.DataFrame:
+    """Count values; those of a dictionary, such as a parquet file's, are not hashed again."""
+    if not pa.types.is_dictionary(values.type):
+        part = pl.Series("value", values).drop_nulls().value_counts(name="count")
+        return part.with_columns(pl.col("count").cast(pl.Int64))
+    places = values.indices.drop_null().to_numpy()
+    counts = np.bincount(places, minlength=len(values.dictionary))
+    part = pl.DataFrame({"value": pl.Series(values.dictionary), "count": counts.astype(np.int64)})
+    return part.filter((pl.col("count") > 0) & pl.col("value").is_not_null())
 
 
 def as_kind(values: pa.Array, kind: Kind) -> pa.Array:

@@ -1,0 +1,288 @@
+"""Click-through rates on a fifth of Frappe: what gates, fusion and cross networks bring, paired.
+
+Every system has the same schedule and its last weights count: with early stopping on so few rows
+the first noise would end a training, and the order of systems would be that of their luck.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from sixfold.core import Config
+from sixfold.core.data.atomic import atomic_folder
+from sixfold.core.data.fetch import Dataset, available, fetch
+from sixfold.core.pipeline.claim import (
+    Claim,
+    Comparison,
+    Curve,
+    Metric,
+    Scores,
+    parameter_counts,
+)
+from sixfold.core.pipeline.job import Job
+from sixfold.core.pipeline.page import Section, Table
+from sixfold.core.pipeline.report import Outcome
+from sixfold.core.pipeline.task import Source, Task
+from sixfold.core.training.distributed import rank
+from sixfold.core.training.fit import FitConfig, derive_seed, fit
+from sixfold.core.training.run import Run
+from sixfold.core.weights.convert import from_pretrained, save_pretrained
+from sixfold.recsys.data import frappe, movielens_small
+from sixfold.recsys.data.catalog import DATASETS
+from sixfold.recsys.layers.optimizers import ranking_adam
+from sixfold.recsys.metrics import auc, auc_difference, grouped_auc, logloss
+from sixfold.recsys.models.fcn import ECN_SYSTEM
+from sixfold.recsys.models.fcn import SYSTEM as FCN_SYSTEM
+from sixfold.recsys.models.finalmlp import DUALMLP
+from sixfold.recsys.models.finalmlp import SYSTEM as FINALMLP
+from sixfold.recsys.tables.encoder import Encoder
+from sixfold.recsys.tables.memory import EncodedTable
+from sixfold.recsys.tables.predicting import BATCH, probabilities
+
+LABEL = "label"
+PREDICTIONS = "predictions.npy"
+
+
+class CtrData(Config):
+    """The ``data:`` block.
+
+    Args:
+        min_count: Number of times that the training rows must hold a value to give it an id.
+    """
+
+    min_count: int = 1
+
+
+class Training(FitConfig):
+    """The ``train:`` block.
+
+    Args:
+        embedding_l2: Regulariser of the embedding tables; see
+            `sixfold.recsys.layers.optimizers.regularizer`.
+        net_l2: Regulariser of all other parameters.
+    """
+
+    embedding_l2: float | str = 0.0
+    net_l2: float | str = 0.0
+
+
+def datasets(data: CtrData) -> list[Dataset]:
+    """Return the published set."""
+    del data
+    return [DATASETS["frappe_x1"]]
+
+
+def prepare(data: CtrData, source: Source, folder: Path) -> None:
+    """Write the splits, the vocabularies of the training rows, and BARS' figures if they are here."""
+    real = source == "real"
+    splits = frappe.read_frappe_small() if real else movielens_small.read_movielens_small()
+    schema = (frappe.SCHEMA if real else movielens_small.SCHEMA).model_copy(
+        update={"min_count": data.min_count}
+    )
+    encoder = Encoder.fit(schema, splits.train)
+    with atomic_folder(folder) as partial:
+        for name, rows in splits._asdict().items():
+            rows.write_parquet(partial / f"{name}.parquet")
+        encoder.save(partial / "encoder.parquet")
+        facts = {
+            "rows": {name: len(rows) for name, rows in splits._asdict().items()},
+            "positives": {n: float(r[LABEL].mean()) for n, r in splits._asdict().items()},  # type: ignore
+            "fields": {f.name: f.vocab_size for f in encoder.fields},
+            "encoder": encoder.digest(),
+            "bars": _bars(),
+        }
+        (partial / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _bars() -> dict[str, dict[str, float]]:
+    """Return BARS' test scores of Frappe_x1 by system, if cache or mirror hold them."""
+    if not available(DATASETS["bars_ctr_results"]):
+        return {}
+    file = fetch(DATASETS["bars_ctr_results"]) / "test_results.csv"
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    return {
+        row["run"]: {"auc": float(row["test_AUC"]), "logloss": float(row["test_logloss"])}
+        for row in rows
+        if row["dataset"] == "frappe_x1"
+    }
+
+
+def read(prepared: Path, split: str) -> EncodedTable:
+    """Read and encode a prepared split."""
+    return EncodedTable.read(prepared / f"{split}.parquet", Encoder.load(prepared))
+
+
+def train(job: Job[CtrData]) -> None:
+    """Train one seed, with a look at the validation rows once an epoch."""
+    encoder = Encoder.load(job.prepared)
+    values = job.model.model_dump() | {"fields": encoder.fields, "labels": (LABEL,)}
+    config = job.system.config.parse(values, job.system.name)  # the tables' sizes are the data's
+    torch.manual_seed(derive_seed(job.seed, "init"))
+    model: Any = job.system.build(config)
+    rows, valid = read(job.prepared, "train"), read(job.prepared, "valid")
+    epoch = -(-len(rows) // job.train.batch)
+    settings = job.train.model_copy(update={"eval_every": epoch})
+
+    def evaluate(trained: Any) -> Mapping[str, float]:
+        p = probabilities(trained, encoder, valid.batches(BATCH))[LABEL]
+        truth = valid.arrays[LABEL]
+        return {"valid_auc": auc(truth, p), "valid_logloss": logloss(truth, p)}
+
+    identity = {"model": config.model_dump(mode="json"), "train": job.train.model_dump(mode="json")}
+    run = Run.open(job.run, identity | {"seed": job.seed}, job.identity)
+    make = ranking_adam(embedding=job.train.embedding_l2, net=job.train.net_l2)
+    loss = model.batch_loss
+    fit(run, model, rows, loss, settings, seed=job.seed, evaluate=evaluate, optimizer=make)
+    if rank() == 0:
+        save_pretrained(job.weights, model, job.system.name, config)
+
+
+def evaluate(job: Job[CtrData], samples: Path | None) -> Scores:
+    """Score one seed on the test rows; the first also leaves the mean predictions of all seeds."""
+    if samples is not None:
+        weights = sorted(job.weights.parent.glob("seed-*.safetensors"))
+        models = [from_pretrained(file, job.system) for file in weights]
+        mean = np.mean([predict(model, job.prepared, "test") for model in models], 0)
+        np.save(samples / PREDICTIONS, mean.astype(np.float32))
+    model = job.trained()
+    return scores(job.prepared, predict(model, job.prepared, "test")) | {
+        "valid_auc": auc(_labels(job.prepared, "valid"), predict(model, job.prepared, "valid"))
+    }
+
+
+def predict(model: Any, prepared: Path, split: str) -> np.ndarray:
+    """Return the probabilities of a prepared split."""
+    batches = read(prepared, split).batches(BATCH)
+    return probabilities(model, Encoder.load(prepared), batches)[LABEL]
+
+
+def scores(prepared: Path, predictions: np.ndarray) -> Scores:
+    """Score predictions of the test rows."""
+    table = pl.read_parquet(prepared / "test.parquet")
+    truth = table[LABEL].to_numpy().astype(np.float64)
+    by_user = grouped_auc(truth, predictions, table["user"].to_numpy())[0]
+    return {
+        "auc": auc(truth, predictions), "logloss": logloss(truth, predictions), "gauc": by_user
+    }  # fmt: skip
+
+
+def score_popularity(prepared: Path, samples: Path | None) -> Scores:
+    """Score each item by its share of positives among the training rows, one more of each added."""
+    del samples
+    known = pl.read_parquet(prepared / "train.parquet").group_by("item")
+    share = known.agg(share=(pl.col(LABEL).sum() + 1) / (pl.len() + 2))
+    test = pl.read_parquet(prepared / "test.parquet")
+    found = test.join(share, on="item", how="left", maintain_order="left")["share"]
+    return scores(prepared, found.fill_null(0.5).to_numpy())
+
+
+def _labels(prepared: Path, split: str) -> np.ndarray:
+    return pl.read_parquet(prepared / f"{split}.parquet")[LABEL].to_numpy().astype(np.float64)
+
+
+PAIRS = (
+    ("finalmlp", "dualmlp"),
+    ("finalmlp", "dnn"),
+    ("finalmlp", "finalmlp_no_gates"),
+    ("finalmlp", "finalmlp_sum"),
+    ("fcn", "ecn"),
+    ("fcn", "lcn"),
+    ("lcn", "crossnetv2_bn"),
+    ("fcn", "fcn_bce"),
+)
+
+CLAIM = Claim(
+    title="FinalMLP and FCN: click-through rates",
+    text="FinalMLP (arXiv:2304.00902) claims that gates on each stream's input and a bilinear "
+    "fusion make two MLPs better than any explicit model of interactions; FCN (arXiv:2407.13349) "
+    "that an exponential and a linear cross network with a loss for each beat either alone, and "
+    "both CrossNetV2. Here all learn from a fifth of Frappe (the official validation split; the "
+    "training split is not public), with one table width and one schedule: 9 epochs at 1e-3, 3 at "
+    "1e-4, 1 at 1e-5, last weights. The scores are not those of BARS, which trains on four times "
+    "as many rows. Batch norm may be what sets LCN above CrossNetV2: the control with it is here. "
+    "While both weights of the published Tri-BCE are active its derivative by the fused loss is "
+    "negative as long as the losses are above a half; `detached` takes the weights as constants.",
+    metrics={
+        "auc": Metric("AUC", digits=4),
+        "logloss": Metric("logloss", digits=4, better="lower"),
+        "gauc": Metric("AUC within users", digits=4),
+    },
+    comparisons=[Comparison(*pair) for pair in PAIRS],
+    labels={
+        "popularity": "popularity of the item",
+        "finalmlp": "FinalMLP",
+        "finalmlp_no_gates": "FinalMLP without gates",
+        "finalmlp_sum": "FinalMLP, summed",
+        "dualmlp": "DualMLP",
+        "dnn": "DNN",
+        "fcn": "FCN",
+        "fcn_bce": "FCN, plain cross-entropy",
+        "fcn_detached": "FCN, weights detached",
+        "ecn": "ECN",
+        "lcn": "LCN",
+        "crossnetv2": "CrossNetV2",
+        "crossnetv2_bn": "CrossNetV2 with batch norm",
+        "dcnv2": "DCNv2",
+        "lr": "logistic regression",
+        "fm": "FM",
+    },
+    curve=Curve("valid_auc", "validation AUC"),
+    caption="Test rows",
+)
+
+
+def sections(outcome: Outcome) -> Iterator[Section]:
+    """Show the paired differences of the mean predictions, and BARS' figures as theirs."""
+    yield difference_section(outcome)
+    if bars := outcome.manifest["bars"]:
+        rows = [
+            {"run of BARS": run, "AUC": f"{s['auc']:.4f}", "logloss": f"{s['logloss']:.4f}"}
+            for run, s in sorted(bars.items(), key=lambda item: -item[1]["auc"])[:12]
+        ]
+        text = "Trained on 202,027 rows, four times as many as here; measured by BARS, not here."
+        table = Table("The best test results of BARS on Frappe_x1", list(rows[0]), rows)
+        yield Section(f"{outcome.claim.title}: BARS", text, tables=[table])
+
+
+def difference_section(outcome: Outcome) -> Section:
+    """Compare the mean predictions over seeds of each pair, with DeLong's interval."""
+    truth = _labels(outcome.run.prepared, "test")
+    label = outcome.claim.label
+    rows = []
+    for pair in PAIRS:
+        files = [outcome.samples(key) / PREDICTIONS for key in pair]
+        if all(file.is_file() for file in files):
+            found = auc_difference(truth, *map(np.load, files))
+            rows.append(
+                {
+                    "pair": " - ".join(map(label, pair)),
+                    "difference": f"{found.value:+.4f}",
+                    "95 % interval": f"{found.low:+.4f} to {found.high:+.4f}",
+                    "p": f"{found.p:.3f}",
+                }
+            )
+    columns = ["pair", "difference", "95 % interval", "p"]
+    table = Table("AUC of the mean predictions, the test rows drawn again (DeLong)", columns, rows)
+    text = "The interval is that of other test rows; the table above has that of other seeds."
+    return Section(f"{outcome.claim.title}: paired differences", text, tables=[table])
+
+
+TASK = Task(
+    claim=CLAIM,
+    data=CtrData,
+    datasets=datasets,
+    prepare=prepare,
+    synthetic="MovieLens latest-small, rating of 4 or more, instead of Frappe",
+    train=train,
+    evaluate=evaluate,
+    references={"popularity": score_popularity},
+    measurements=parameter_counts(FINALMLP, DUALMLP, FCN_SYSTEM, ECN_SYSTEM),
+    settings=Training,
+    sections=sections,
+)
