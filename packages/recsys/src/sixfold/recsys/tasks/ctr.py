@@ -79,7 +79,7 @@ def datasets(data: CtrData) -> list[Dataset]:
 
 
 def prepare(data: CtrData, source: Source, folder: Path) -> None:
-    """Write the splits, the vocabularies of the training rows, and BARS' figures if they are here."""
+    """Write the splits, their vocabularies, and BARS' figures where they are to be had."""
     real = source == "real"
     splits = frappe.read_frappe_small() if real else movielens_small.read_movielens_small()
     schema = (frappe.SCHEMA if real else movielens_small.SCHEMA).model_copy(
