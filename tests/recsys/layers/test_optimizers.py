@@ -92,10 +92,9 @@ def test_it_is_adam_on_the_loss_plus_regularisers_clipped(rules, scale):
 def test_the_penalty_is_the_regularisers_part_of_the_loss():
     model = tiny()
     groups = regularized_groups(model, "l1_l2(0.5,3)", 2.0)
-    expected = sum(
-        0.5 * p.abs().sum() + 1.5 * p.square().sum() for p in model.embedding.parameters()
-    )
-    expected += sum(p.square().sum() for p in model.net.parameters())
+    parts = [0.5 * p.abs().sum() + 1.5 * p.square().sum() for p in model.embedding.parameters()]
+    parts += [p.square().sum() for p in model.net.parameters()]
+    expected = torch.stack(parts).sum()
     assert RankingAdam(groups).penalty() == pytest.approx(expected.item(), rel=1e-12)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from tiny_models import FIELDS, batch_of, build
@@ -74,14 +76,14 @@ def test_each_network_alone_is_its_half_of_fcn(kind):
 
 def test_tri_bce_is_the_published_sum_and_its_weights_carry_gradients():
     batch = batch_of(5)
-    logits = [torch.randn(5, 1, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    logits: Any = [torch.randn(5, 1, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     y = batch["label"].double()[:, None]
     together, deep, shallow = (functional.binary_cross_entropy(x.sigmoid(), y) for x in logits)
     weights = [(own - together).clamp(min=0) for own in (deep, shallow)]
     for detach in (False, True):
         used = [weight.detach() for weight in weights] if detach else weights
         expected = together + used[0] * deep + used[1] * shallow
-        found = tri_bce(*logits, batch, ["label"], detach_weights=detach)
+        found = tri_bce(logits[0], logits[1], logits[2], batch, ["label"], detach_weights=detach)
         torch.testing.assert_close(found, expected)
         pair = [torch.autograd.grad(x, logits, retain_graph=True) for x in (found, expected)]
         for own, other in zip(*pair, strict=True):

@@ -33,9 +33,10 @@ SMALL: dict[type[nn.Module], dict[str, Any]] = {
 def build(kind: type[nn.Module], fields: Sequence[Field] = FIELDS, **settings: Any) -> Any:
     """Build a small model in eval mode whose parameters and buffers are random, none near zero."""
     generator = torch.Generator().manual_seed(0)
-    config = {"fields": fields, "embedding_dim": 4} | SMALL.get(kind, {}) | settings
-    annotation = kind.__init__.__annotations__["config"]  # its class, or None
-    model = kind(annotation.__args__[0](**config)).eval()  # type: ignore[call-arg]
+    config = kind.__init__.__annotations__["config"].__args__[0]  # its class, or None
+    values = {"fields": fields, "embedding_dim": 4} | SMALL.get(kind, {}) | settings
+    known = {name: value for name, value in values.items() if name in config.model_fields}
+    model = kind(config(**known)).eval()  # type: ignore[call-arg]
     with torch.no_grad():
         for value in model.state_dict().values():
             if value.is_floating_point():

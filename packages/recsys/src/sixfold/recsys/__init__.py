@@ -1,5 +1,11 @@
 """Recommendation models: FinalMLP, FCN and DTRN."""
 
+from sixfold.recsys.models.crossnet_v2 import SYSTEM as CROSSNET_V2
+from sixfold.recsys.models.crossnet_v2 import CrossNetV2, CrossNetV2Config
+from sixfold.recsys.models.dcnv2 import SYSTEM as DCNV2
+from sixfold.recsys.models.dcnv2 import DCNv2, DCNv2Config
+from sixfold.recsys.models.dnn import DNN, DNNConfig
+from sixfold.recsys.models.dnn import SYSTEM as DNN_SYSTEM
 from sixfold.recsys.models.fcn import (
     ECN,
     ECN_SYSTEM,
@@ -13,19 +19,44 @@ from sixfold.recsys.models.fcn import (
 from sixfold.recsys.models.fcn import SYSTEM as FCN_SYSTEM
 from sixfold.recsys.models.finalmlp import DUALMLP, DualMLP, DualMLPConfig, FinalMLP, FinalMLPConfig
 from sixfold.recsys.models.finalmlp import SYSTEM as FINALMLP
+from sixfold.recsys.models.fm import FM, FMConfig
+from sixfold.recsys.models.fm import SYSTEM as FM_SYSTEM
+from sixfold.recsys.models.lr import LR, LRConfig
+from sixfold.recsys.models.lr import SYSTEM as LR_SYSTEM
 
-SYSTEMS = (FINALMLP, DUALMLP, FCN_SYSTEM, ECN_SYSTEM, LCN_SYSTEM)
+SYSTEMS = (
+    FINALMLP,
+    DUALMLP,
+    FCN_SYSTEM,
+    ECN_SYSTEM,
+    LCN_SYSTEM,
+    LR_SYSTEM,
+    FM_SYSTEM,
+    DNN_SYSTEM,
+    CROSSNET_V2,
+    DCNV2,
+)
 
 __all__ = [
+    "DNN",
     "ECN",
     "FCN",
+    "FM",
     "LCN",
+    "LR",
     "SYSTEMS",
+    "CrossNetV2",
+    "CrossNetV2Config",
+    "DCNv2",
+    "DCNv2Config",
+    "DNNConfig",
     "DualMLP",
     "DualMLPConfig",
     "ECNConfig",
     "FCNConfig",
+    "FMConfig",
     "FinalMLP",
     "FinalMLPConfig",
     "LCNConfig",
+    "LRConfig",
 ]

@@ -1,6 +1,7 @@
 """Losses of ranking models, as functions of logits and a batch."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,3 +56,14 @@ def binary_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the sum over tasks of the mean binary cross-entropy; see `task_losses`."""
     return task_losses(logits, batch, labels, saturating=saturating).sum()
+
+
+def loss(model: Any, batch: Mapping[str, Tensor], *, saturating: bool = False) -> Float[Tensor, ""]:
+    """Return the binary cross-entropy of a model that maps a batch to logits, summed over tasks.
+
+    Args:
+        model: The model.
+        batch: Batch with labels, maybe with weights of samples.
+        saturating: Whether to compute it as published; see `task_losses`.
+    """
+    return binary_cross_entropy(model(batch), batch, model.config.labels, saturating=saturating)

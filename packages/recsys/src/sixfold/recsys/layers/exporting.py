@@ -35,7 +35,7 @@ class ByColumn(nn.Module):
 
 
 def columns_exportable(model: Any) -> Exportable:
-    """Prepare the export of a model in eval mode: columns in, probabilities of the tasks out.
+    """Prepare the export of a model: columns in, probabilities of the tasks out.
 
     The facts say which column each input is, where its name is no identifier.
     """
@@ -53,7 +53,7 @@ def columns_exportable(model: Any) -> Exportable:
         "columns": {name: field.name for name, field in zip(names, fields, strict=True)},
         "tasks": list(model.config.labels),
     }
-    return Exportable(ByColumn(model), inputs, dynamic, ["probabilities"], facts)
+    return Exportable(ByColumn(model.eval()), inputs, dynamic, ["probabilities"], facts)
 
 
 def argument_names(columns: Sequence[str]) -> list[str]:

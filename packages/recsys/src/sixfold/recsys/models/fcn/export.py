@@ -7,4 +7,4 @@ from sixfold.recsys.models.fcn.model import ECN, FCN, LCN
 
 def exportable(model: FCN | ECN | LCN) -> Exportable:
     """Prepare the export: one input a column, probabilities out."""
-    return columns_exportable(model.eval())
+    return columns_exportable(model)

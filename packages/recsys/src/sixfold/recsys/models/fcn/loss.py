@@ -6,8 +6,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.recsys import losses
 from sixfold.recsys.layers.embedding import Batch
-from sixfold.recsys.losses import binary_cross_entropy, task_losses
+from sixfold.recsys.losses import task_losses
 
 
 def tri_bce(
@@ -56,7 +57,7 @@ def loss(model: Any, batch: Batch, *, saturating: bool = False) -> Float[Tensor,
     """
     labels, kind = model.config.labels, getattr(model.config, "loss", "bce")
     if kind == "bce":
-        return binary_cross_entropy(model(batch), batch, labels, saturating=saturating)
+        return losses.loss(model, batch, saturating=saturating)
     deep, shallow = model(batch, apart=True)
     return tri_bce(
         (deep + shallow) / 2,

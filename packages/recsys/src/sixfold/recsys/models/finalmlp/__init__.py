@@ -21,6 +21,7 @@ From the paper to the files:
 from sixfold.core import System
 from sixfold.recsys.data.vocabularies import AVAZU_X1, CRITEO_X1, FRAPPE, FRAPPE_SMALL
 from sixfold.recsys.layers.mlp import MLPConfig
+from sixfold.recsys.losses import loss
 from sixfold.recsys.models.finalmlp.convert import (
     convert,
     convert_dual,
@@ -32,7 +33,6 @@ from sixfold.recsys.models.finalmlp.model import (
     DualMLPConfig,
     FinalMLP,
     FinalMLPConfig,
-    loss,
 )
 
 __all__ = [

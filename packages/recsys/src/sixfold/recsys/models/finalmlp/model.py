@@ -19,7 +19,6 @@ from sixfold.recsys.data.vocabularies import MOVIELENS_TAGS
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.fields import Field, check_fields
 from sixfold.recsys.layers.mlp import MLPConfig, reset_linear
-from sixfold.recsys.losses import binary_cross_entropy
 from sixfold.recsys.models.finalmlp.layers import BilinearFusion, FeatureGate
 
 
@@ -174,17 +173,6 @@ class DualMLP(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         x = self.embedding(batch).flatten(1)
         return self.mlp1(x) + self.mlp2(x)
-
-
-def loss(model: Any, batch: Batch, *, saturating: bool = False) -> Float[Tensor, ""]:
-    """Return the binary cross-entropy of a FinalMLP or DualMLP, summed over its tasks.
-
-    Args:
-        model: The model.
-        batch: Batch with labels, maybe with weights of samples.
-        saturating: Whether to compute it as published; see `sixfold.recsys.losses.task_losses`.
-    """
-    return binary_cross_entropy(model(batch), batch, model.config.labels, saturating=saturating)
 
 
 def _gate(config: FinalMLPConfig, context: Sequence[str]) -> FeatureGate | None:

@@ -1,0 +1,70 @@
+"""DCNv2: a cross network and a multilayer perceptron side by side.
+
+R. Wang, R. Shivanna, D. Cheng, S. Jain, D. Lin, L. Hong, E. Chi, "DCN V2: Improved Deep & Cross
+Network and Practical Lessons for Web-scale Learning to Rank Systems", WWW 2021. arXiv:2008.13535
+
+The parallel form, with full-rank weights.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from sixfold.core import System, from_pretrained
+from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
+from sixfold.recsys.layers.crossing import CrossLayersV2
+from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
+from sixfold.recsys.layers.mlp import MLPConfig, reset_linear
+from sixfold.recsys.losses import loss
+
+__all__ = ["SYSTEM", "DCNv2", "DCNv2Config", "loss"]
+
+
+class DCNv2Config(EmbeddedConfig):
+    """Sizes of the usual baseline on Frappe.
+
+    Args:
+        layers: Number of cross layers.
+        mlp: Hidden layers of the perceptron.
+    """
+
+    layers: PositiveInt = 3
+    mlp: MLPConfig = MLPConfig(dropout=0.2)
+
+
+class DCNv2(nn.Module):
+    """Map a batch of encoded fields to logits (batch, task)."""
+
+    def __init__(self, config: DCNv2Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DCNv2Config()
+        self.embedding = FieldEmbedding(config.fields, config.embedding_dim)
+        self.cross = CrossLayersV2(config.width, config.layers)
+        self.mlp = config.mlp.build(config.width)
+        self.head = nn.Linear(config.width + self.mlp.width, len(config.labels))
+        reset_linear(self)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **settings: Any) -> "DCNv2":
+        """Load a sixfold checkpoint, in eval mode."""
+        return cast(DCNv2, from_pretrained(path, SYSTEM, **settings))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
+        x = self.embedding(batch).flatten(1)
+        return self.head(torch.cat([self.cross(x), self.mlp(x)], 1))
+
+
+SYSTEM = System(
+    name="dcnv2",
+    paper="arXiv:2008.13535",
+    config=DCNv2Config,
+    build=DCNv2,
+    convert=partial(no_official_weights, "dcnv2"),
+    published={"Frappe, a fifth of it": (DCNv2Config(), 5_304 * 10 + 3 * 10_100 + 363_600 + 501)},
+    export="sixfold.recsys.layers.exporting:columns_exportable",
+)

@@ -1,0 +1,55 @@
+"""LR: logistic regression on ids, the simplest baseline of click-through rates.
+
+M. Richardson, E. Dominowska, R. Ragno, "Predicting Clicks: Estimating the Click-Through Rate for
+New Ads", WWW 2007; as a baseline in arXiv:2407.13349
+
+logit = bias + sum over fields of the id's weight (of a number: weight times value).
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sixfold.core import System, from_pretrained
+from sixfold.recsys.layers.baselines import BaselineConfig, no_official_weights
+from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
+from sixfold.recsys.losses import loss
+
+
+class LRConfig(BaselineConfig):
+    """Fields and tasks; see `BaselineConfig`."""
+
+
+class LR(nn.Module):
+    """Map a batch of encoded fields to logits (batch, task), linear in the ids."""
+
+    def __init__(self, config: LRConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LRConfig()
+        self.weights = FieldEmbedding(config.fields, len(config.labels))
+        self.bias = nn.Parameter(torch.zeros(len(config.labels)))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **settings: Any) -> "LR":
+        """Load a sixfold checkpoint, in eval mode."""
+        return cast(LR, from_pretrained(path, SYSTEM, **settings))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
+        return self.weights(batch).sum(1) + self.bias
+
+
+__all__ = ["LR", "SYSTEM", "LRConfig", "loss"]
+
+SYSTEM = System(
+    name="lr",
+    paper="arXiv:2407.13349",
+    config=LRConfig,
+    build=LR,
+    convert=partial(no_official_weights, "lr"),
+    published={"Frappe, a fifth of it": (LRConfig(), 5_304 + 1)},
+    export="sixfold.recsys.layers.exporting:columns_exportable",
+)
