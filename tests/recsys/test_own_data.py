@@ -65,7 +65,7 @@ def test_the_share_of_unknown_values_is_printed(folder, tmp_path, capsys):
     table = sample_tables.interactions(50).with_columns(user=pl.lit(1), city=pl.lit("?"))
     run(sample_tables.write(table, tmp_path / "t.csv"), tmp_path / "s.csv", weights=folder / "run")
     printed = capsys.readouterr().out
-    assert "not in the vocabulary: user 100.00%, city 100.00%" in printed
+    assert "unknown or missing: user 100.00%, city 100.00%" in printed
 
 
 def test_what_cannot_be_scored_is_said(folder, tmp_path):

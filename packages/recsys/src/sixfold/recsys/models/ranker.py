@@ -50,14 +50,14 @@ class Ranker(nn.Module):
         return next(system for system in domain("recsys").SYSTEMS if system.build is cls)
 
     @staticmethod
-    def batch_loss(network: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    def batch_loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a batch; cross-entropy, unless the system has its own.
 
         Args:
-            network: The model, maybe wrapped for several processes.
+            model: The model, maybe wrapped for several processes.
             batch: Batch with labels.
         """
-        return binary_cross_entropy(network(batch), batch, network.config.labels)
+        return binary_cross_entropy(model(batch), batch, model.config.labels)
 
     @classmethod
     def from_schema(cls, schema: "Schema | str | Path", **settings: Any) -> "Untrained[Self]":

@@ -72,7 +72,7 @@ class EncodingReport:
 
     def __str__(self) -> str:
         parts = [f"{name} {share:.2%}" for name, share in self.unknown_shares().items() if share]
-        lines = [f"not in the vocabulary: {', '.join(parts)}"] if parts else []
+        lines = [f"unknown or missing: {', '.join(parts)}"] if parts else []
         lines += [f"{name}: {n} missing numbers filled" for name, n in self.filled.items()]
         lines += [f"{name}: {n} lists cut to the maximum" for name, n in self.cut.items()]
         return "\n".join(lines)

@@ -196,7 +196,7 @@ def _evaluate(
     model: Any, encoder: Encoder, valid: EncodedTable, groups: np.ndarray | None
 ) -> dict[str, float]:
     """Return the mean scores over labels and, with several, each label's."""
-    found = probabilities(model, encoder, valid.batches(BATCH))
+    found = probabilities(model, valid.batches(BATCH), encoder.kept_negatives)
     scores = {k: score_predictions(valid.arrays[k], p, groups).values for k, p in found.items()}
     names = [name for name in ("auc", "logloss", "gauc") if all(name in s for s in scores.values())]
     means = {name: float(np.mean([s[name] for s in scores.values()])) for name in names}

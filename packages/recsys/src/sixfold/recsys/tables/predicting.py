@@ -1,7 +1,7 @@
 """Probabilities and scores of a table, piece by piece, by a model and its encoder."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ def predict_blocks(
         arrays = encoder.encode(block, report)
         starts = range(0, block.table.num_rows, batch)
         parts = ({n: a[i : i + batch] for n, a in arrays.items()} for i in starts)
-        yield block, probabilities(model, encoder, map(to_tensors, parts))
+        yield block, probabilities(model, map(to_tensors, parts), encoder.kept_negatives)
 
 
 def predict(
@@ -104,9 +104,15 @@ def score(model: nn.Module, encoder: Encoder, data: Any) -> Scored:
 
 @torch.no_grad()
 def probabilities(
-    model: nn.Module, encoder: Encoder, batches: Iterator[dict[str, Tensor]]
+    model: Any, batches: Iterable[dict[str, Tensor]], kept_negatives: float = 1.0
 ) -> Probabilities:
-    """Return the probabilities of batches, corrected for the negatives that training left out."""
+    """Return the probabilities of batches, by label.
+
+    Args:
+        model: Model with the labels in its ``config``.
+        batches: Batches of encoded fields.
+        kept_negatives: Share of the negatives that training kept, for which odds are corrected.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -114,9 +120,9 @@ def probabilities(
         logits = [model({n: t.to(device) for n, t in batch.items()}) for batch in batches]
     finally:
         model.train(training)
-    together = torch.cat(logits).double() + math.log(encoder.kept_negatives)
+    together = torch.cat(logits).double() + math.log(kept_negatives)
     columns = together.sigmoid().cpu().numpy().T
-    return dict(zip(encoder.schema.labels, columns, strict=True))
+    return dict(zip(model.config.labels, columns, strict=True))
 
 
 def group_codes(groups: list[pa.Array]) -> np.ndarray:

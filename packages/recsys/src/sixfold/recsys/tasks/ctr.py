@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
+from safetensors.numpy import load_file, save_file
 
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
@@ -45,7 +45,7 @@ from sixfold.recsys.tables.encoder import Encoder
 from sixfold.recsys.tables.memory import EncodedTable
 from sixfold.recsys.tables.predicting import BATCH, probabilities
 
-LABEL = "label"
+LABEL, GROUP = "label", "group"
 PREDICTIONS = "predictions.npy"
 
 
@@ -88,12 +88,13 @@ def prepare(data: CtrData, source: Source, folder: Path) -> None:
     encoder = Encoder.fit(schema, splits.train)
     with atomic_folder(folder) as partial:
         for name, rows in splits._asdict().items():
-            rows.write_parquet(partial / f"{name}.parquet")
-        encoder.save(partial / "encoder.parquet")
+            arrays = EncodedTable.read(rows, encoder).arrays
+            # whose ids are those of the data: people unknown in training are groups too
+            arrays[GROUP] = rows["user"].to_numpy().astype(np.int32)
+            save_file(arrays, partial / f"{name}.safetensors")
         facts = {
             "rows": {name: len(rows) for name, rows in splits._asdict().items()},
-            "positives": {n: float(r[LABEL].mean()) for n, r in splits._asdict().items()},  # type: ignore
-            "fields": {f.name: f.vocab_size for f in encoder.fields},
+            "fields": [field.model_dump(mode="json") for field in encoder.fields],
             "encoder": encoder.digest(),
             "bars": _bars(),
         }
@@ -114,24 +115,26 @@ def _bars() -> dict[str, dict[str, float]]:
 
 
 def read(prepared: Path, split: str) -> EncodedTable:
-    """Read and encode a prepared split."""
-    return EncodedTable.read(prepared / f"{split}.parquet", Encoder.load(prepared))
+    """Read a prepared split.
+
+    It was encoded there, so that the processes that train need no polars: it does not survive the
+    fork that makes them.
+    """
+    return EncodedTable(load_file(prepared / f"{split}.safetensors"))
 
 
 def train(job: Job[CtrData]) -> None:
     """Train one seed, with a look at the validation rows once an epoch."""
-    encoder = Encoder.load(job.prepared)
-    values = job.model.model_dump() | {"fields": encoder.fields, "labels": (LABEL,)}
-    config = job.system.config.parse(values, job.system.name)  # the tables' sizes are the data's
+    fields = json.loads((job.prepared / "manifest.json").read_text(encoding="utf-8"))["fields"]
+    values = job.model.model_dump() | {"fields": fields}  # the sizes of the tables are the data's
+    config = job.system.config.parse(values, job.system.name)
     torch.manual_seed(derive_seed(job.seed, "init"))
     model: Any = job.system.build(config)
     rows, valid = read(job.prepared, "train"), read(job.prepared, "valid")
-    epoch = -(-len(rows) // job.train.batch)
-    settings = job.train.model_copy(update={"eval_every": epoch})
+    settings = job.train.model_copy(update={"eval_every": -(-len(rows) // job.train.batch)})
 
     def evaluate(trained: Any) -> Mapping[str, float]:
-        p = probabilities(trained, encoder, valid.batches(BATCH))[LABEL]
-        truth = valid.arrays[LABEL]
+        p, truth = predict(trained, valid), valid.arrays[LABEL]
         return {"valid_auc": auc(truth, p), "valid_logloss": logloss(truth, p)}
 
     identity = {"model": config.model_dump(mode="json"), "train": job.train.model_dump(mode="json")}
@@ -145,45 +148,39 @@ def train(job: Job[CtrData]) -> None:
 
 def evaluate(job: Job[CtrData], samples: Path | None) -> Scores:
     """Score one seed on the test rows; the first also leaves the mean predictions of all seeds."""
+    test, valid = read(job.prepared, "test"), read(job.prepared, "valid")
     if samples is not None:
         weights = sorted(job.weights.parent.glob("seed-*.safetensors"))
-        models = [from_pretrained(file, job.system) for file in weights]
-        mean = np.mean([predict(model, job.prepared, "test") for model in models], 0)
-        np.save(samples / PREDICTIONS, mean.astype(np.float32))
+        found = [predict(from_pretrained(file, job.system), test) for file in weights]
+        np.save(samples / PREDICTIONS, np.mean(found, 0).astype(np.float32))
     model = job.trained()
-    return scores(job.prepared, predict(model, job.prepared, "test")) | {
-        "valid_auc": auc(_labels(job.prepared, "valid"), predict(model, job.prepared, "valid"))
-    }
+    valid_auc = auc(valid.arrays[LABEL], predict(model, valid))
+    return scores(test, predict(model, test)) | {"valid_auc": valid_auc}
 
 
-def predict(model: Any, prepared: Path, split: str) -> np.ndarray:
-    """Return the probabilities of a prepared split."""
-    batches = read(prepared, split).batches(BATCH)
-    return probabilities(model, Encoder.load(prepared), batches)[LABEL]
+def predict(model: Any, table: EncodedTable) -> np.ndarray:
+    """Return the probabilities of the rows of a table."""
+    return probabilities(model, table.batches(BATCH))[LABEL]
 
 
-def scores(prepared: Path, predictions: np.ndarray) -> Scores:
+def scores(test: EncodedTable, predictions: np.ndarray) -> Scores:
     """Score predictions of the test rows."""
-    table = pl.read_parquet(prepared / "test.parquet")
-    truth = table[LABEL].to_numpy().astype(np.float64)
-    by_user = grouped_auc(truth, predictions, table["user"].to_numpy())[0]
+    truth, groups = test.arrays[LABEL], test.arrays[GROUP]
     return {
-        "auc": auc(truth, predictions), "logloss": logloss(truth, predictions), "gauc": by_user
-    }  # fmt: skip
+        "auc": auc(truth, predictions),
+        "logloss": logloss(truth, predictions),
+        "gauc": grouped_auc(truth, predictions, groups)[0],
+    }
 
 
 def score_popularity(prepared: Path, samples: Path | None) -> Scores:
     """Score each item by its share of positives among the training rows, one more of each added."""
     del samples
-    known = pl.read_parquet(prepared / "train.parquet").group_by("item")
-    share = known.agg(share=(pl.col(LABEL).sum() + 1) / (pl.len() + 2))
-    test = pl.read_parquet(prepared / "test.parquet")
-    found = test.join(share, on="item", how="left", maintain_order="left")["share"]
-    return scores(prepared, found.fill_null(0.5).to_numpy())
-
-
-def _labels(prepared: Path, split: str) -> np.ndarray:
-    return pl.read_parquet(prepared / f"{split}.parquet")[LABEL].to_numpy().astype(np.float64)
+    known, test = read(prepared, "train").arrays, read(prepared, "test")
+    size = int(max(known["item"].max(), test.arrays["item"].max())) + 1
+    positives = np.bincount(known["item"], known[LABEL], size)
+    shares = (positives + 1) / (np.bincount(known["item"], minlength=size) + 2)
+    return scores(test, shares[test.arrays["item"]])
 
 
 PAIRS = (
@@ -252,7 +249,7 @@ def sections(outcome: Outcome) -> Iterator[Section]:
 
 def difference_section(outcome: Outcome) -> Section:
     """Compare the mean predictions over seeds of each pair, with DeLong's interval."""
-    truth = _labels(outcome.run.prepared, "test")
+    truth = read(outcome.run.prepared, "test").arrays[LABEL]
     label = outcome.claim.label
     rows = []
     for pair in PAIRS:
