@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def test_a_seed_is_trained_on_the_prepared_sizes_and_scored(prepared, tmp_path):
     first = job(prepared, tmp_path)
     scores = ctr.evaluate(first, tmp_path / "samples")
     sizes = json.loads((prepared / "manifest.json").read_text())["fields"]
-    fields = first.trained().config.fields
+    model: Any = first.trained()
+    fields = model.config.fields
     assert [f.model_dump(mode="json") for f in fields] == sizes
     assert set(scores) == {"auc", "logloss", "gauc", "valid_auc"}
     auc = scores["auc"]

@@ -187,6 +187,11 @@ class Schema(Config):
         taken = {*self.labels, *filter(None, [self.weight])} & {*self.columns}
         if taken:
             yield f"{', '.join(sorted(taken))} is a label or weight, and cannot be an input too"
+        if "weight" in (*self.columns, *self.labels):
+            yield (
+                "batches hold sample weights as 'weight'; call the column otherwise, e.g. columns: "
+                "{body_weight: {source: weight}}"
+            )
         if len(set(self.labels)) < len(self.labels):
             yield f"a label is named twice in {list(self.labels)}"
         for name, column in self.columns.items():
