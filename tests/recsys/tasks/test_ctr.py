@@ -1,7 +1,6 @@
 """The CTR task: what it prepares, one short training, its scores and its report."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,10 +71,9 @@ def test_pairs_are_compared_on_the_same_rows(prepared, tmp_path):
         (tmp_path / key).mkdir()
         found = truth + noise * rng.normal(size=len(truth))
         np.save(tmp_path / key / ctr.PREDICTIONS, found)
-    outcome = SimpleNamespace(
-        claim=ctr.CLAIM, run=SimpleNamespace(prepared=prepared), samples=lambda key: tmp_path / key
+    section = ctr.difference_section(
+        ctr.CLAIM.label, prepared, {key: tmp_path / key for pair in ctr.PAIRS for key in pair}
     )
-    section = ctr.difference_section(outcome)  # type: ignore[arg-type]
     (row,) = section.tables[0].rows  # the other pairs were not trained
     assert row["pair"] == "FinalMLP - DualMLP"
     assert float(row["difference"]) > 0.1
