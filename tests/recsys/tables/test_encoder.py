@@ -69,16 +69,18 @@ def test_a_signed_id_is_found_among_unsigned_ones():
     assert ids_of(pa.array([3, -1]), pa.array([3, 2**64 - 1], pa.uint64())) == [2, 3]
 
 
-def test_few_values_are_searched_and_many_hashed_alike():
-    train = list(range(0, 2000, 2))
+@pytest.mark.parametrize("rows", [1, 31, 200, 3000])
+def test_few_values_are_searched_and_many_hashed_alike(rows):
+    train = list(range(0, 3000, 2))
     encoder = Encoder.fit(schema(x={}, y={}), pa.table({"x": train, "y": [f"v{i}" for i in train]}))
-    probe = list(range(-2, 2003))
-    many = encode(encoder, [{"x": i, "y": f"v{i}"} for i in probe])
-    for name in ("x", "y"):
-        one = [encode(encoder, [{"x": i, "y": f"v{i}"}])[name][0] for i in probe[::97]]
-        assert many[name][::97].tolist() == one
-    assert many["x"][2] == 1
-    assert many["x"][3] == len(train) + 1
+    probe = np.random.default_rng(0).permutation(np.arange(-3, 3003))[:rows].tolist()
+    found = encode(encoder, [{"x": i, "y": f"v{i}"} for i in probe])
+    ids = {value: number for number, value in enumerate(train, 1)}
+    assert found["x"].tolist() == [ids.get(i, 1501) for i in probe]
+    texts = {value: number for number, value in enumerate(sorted(f"v{i}" for i in train), 1)}
+    assert found["y"].tolist() == [texts.get(f"v{i}", 1501) for i in probe]
+    missing = encode(encoder, [{"x": None, "y": ""}] * rows)
+    assert set(missing["x"].tolist()) == set(missing["y"].tolist()) == {1501}
 
 
 def test_floats_that_are_whole_are_the_integers_that_pandas_made_them_of():

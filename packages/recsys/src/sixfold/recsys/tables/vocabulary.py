@@ -4,8 +4,9 @@ Ids follow FuxiCTR: 0 is padding, 1 to K the values with at least ``min_count`` 
 order (numbers by size, texts by their bytes), K + 1 any other value and a missing one.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,8 @@ TYPES = {
 }
 INT = r"^(?:0|-?[1-9][0-9]*)$"  # "007" and "+7" are texts: as numbers they would be those of 7
 MERGE_ROWS = 1 << 17  # of counts, from which on blocks' counts are added up
-FEW = 8  # a search costs as much a value as hashing this many values of the vocabulary
+SEARCHED = 4  # a search takes as long as hashing this many values of the vocabulary
+FEW = 32  # values that are searched one by one
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,40 @@ class Vocabulary:
             ids = np.append(ids, self.unknown).astype(np.int32)
             return ids[values.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
         wanted = as_kind(values, self.kind)
-        if len(wanted) * FEW < len(self.values):
-            return self._search(wanted)
-        places = pc.index_in(wanted, value_set=self.values)  # type: ignore[attr-defined]
-        return places.fill_null(len(self.values)).to_numpy(zero_copy_only=False) + 1
+        if len(wanted) * SEARCHED > len(self.values):
+            places = pc.index_in(wanted, value_set=self.values)  # type: ignore[attr-defined]
+            return places.fill_null(len(self.values)).to_numpy(zero_copy_only=False) + 1
+        return self._search_one_by_one(wanted) if len(wanted) <= FEW else self._search(wanted)
 
     def _search(self, wanted: pa.Array) -> Int[np.ndarray, " rows"]:
-        """Look values up without hashing the whole vocabulary, which few values do not repay."""
+        """Look values up without hashing the whole vocabulary, which they do not repay."""
         known, asked = pl.Series(self.values), pl.Series(wanted)
         places = known.search_sorted(asked, side="left").clip(0, len(known) - 1)
         found = (known.gather(places) == asked).fill_null(False).to_numpy()
         return np.where(found, places.to_numpy().astype(np.int32) + 1, self.unknown)
+
+    def _search_one_by_one(self, wanted: pa.Array) -> Int[np.ndarray, " rows"]:
+        """Look up the values of a row or two: a call of polars takes a millisecond."""
+        known = _Sorted(self.values)
+        ids = [self.unknown] * len(wanted)
+        for row, value in enumerate(wanted.to_pylist()):
+            place = len(known) if value is None else bisect_left(known, value)
+            if place < len(known) and known[place] == value:
+                ids[row] = place + 1
+        return np.array(ids, np.int32)
+
+
+class _Sorted:
+    """A sorted arrow array for `bisect`, which reads only the values that it compares."""
+
+    def __init__(self, values: pa.Array) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, place: int) -> Any:
+        return self.values[place].as_py()
 
 
 class ValueCounts:
@@ -151,10 +176,12 @@ def as_kind(values: pa.Array, kind: Kind) -> pa.Array:
             .cast(pl.Int64 if kind == "int" else pl.UInt64, strict=False)
             .to_arrow()
         )
-    texts = pl.Series(values).cast(pl.String)
     if kind == "bool":
-        lower = texts.str.to_lowercase().replace({"1": "true", "0": "false"})
-        return lower.to_arrow().cast(target)
+        lower = pc.utf8_lower(values.cast(target))  # type: ignore[attr-defined]
+        for number, word in (("1", "true"), ("0", "false")):
+            lower = pc.if_else(pc.equal(lower, number), word, lower)  # type: ignore[attr-defined]
+        return lower.cast(target)
+    texts = pl.Series(values).cast(pl.String)
     if kind == "str":
         return texts.to_arrow().cast(target)
     return texts.cast(pl.Int64 if kind == "int" else pl.UInt64, strict=False).to_arrow()
