@@ -1,5 +1,8 @@
 """Recommendation models: FinalMLP, FCN and DTRN."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sixfold.recsys.models.crossnet_v2 import SYSTEM as CROSSNET_V2
 from sixfold.recsys.models.crossnet_v2 import CrossNetV2, CrossNetV2Config
 from sixfold.recsys.models.dcnv2 import SYSTEM as DCNV2
@@ -24,6 +27,11 @@ from sixfold.recsys.models.fm import SYSTEM as FM_SYSTEM
 from sixfold.recsys.models.lr import LR, LRConfig
 from sixfold.recsys.models.lr import SYSTEM as LR_SYSTEM
 
+if TYPE_CHECKING:  # what a type checker sees; `_TABLES` says the same to Python
+    from sixfold.recsys.tables.encoder import Encoder
+    from sixfold.recsys.tables.infer import infer_schema
+    from sixfold.recsys.tables.schema import Schema
+
 SYSTEMS = (
     FINALMLP,
     DUALMLP,
@@ -36,6 +44,10 @@ SYSTEMS = (
     CROSSNET_V2,
     DCNV2,
 )
+
+SCORE = "sixfold.recsys.scoring:score"  # behind `sixfold score recsys`
+# Imported when first asked for: polars and pyarrow are for those who have tables.
+_TABLES = {"Encoder": "encoder", "Schema": "schema", "infer_schema": "infer"}
 
 __all__ = [
     "DNN",
@@ -53,10 +65,19 @@ __all__ = [
     "DualMLP",
     "DualMLPConfig",
     "ECNConfig",
+    "Encoder",
     "FCNConfig",
     "FMConfig",
     "FinalMLP",
     "FinalMLPConfig",
     "LCNConfig",
     "LRConfig",
+    "Schema",
+    "infer_schema",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TABLES:
+        return getattr(import_module(f"sixfold.recsys.tables.{_TABLES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

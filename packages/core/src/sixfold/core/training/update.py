@@ -38,7 +38,7 @@ class OptimizerStep:
         self.learning_rate = groups[0]["lr"]
         parameters = [p for group in groups for p in group["params"]]
         parameters = [p for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = torch.nn.utils.get_total_norm([_values(p.grad) for p in parameters])
         if hasattr(norm, "full_tensor"):  # sharded over ranks
             norm = norm.full_tensor()  # type: ignore[operator]
         self.norm = float(norm)
@@ -65,6 +65,11 @@ class OptimizerStep:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Load the counts of skipped steps."""
         vars(self).update(state)
+
+
+def _values(gradient: Any) -> Tensor:
+    """Return the numbers of a gradient that are not zero for sure."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 class Ema:

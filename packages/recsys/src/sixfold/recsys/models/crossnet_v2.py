@@ -8,19 +8,18 @@ what their layers are worth.
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.crossing import CrossLayersV2
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import reset_linear
 from sixfold.recsys.losses import loss
+from sixfold.recsys.models.ranker import Ranker
 
 __all__ = ["SYSTEM", "CrossNetV2", "CrossNetV2Config", "loss"]
 
@@ -37,7 +36,7 @@ class CrossNetV2Config(EmbeddedConfig):
     batch_norm: bool = False
 
 
-class CrossNetV2(nn.Module):
+class CrossNetV2(Ranker):
     """Map a batch of encoded fields to logits (batch, task)."""
 
     def __init__(self, config: CrossNetV2Config | None = None) -> None:
@@ -47,11 +46,6 @@ class CrossNetV2(nn.Module):
         self.cross = CrossLayersV2(config.width, config.layers, config.batch_norm)
         self.head = nn.Linear(config.width, len(config.labels))
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "CrossNetV2":
-        """Load a sixfold checkpoint, in eval mode."""
-        return cast(CrossNetV2, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         return self.head(self.cross(self.embedding(batch).flatten(1)))
@@ -65,4 +59,6 @@ SYSTEM = System(
     convert=partial(no_official_weights, "crossnet_v2"),
     published={"Frappe, a fifth of it": (CrossNetV2Config(), 5_304 * 10 + 3 * 10_100 + 101)},
     export="sixfold.recsys.layers.exporting:columns_exportable",
+    run="sixfold.recsys.own_data:run_crossnet_v2",
+    train="sixfold.recsys.own_data:train_crossnet_v2",
 )

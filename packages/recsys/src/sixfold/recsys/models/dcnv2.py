@@ -7,20 +7,19 @@ The parallel form, with full-rank weights.
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.crossing import CrossLayersV2
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import MLPConfig, reset_linear
 from sixfold.recsys.losses import loss
+from sixfold.recsys.models.ranker import Ranker
 
 __all__ = ["SYSTEM", "DCNv2", "DCNv2Config", "loss"]
 
@@ -37,7 +36,7 @@ class DCNv2Config(EmbeddedConfig):
     mlp: MLPConfig = MLPConfig(dropout=0.2)
 
 
-class DCNv2(nn.Module):
+class DCNv2(Ranker):
     """Map a batch of encoded fields to logits (batch, task)."""
 
     def __init__(self, config: DCNv2Config | None = None) -> None:
@@ -48,11 +47,6 @@ class DCNv2(nn.Module):
         self.mlp = config.mlp.build(config.width)
         self.head = nn.Linear(config.width + self.mlp.width, len(config.labels))
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "DCNv2":
-        """Load a sixfold checkpoint, in eval mode."""
-        return cast(DCNv2, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         x = self.embedding(batch).flatten(1)
@@ -67,4 +61,6 @@ SYSTEM = System(
     convert=partial(no_official_weights, "dcnv2"),
     published={"Frappe, a fifth of it": (DCNv2Config(), 5_304 * 10 + 3 * 10_100 + 363_600 + 501)},
     export="sixfold.recsys.layers.exporting:columns_exportable",
+    run="sixfold.recsys.own_data:run_dcnv2",
+    train="sixfold.recsys.own_data:train_dcnv2",
 )

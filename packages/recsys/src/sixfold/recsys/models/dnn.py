@@ -5,17 +5,16 @@ as a baseline in arXiv:2407.13349
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import MLPConfig, reset_linear
 from sixfold.recsys.losses import loss
+from sixfold.recsys.models.ranker import Ranker
 
 __all__ = ["DNN", "SYSTEM", "DNNConfig", "loss"]
 
@@ -30,7 +29,7 @@ class DNNConfig(EmbeddedConfig):
     mlp: MLPConfig = MLPConfig(dropout=0.2)
 
 
-class DNN(nn.Module):
+class DNN(Ranker):
     """Map a batch of encoded fields to logits (batch, task)."""
 
     def __init__(self, config: DNNConfig | None = None) -> None:
@@ -39,11 +38,6 @@ class DNN(nn.Module):
         self.embedding = FieldEmbedding(config.fields, config.embedding_dim)
         self.mlp = config.mlp.build(config.width, len(config.labels))
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "DNN":
-        """Load a sixfold checkpoint, in eval mode."""
-        return cast(DNN, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         return self.mlp(self.embedding(batch).flatten(1))
@@ -57,4 +51,6 @@ SYSTEM = System(
     convert=partial(no_official_weights, "dnn"),
     published={"Frappe, a fifth of it": (DNNConfig(), 417_041)},
     export="sixfold.recsys.layers.exporting:columns_exportable",
+    run="sixfold.recsys.own_data:run_dnn",
+    train="sixfold.recsys.own_data:train_dnn",
 )

@@ -7,17 +7,16 @@ which is half of |sum of vectors|^2 - sum of |vector|^2.
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.losses import loss
+from sixfold.recsys.models.ranker import Ranker
 
 __all__ = ["FM", "SYSTEM", "FMConfig", "loss"]
 
@@ -26,7 +25,7 @@ class FMConfig(EmbeddedConfig):
     """Fields, tasks, and the width of the vectors of each task; see `EmbeddedConfig`."""
 
 
-class FM(nn.Module):
+class FM(Ranker):
     """Map a batch of encoded fields to logits (batch, task), each task with its own vectors."""
 
     def __init__(self, config: FMConfig | None = None) -> None:
@@ -36,11 +35,6 @@ class FM(nn.Module):
         self.weights = FieldEmbedding(config.fields, tasks)
         self.embedding = FieldEmbedding(config.fields, config.embedding_dim * tasks)
         self.bias = nn.Parameter(torch.zeros(tasks))
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "FM":
-        """Load a sixfold checkpoint, in eval mode."""
-        return cast(FM, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         vectors = self.embedding(batch).unflatten(2, (len(self.config.labels), -1))
@@ -56,4 +50,6 @@ SYSTEM = System(
     convert=partial(no_official_weights, "fm"),
     published={"Frappe, a fifth of it": (FMConfig(), 5_304 * 11 + 1)},
     export="sixfold.recsys.layers.exporting:columns_exportable",
+    run="sixfold.recsys.own_data:run_fm",
+    train="sixfold.recsys.own_data:train_fm",
 )

@@ -7,24 +7,23 @@ logit = bias + sum over fields of the id's weight (of a number: weight times val
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sixfold.core import System, from_pretrained
+from sixfold.core import System
 from sixfold.recsys.layers.baselines import BaselineConfig, no_official_weights
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.losses import loss
+from sixfold.recsys.models.ranker import Ranker
 
 
 class LRConfig(BaselineConfig):
     """Fields and tasks; see `BaselineConfig`."""
 
 
-class LR(nn.Module):
+class LR(Ranker):
     """Map a batch of encoded fields to logits (batch, task), linear in the ids."""
 
     def __init__(self, config: LRConfig | None = None) -> None:
@@ -32,11 +31,6 @@ class LR(nn.Module):
         self.config = config = config or LRConfig()
         self.weights = FieldEmbedding(config.fields, len(config.labels))
         self.bias = nn.Parameter(torch.zeros(len(config.labels)))
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "LR":
-        """Load a sixfold checkpoint, in eval mode."""
-        return cast(LR, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         return self.weights(batch).sum(1) + self.bias
@@ -52,4 +46,6 @@ SYSTEM = System(
     convert=partial(no_official_weights, "lr"),
     published={"Frappe, a fifth of it": (LRConfig(), 5_304 + 1)},
     export="sixfold.recsys.layers.exporting:columns_exportable",
+    run="sixfold.recsys.own_data:run_lr",
+    train="sixfold.recsys.own_data:train_lr",
 )

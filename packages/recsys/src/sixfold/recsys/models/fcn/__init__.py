@@ -101,6 +101,8 @@ SYSTEM = System(
         ),
     },
     export=_EXPORT,
+    run="sixfold.recsys.own_data:run_fcn",
+    train="sixfold.recsys.own_data:train_fcn",
 )
 
 ECN_SYSTEM = System(
@@ -124,6 +126,8 @@ ECN_SYSTEM = System(
         ),
     },
     export=_EXPORT,
+    run="sixfold.recsys.own_data:run_ecn",
+    train="sixfold.recsys.own_data:train_ecn",
 )
 
 LCN_SYSTEM = System(
@@ -135,4 +139,6 @@ LCN_SYSTEM = System(
     # not published by itself: as many as an ECN of equal depth
     published={"Criteo_x4, 4 layers": (LCNConfig(), 15_356_321)},
     export=_EXPORT,
+    run="sixfold.recsys.own_data:run_lcn",
+    train="sixfold.recsys.own_data:train_lcn",
 )

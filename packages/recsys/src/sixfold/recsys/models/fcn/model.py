@@ -3,15 +3,19 @@
 arXiv:2407.13349; see the package's docstring for the citation and the departures.
 """
 
+<<<<<<< HEAD
 from pathlib import Path
 from typing import Any, Literal, cast
+=======
+from typing import Any, Literal
+>>>>>>> recsys-3
 
 from jaxtyping import Float
 from pydantic import Field as Setting
 from pydantic import PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from sixfold.core import Config, from_pretrained
+from sixfold.core import Config
 from sixfold.recsys.data.vocabularies import CRITEO_X4
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.fields import Field, check_fields
@@ -22,6 +26,8 @@ from sixfold.recsys.models.fcn.layers import (
     refuse_half,
     split_heads,
 )
+from sixfold.recsys.models.fcn.loss import loss
+from sixfold.recsys.models.ranker import Ranker
 
 
 class CrossConfig(Config):
@@ -72,8 +78,10 @@ class FCNConfig(CrossConfig):
     loss: Literal["tri_bce", "tri_bce_detached", "bce"] = "tri_bce"
 
 
-class FCN(nn.Module):
+class FCN(Ranker):
     """Map a batch of encoded fields to logits (batch, task), the mean of two networks' logits."""
+
+    batch_loss = staticmethod(loss)
 
     def __init__(self, config: FCNConfig | None = None) -> None:
         super().__init__()
@@ -84,21 +92,6 @@ class FCN(nn.Module):
             config, config.shallow_layers, config.shallow_dropout, exponential=False
         )
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "FCN":
-        """Load an official or a sixfold checkpoint, in eval mode.
-
-        Args:
-            path: Path of a checkpoint.
-            settings: Settings that an official checkpoint does not hold, e.g. ``labels``.
-
-        Raises:
-            UserError: the file is missing or damaged, or holds another system or size.
-        """
-        from sixfold.recsys.models.fcn import SYSTEM  # that module imports this one
-
-        return cast(FCN, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch, apart: bool = False) -> Any:
         """Return the logits, or those of the exponential and of the linear network apart."""
@@ -127,7 +120,7 @@ class LCNConfig(ECNConfig):
     dropout: float = Setting(default=0.2, ge=0, lt=1)
 
 
-class ECN(nn.Module):
+class ECN(Ranker):
     """Map a batch of encoded fields to logits (batch, task) by an exponential cross network."""
 
     def __init__(self, config: ECNConfig | None = None) -> None:
@@ -137,18 +130,11 @@ class ECN(nn.Module):
         self.cross = _network(config, config.layers, config.dropout, exponential=True)
         reset_linear(self)
 
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "ECN":
-        """Load an official or a sixfold checkpoint, in eval mode; see `FCN.from_pretrained`."""
-        from sixfold.recsys.models.fcn import ECN_SYSTEM
-
-        return cast(ECN, from_pretrained(path, ECN_SYSTEM, **settings))
-
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         return self.cross(_heads(self, batch)).mean(1)
 
 
-class LCN(nn.Module):
+class LCN(Ranker):
     """Map a batch of encoded fields to logits (batch, task) by a linear cross network."""
 
     def __init__(self, config: LCNConfig | None = None) -> None:
@@ -157,13 +143,6 @@ class LCN(nn.Module):
         self.embedding = FieldEmbedding(config.fields, config.embedding_dim * config.heads)
         self.cross = _network(config, config.layers, config.dropout, exponential=False)
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "LCN":
-        """Load a sixfold checkpoint, in eval mode; see `FCN.from_pretrained`."""
-        from sixfold.recsys.models.fcn import LCN_SYSTEM
-
-        return cast(LCN, from_pretrained(path, LCN_SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         return self.cross(_heads(self, batch)).mean(1)

@@ -100,6 +100,8 @@ SYSTEM = System(
         "Avazu_x1": (AVAZU, 13_979_472),
     },
     export=_EXPORT,
+    run="sixfold.recsys.own_data:run_finalmlp",
+    train="sixfold.recsys.own_data:train_finalmlp",
 )
 
 DUALMLP = System(
@@ -144,4 +146,6 @@ DUALMLP = System(
         ),
     },
     export=_EXPORT,
+    run="sixfold.recsys.own_data:run_dualmlp",
+    train="sixfold.recsys.own_data:train_dualmlp",
 )

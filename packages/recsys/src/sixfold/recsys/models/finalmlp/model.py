@@ -5,21 +5,21 @@ arXiv:2304.00902; see the package's docstring for the citation and the departure
 
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field as Setting
 from pydantic import PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core import Config, UserError
 from sixfold.recsys.data.vocabularies import MOVIELENS_TAGS
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.fields import Field, check_fields
 from sixfold.recsys.layers.mlp import MLPConfig, reset_linear
 from sixfold.recsys.models.finalmlp.layers import BilinearFusion, FeatureGate
+from sixfold.recsys.models.ranker import Ranker
 
 
 class FinalMLPConfig(Config):
@@ -69,7 +69,7 @@ class FinalMLPConfig(Config):
         return self
 
 
-class FinalMLP(nn.Module):
+class FinalMLP(Ranker):
     """Map a batch of encoded fields to logits (batch, task): ``model(batch)``."""
 
     def __init__(self, config: FinalMLPConfig | None = None) -> None:
@@ -82,21 +82,6 @@ class FinalMLP(nn.Module):
         heads = config.heads if config.fusion == "bilinear" else None
         self.fusion = BilinearFusion(self.mlp1.width, self.mlp2.width, len(config.labels), heads)
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "FinalMLP":
-        """Load an official or a sixfold checkpoint, in eval mode.
-
-        Args:
-            path: Path of a checkpoint.
-            settings: Settings that an official checkpoint does not hold, e.g. ``labels``.
-
-        Raises:
-            UserError: the file is missing or damaged, or holds another system or size.
-        """
-        from sixfold.recsys.models.finalmlp import SYSTEM
-
-        return cast(FinalMLP, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         x = self.embedding(batch).flatten(1)
@@ -151,7 +136,7 @@ class DualMLPConfig(Config):
         return self
 
 
-class DualMLP(nn.Module):
+class DualMLP(Ranker):
     """Map a batch of encoded fields to logits (batch, task), the sum of two MLPs' logits."""
 
     def __init__(self, config: DualMLPConfig | None = None) -> None:
@@ -162,13 +147,6 @@ class DualMLP(nn.Module):
         self.mlp1 = config.mlp1.build(width, len(config.labels))
         self.mlp2 = config.mlp2.build(width, len(config.labels))
         reset_linear(self)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "DualMLP":
-        """Load an official or a sixfold checkpoint, in eval mode, as `FinalMLP` does."""
-        from sixfold.recsys.models.finalmlp import DUALMLP
-
-        return cast(DualMLP, from_pretrained(path, DUALMLP, **settings))
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch task"]:
         x = self.embedding(batch).flatten(1)
