@@ -3,12 +3,7 @@
 arXiv:2407.13349; see the package's docstring for the citation and the departures.
 """
 
-<<<<<<< HEAD
-from pathlib import Path
-from typing import Any, Literal, cast
-=======
 from typing import Any, Literal
->>>>>>> recsys-3
 
 from jaxtyping import Float
 from pydantic import Field as Setting
