@@ -199,7 +199,7 @@ def main() -> None:
         ids, many, criteo = (Path(name) / f"{n}.parquet" for n in ("ids", "many", "criteo"))
         write_ids(ids, int(2_000_000 * options.scale))
         write_criteo(criteo, int(300_000 * options.scale))
-        rows = [encoding_rate(ids), against_pandas(criteo), training(ids, 100)]
+        rows = [encoding_rate(ids), against_pandas(criteo), training(ids, 50)]
         write_ids(many, int(20_000_000 * options.scale))
         rows.append(memory(many))
     for row in rows:
