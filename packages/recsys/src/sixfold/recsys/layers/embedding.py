@@ -29,8 +29,8 @@ class FieldEmbedding(nn.Module):
         dim: Width of a vector.
 
     Attributes:
-        sparse: Whether the table's gradient holds the rows that were looked up and no others, for
-            `RankingAdam` with ``lazy=True``, which sets this.
+        sparse: Whether the table's gradient holds the rows that were looked up and no others, as
+            `ranking_adam` sets it.
     """
 
     frozen_table: Tensor
@@ -127,16 +127,24 @@ class FieldEmbedding(nn.Module):
         return vectors.split([len(run.names) for run in self.runs if run.kind == "numeric"], 1)
 
     def _vectors(self, rows: Int[Tensor, "*shape"], frozen: bool = False) -> Tensor:
-        table = self.frozen_table if frozen else self.table
-        if frozen or not self.sparse or not torch.is_grad_enabled():
-            return functional.embedding(rows, table, padding_idx=0)
-        # each row once: the gradient of the table is as short as it can be
-        distinct, inverse = torch.unique(rows, return_inverse=True)
-        vectors = functional.embedding(distinct, table, padding_idx=0, sparse=True)
-        return functional.embedding(inverse, vectors)
+        if frozen:
+            return functional.embedding(rows, self.frozen_table, padding_idx=0)
+        if self.sparse and torch.is_grad_enabled():
+            return _sparse_lookup(self.table, rows)
+        return functional.embedding(rows, self.table, padding_idx=0)
 
     def _field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)
+
+
+@torch.compiler.disable  # the number of distinct rows is another for each batch
+def _sparse_lookup(
+    table: Float[Tensor, "rows dim"], rows: Int[Tensor, "*shape"]
+) -> Float[Tensor, "*shape dim"]:
+    """Look each distinct row up once, so that the table's gradient is as short as it can be."""
+    distinct, inverse = torch.unique(rows, return_inverse=True)
+    vectors = functional.embedding(distinct, table, padding_idx=0, sparse=True)
+    return functional.embedding(inverse, vectors)
 
 
 class _Run(NamedTuple):

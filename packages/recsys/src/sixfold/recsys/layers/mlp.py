@@ -9,6 +9,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from sixfold.core import Config
+from sixfold.recsys.layers.dropout import Dropout
 
 Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "prelu", "gelu", "silu"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -56,7 +57,7 @@ class MLP(nn.Module):
                 layers.append(nn.BatchNorm1d(width))
             layers.append(kind())
             if rate > 0:
-                layers.append(nn.Dropout(rate))
+                layers.append(Dropout(rate))
             inputs = width
         if output is not None:
             layers.append(nn.Linear(inputs, output))

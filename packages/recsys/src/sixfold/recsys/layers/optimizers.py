@@ -31,11 +31,11 @@ class Regularizer(NamedTuple):
 class RankingAdam(Adam):
     """Adam on the gradient of loss plus regularisers, clipped by its total norm.
 
-    Parameters with sparse gradients (`FieldEmbedding.sparse`) take lazy steps: rows that were
-    looked up move, the others rest. When a row is next looked up its moments are as if it had had
-    gradients of zero in between, which is exact; what dense Adam would have moved its weights by in
-    those steps is left out, and it is regularised only in steps that look it up. So is the norm
-    that is clipped.
+    Sparse gradients (of `FieldEmbedding.sparse`) are the same with fewer passes over memory, unless
+    steps are lazy: then rows that were looked up move, and the others rest. When a row is next
+    looked up its moments are as if it had had gradients of zero in between, which is exact; what
+    dense Adam would have moved its weights by in those steps is left out, and it is regularised
+    only in steps that look it up. The norm that is clipped is then that of those rows.
 
     Args:
         groups: Parameters in groups, with ``l1`` and ``l2`` of each; see `regularized_groups`.
@@ -43,6 +43,7 @@ class RankingAdam(Adam):
         betas: Decays of the moments.
         eps: Constant added to the root of the second moment.
         clip: Largest 2-norm of the total gradient.
+        lazy: Whether parameters with sparse gradients take lazy steps.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class RankingAdam(Adam):
         eps: float = 1e-8,
         *,
         clip: float = 10.0,
+        lazy: bool = False,
     ) -> None:
         super().__init__(list(groups), lr, betas, eps, fused=True)
-        self.clip = clip
+        self.clip, self.lazy = clip, lazy
+        self._buffers: dict[Tensor, Tensor] = {}  # dense gradients, zero between steps
 
     def penalty(self) -> float:
         """Return what the regularisers add to the loss, over whole tables."""
@@ -70,6 +73,7 @@ class RankingAdam(Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         """Take one step with the gradients of the loss, which are used up."""
         assert closure is None, "the loss is computed by the caller"
+        touched = [] if self.lazy else self._fill_buffers()
         rows, dense = self._gradients()
         scale = self._scale(dense, rows)
         for one in rows:
@@ -83,13 +87,36 @@ class RankingAdam(Adam):
         for group in self.param_groups:
             group["weight_decay"] = group["l2"] * scale  # which Adam adds to the gradient
         super().step()
+        for p, index, group in touched:
+            p.grad = None
+            buffer = self._buffers[p]
+            # the sign of every weight was added to it if there is an l1
+            buffer.zero_() if group["l1"] else buffer.index_fill_(0, index, 0)
+
+    def _fill_buffers(self) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
+        """Make sparse gradients dense ones; return the rows that were filled.
+
+        In memory that is kept, since a new array of a table's size costs more than to fill it.
+        """
+        touched = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None or not p.grad.is_sparse:
+                    continue
+                if p not in self._buffers:
+                    self._buffers[p] = torch.zeros_like(p)
+                index, values = p.grad._indices()[0], p.grad._values()
+                p.grad = self._buffers[p].index_add_(0, index, values)
+                touched.append((p, index, group))
+        return touched
 
     def _gradients(self) -> tuple[list["_Rows"], list["_Dense"]]:
         """Split the parameters by their gradients; what is regularised has one in every step."""
         rows, dense = [], []
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None and p.numel() and (group["l1"] or group["l2"]):
+                regularized = p.numel() and (group["l1"] or group["l2"])
+                if p.grad is None and regularized and not self.lazy:
                     p.grad = torch.zeros_like(p)
                 if p.grad is not None:
                     rows += [_Rows(p, group)] if p.grad.is_sparse else []
@@ -209,9 +236,9 @@ def ranking_adam(
     def make(model: nn.Module, config: Any) -> RankingAdam:
         for module in model.modules():
             if isinstance(module, FieldEmbedding):
-                module.sparse = lazy
+                module.sparse = True
         groups = regularized_groups(model, embedding, net)
-        return RankingAdam(groups, config.learning_rate, config.betas)
+        return RankingAdam(groups, config.learning_rate, config.betas, lazy=lazy)
 
     return make
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sixfold.core import UserError
 from sixfold.kernels import cross_epilogue
+from sixfold.recsys.layers.dropout import Dropout
 
 
 def split_heads(
@@ -63,7 +64,7 @@ class CrossNetwork(nn.Module):
         self.b = nn.ParameterList(torch.rand(width) for _ in numbers)
         self.layer_norm = nn.ModuleList(nn.LayerNorm(half) for _ in numbers if layer_norm)
         self.batch_norm = nn.ModuleList(nn.BatchNorm1d(heads) for _ in numbers if batch_norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(width, outputs)
 
     def forward(
