@@ -26,6 +26,12 @@ from sixfold.recsys.models.fm import FM, FMConfig
 from sixfold.recsys.models.fm import SYSTEM as FM_SYSTEM
 from sixfold.recsys.models.lr import LR, LRConfig
 from sixfold.recsys.models.lr import SYSTEM as LR_SYSTEM
+from sixfold.recsys.models.mmoe import SYSTEM as MMOE
+from sixfold.recsys.models.mmoe import MMoE, MMoEConfig
+from sixfold.recsys.models.ple import PLE, PLEConfig
+from sixfold.recsys.models.ple import SYSTEM as PLE_SYSTEM
+from sixfold.recsys.models.shared_bottom import SYSTEM as SHARED_BOTTOM
+from sixfold.recsys.models.shared_bottom import SharedBottom, SharedBottomConfig
 
 if TYPE_CHECKING:  # what a type checker sees; `_TABLES` says the same to Python
     from sixfold.recsys.tables.encoder import Encoder
@@ -43,6 +49,9 @@ SYSTEMS = (
     DNN_SYSTEM,
     CROSSNET_V2,
     DCNV2,
+    SHARED_BOTTOM,
+    MMOE,
+    PLE_SYSTEM,
 )
 
 SCORE = "sixfold.recsys.scoring:score"  # behind `sixfold score recsys`
@@ -56,6 +65,7 @@ __all__ = [
     "FM",
     "LCN",
     "LR",
+    "PLE",
     "SYSTEMS",
     "CrossNetV2",
     "CrossNetV2Config",
@@ -72,7 +82,12 @@ __all__ = [
     "FinalMLPConfig",
     "LCNConfig",
     "LRConfig",
+    "MMoE",
+    "MMoEConfig",
+    "PLEConfig",
     "Schema",
+    "SharedBottom",
+    "SharedBottomConfig",
     "infer_schema",
 ]
 
