@@ -9,6 +9,8 @@ from sixfold.recsys.models.dcnv2 import SYSTEM as DCNV2
 from sixfold.recsys.models.dcnv2 import DCNv2, DCNv2Config
 from sixfold.recsys.models.dnn import DNN, DNNConfig
 from sixfold.recsys.models.dnn import SYSTEM as DNN_SYSTEM
+from sixfold.recsys.models.dtrn import DTRN, DTRNConfig
+from sixfold.recsys.models.dtrn import SYSTEM as DTRN_SYSTEM
 from sixfold.recsys.models.fcn import (
     ECN,
     ECN_SYSTEM,
@@ -49,6 +51,7 @@ SYSTEMS = (
     DNN_SYSTEM,
     CROSSNET_V2,
     DCNV2,
+    DTRN_SYSTEM,
     SHARED_BOTTOM,
     MMOE,
     PLE_SYSTEM,
@@ -60,6 +63,7 @@ _TABLES = {"Encoder": "encoder", "Schema": "schema", "infer_schema": "infer"}
 
 __all__ = [
     "DNN",
+    "DTRN",
     "ECN",
     "FCN",
     "FM",
@@ -72,6 +76,7 @@ __all__ = [
     "DCNv2",
     "DCNv2Config",
     "DNNConfig",
+    "DTRNConfig",
     "DualMLP",
     "DualMLPConfig",
     "ECNConfig",

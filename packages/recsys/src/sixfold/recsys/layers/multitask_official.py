@@ -57,18 +57,55 @@ def count(official: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.removeprefix(prefix).partition(".")[0] for key in keys})
 
 
-def read_common(official: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what all networks have: fields, width, number of tasks, towers, batch norm, dropout."""
-    fields = read_fields(official, TABLES)
+def read_common(official: Mapping[str, Tensor], tables: str = TABLES) -> dict[str, Any]:
+    """Read what all networks have: fields, width, number of tasks, towers, batch norm, dropout.
+
+    Args:
+        official: Official weights.
+        tables: Prefix of the fields' tables.
+    """
+    fields = read_fields(official, tables)
     tower = read_mlp(official, "tower.0.mlp.")
-    width = max(official[f"{TABLES}{field.name}.weight"].shape[1] for field in fields)
+    widths = [official[f"{tables}{f.name}.weight"].shape[1] for f in fields if f.kind != "numeric"]
+    numeric = official[f"{tables}{fields[0].name}.weight"].shape[0]  # a column of weights
     return {
         "fields": fields,
         "labels": tuple(f"task{number + 1}" for number in range(count(official, "tower."))),
-        "embedding_dim": width,
+        "embedding_dim": [*widths, numeric][0],
         "tower_hidden": tower.widths[:-1],
         "batch_norm": tower.batch_norm,
         "dropout": tower.dropout,
+    }
+
+
+def read_shared_bottom(official: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the sizes of a shared bottom."""
+    return {"bottom_hidden": read_mlp(official, "bottom.mlp.").widths}
+
+
+def read_mmoe(official: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the sizes of experts and gates."""
+    return {
+        "experts": count(official, "mmoe_layer.experts."),
+        "expert_hidden": read_mlp(official, "mmoe_layer.experts.0.mlp.").widths,
+        "gate_hidden": read_mlp(official, "mmoe_layer.gate.0.mlp.").widths[:-1],
+    }
+
+
+def read_ple(official: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the variant of PLE and its sizes."""
+    first = "cgc_layers.0."
+    shared, own = (count(official, first + k) for k in ("shared_experts.", "specific_experts.0."))
+    gate = f"{first}gate.{count(official, 'tower.')}.mlp."  # the shared one
+    has_gate = any(key.startswith(gate) for key in official)
+    mixed = read_mlp(official, gate).widths[-1] if has_gate else None
+    return {
+        "variant": "fuxictr" if mixed == shared else "paper",
+        "layers": count(official, "cgc_layers."),
+        "shared_experts": shared,
+        "specific_experts": own,
+        "expert_hidden": read_mlp(official, f"{first}shared_experts.0.mlp.").widths,
+        "gate_hidden": read_mlp(official, f"{first}gate.0.mlp.").widths[:-1],
     }
 
 

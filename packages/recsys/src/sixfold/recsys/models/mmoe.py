@@ -25,10 +25,9 @@ from sixfold.recsys.layers.multitask import (
 )
 from sixfold.recsys.layers.multitask import multitask_loss as loss
 from sixfold.recsys.layers.multitask_official import (
-    count,
     filled,
     read_common,
-    read_mlp,
+    read_mmoe,
     to_official,
 )
 from sixfold.recsys.models.ranker import Ranker
@@ -85,12 +84,8 @@ def convert(official: Mapping[str, Tensor]) -> tuple[MMoEConfig, dict[str, Tenso
     Raises:
         UserError: a key is missing or unknown, or sizes contradict each other.
     """
-    values = {
-        "experts": count(official, "mmoe_layer.experts."),
-        "expert_hidden": read_mlp(official, "mmoe_layer.experts.0.mlp.").widths,
-        "gate_hidden": read_mlp(official, "mmoe_layer.gate.0.mlp.").widths[:-1],
-    }
-    config = MMoEConfig.parse(read_common(official) | values, "this checkpoint")
+    values = read_common(official) | read_mmoe(official)
+    config = MMoEConfig.parse(values, "this checkpoint")
     return config, from_official(official, config).state_dict()
 
 

@@ -30,10 +30,9 @@ from sixfold.recsys.layers.multitask import (
 )
 from sixfold.recsys.layers.multitask import multitask_loss as loss
 from sixfold.recsys.layers.multitask_official import (
-    count,
     filled,
     read_common,
-    read_mlp,
+    read_ple,
     to_official,
 )
 from sixfold.recsys.models.ranker import Ranker
@@ -102,20 +101,8 @@ def convert(official: Mapping[str, Tensor]) -> tuple[PLEConfig, dict[str, Tensor
     Raises:
         UserError: a key is missing or unknown, or sizes contradict each other.
     """
-    first = "cgc_layers.0."
-    shared, own = (count(official, first + k) for k in ("shared_experts.", "specific_experts.0."))
-    last_gate = f"{first}gate.{count(official, 'tower.')}.mlp."
-    has_gate = any(key.startswith(last_gate) for key in official)
-    mixed = read_mlp(official, last_gate).widths[-1] if has_gate else None
-    values = {
-        "variant": "fuxictr" if mixed == shared else "paper",
-        "layers": count(official, "cgc_layers."),
-        "shared_experts": shared,
-        "specific_experts": own,
-        "expert_hidden": read_mlp(official, f"{first}shared_experts.0.mlp.").widths,
-        "gate_hidden": read_mlp(official, f"{first}gate.0.mlp.").widths[:-1],
-    }
-    config = PLEConfig.parse(read_common(official) | values, "this checkpoint")
+    values = read_common(official) | read_ple(official)
+    config = PLEConfig.parse(values, "this checkpoint")
     return config, from_official(official, config).state_dict()
 
 

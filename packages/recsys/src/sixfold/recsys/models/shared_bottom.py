@@ -23,7 +23,12 @@ from sixfold.recsys.layers.multitask import (
     task_outputs,
 )
 from sixfold.recsys.layers.multitask import multitask_loss as loss
-from sixfold.recsys.layers.multitask_official import filled, read_common, read_mlp, to_official
+from sixfold.recsys.layers.multitask_official import (
+    filled,
+    read_common,
+    read_shared_bottom,
+    to_official,
+)
 from sixfold.recsys.models.ranker import Ranker
 
 __all__ = [
@@ -75,8 +80,8 @@ def convert(official: Mapping[str, Tensor]) -> tuple[SharedBottomConfig, dict[st
     Raises:
         UserError: a key is missing or unknown, or sizes contradict each other.
     """
-    values = {"bottom_hidden": read_mlp(official, "bottom.mlp.").widths}
-    config = SharedBottomConfig.parse(read_common(official) | values, "this checkpoint")
+    values = read_common(official) | read_shared_bottom(official)
+    config = SharedBottomConfig.parse(values, "this checkpoint")
     return config, from_official(official, config).state_dict()
 
 
