@@ -68,7 +68,7 @@ def datasets(data: MultiTaskData) -> list[Dataset]:
 
 
 def prepare(data: MultiTaskData, source: Source, folder: Path) -> None:
-    """Write the splits, encoded: the processes that train have no polars, which no fork survives."""
+    """Write the splits, encoded: polars, which does that, does not survive a fork."""
     splits = read_movielens() if source == "real" else generate_movielens()
     encoder = Encoder.fit(schema(data.labels), splits.train)
     with atomic_folder(folder) as partial:
