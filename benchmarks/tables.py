@@ -8,7 +8,6 @@ each value's id. It makes the same ids.
 import argparse
 import math
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections import Counter
@@ -139,7 +138,9 @@ def _memory(path: Path, results: Any) -> None:
     stream = TableStream(path, encoder)
     for first in range(0, len(stream), 4096):
         stream.at(range(first, min(first + 4096, len(stream))), 0)
-    results.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # not ru_maxrss, which a process inherits from the one that started it
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    results.put(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
 
 
 def memory(path: Path) -> dict:

@@ -22,7 +22,13 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-CHECKED = ["sixfold.kernels", "sixfold.speech", "sixfold.graphs", "sixfold.vision"]
+CHECKED = [
+    "sixfold.kernels",
+    "sixfold.speech",
+    "sixfold.graphs",
+    "sixfold.vision",
+    "sixfold.recsys",
+]
 
 # Core alone does without jaxtyping.
 jaxtyping: Any = importlib.import_module("jaxtyping") if installed("jaxtyping") else None

@@ -120,6 +120,7 @@ def test_the_options_of_the_command_are_those_of_the_training(folder, tmp_path, 
     app.default(own_data.train_command(tiny_ranker.SYSTEM))
     given = ["--data", folder / "train.parquet", "--out", tmp_path / "run", "--epochs", 1]
     given += ["--batch", 64, "--negative-sampling", 0.9, "--embedding-l2", "l1(0.001)"]
+    given += ["--net-l2", 0.01]
     model = app([*map(str, given), "--threads", "1", "--set", "embedding_dim=4"])
     assert model.config.embedding_dim == 4
     assert model.encoder.kept_negatives == 0.9

@@ -9,6 +9,7 @@ import sample_tables
 from tiny_ranker import TinyRanker
 
 from sixfold.core import UserError
+from sixfold.recsys import LR
 from sixfold.recsys.tables.encode import EncodingReport
 from sixfold.recsys.tables.schema import Schema
 from sixfold.recsys.tables.vocabulary import Vocabulary
@@ -187,6 +188,8 @@ def test_pretrained_vectors_are_the_first_rows_and_stay_if_frozen(tmp_path):
     np.testing.assert_array_equal(rows, (np.eye(3, 8) + 1)[:2].astype(np.float32))
     with pytest.raises(UserError, match="has vectors of 8 numbers; set embedding_dim, now 4"):
         TinyRanker.from_schema(tmp_path / "s.yaml", embedding_dim=4).fit(table)
+    with pytest.raises(UserError, match="LR has no vectors; leave out pretrained of x"):
+        LR.from_schema(tmp_path / "s.yaml").fit(table)
     vectors.with_columns(value=pl.lit(9)).write_parquet(tmp_path / "v.parquet")
     with pytest.raises(UserError, match="has no vector of a value of column 'x'"):
         TinyRanker.from_schema(tmp_path / "s.yaml").fit(table)
@@ -208,6 +211,7 @@ def test_an_encoder_of_other_weights_is_refused(folder, tmp_path):
     ("options", "words"),
     [
         ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"embedding_l2": "l3(1)"}, "a regulariser is a number"),
         ({"settings": {"embedding": 3}}, "did you mean 'embedding_dim'"),
         ({"negative_sampling": 2.0}, "share of negatives"),
         ({"valid": 1.5}, "fraction between 0 and 1"),

@@ -150,6 +150,14 @@ def test_a_set_keeps_its_first_values_and_a_sequence_its_last():
         assert "1 lists cut" in str(report)
 
 
+def test_rows_of_empty_lists_and_empty_vocabularies_are_encoded():
+    column = {"kind": "multivalued", "max_length": 2}
+    encoder = Encoder.fit(schema(x=column), pa.table({"x": [[i] for i in range(50)]}))
+    assert encode(encoder, [{"x": []}])["x"].tolist() == [[0, 0]]
+    assert ids_of([1, 2, 3], min_count=2) == [1, 1, 1]
+    assert ids_of([None, None]) == [1, 1]
+
+
 def test_columns_that_share_a_vocabulary_have_one_of_both():
     columns = {
         "item": {},

@@ -1,7 +1,7 @@
 """What the small baselines have in common: settings, and that nobody published their weights."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field as Setting
 from pydantic import PositiveInt, model_validator
@@ -24,7 +24,7 @@ class BaselineConfig(Config):
     labels: tuple[str, ...] = Setting(default=("label",), min_length=1)
 
     @model_validator(mode="after")
-    def _fields_fit(self) -> Self:
+    def _fields_fit(self) -> "BaselineConfig":
         check_fields(self.fields)
         return self
 

@@ -1,7 +1,7 @@
 """The input columns of a model, as a model sees them: names, kinds and sizes of vocabularies."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field as Setting
 from pydantic import model_validator
@@ -31,7 +31,7 @@ class Field(Config):
     frozen: bool = False
 
     @model_validator(mode="after")
-    def _sizes(self) -> Self:
+    def _sizes(self) -> "Field":
         if (self.kind == "numeric") != (self.vocab_size is None):
             raise ValueError(
                 f"field {self.name!r} is {self.kind}: "

@@ -1,7 +1,7 @@
 """The multilayer perceptron of FuxiCTR, whose keys and first weights published results rest on."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field as Setting
@@ -86,7 +86,7 @@ class MLPConfig(Config):
     batch_norm: bool = True
 
     @model_validator(mode="after")
-    def _one_for_each_layer(self) -> Self:
+    def _one_for_each_layer(self) -> "MLPConfig":
         for name in ("activation", "dropout"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != len(self.hidden):

@@ -246,7 +246,7 @@ def ranking_adam(
 _FORMS = re.compile(r"(l1|l2|l1_l2)\(([^,()]+)(?:,([^,()]+))?\)")
 
 
-def regularizer(value: float | str | None) -> Regularizer:
+def regularizer(value: float | int | str | None) -> Regularizer:
     """Read a regulariser: a number or ``l2(x)`` for half of x times sum w^2, ``l1(x)``, or both.
 
     Raises:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -60,7 +60,9 @@ class Ranker(nn.Module):
         return binary_cross_entropy(model(batch), batch, model.config.labels)
 
     @classmethod
-    def from_schema(cls, schema: "Schema | str | Path", **settings: Any) -> "Untrained[Self]":
+    def from_schema(
+        cls: "type[Model]", schema: "Schema | str | Path", **settings: Any
+    ) -> "Untrained[Model]":
         """Prepare a model for a table; `Untrained.fit` builds and trains it.
 
         Args:
@@ -75,7 +77,7 @@ class Ranker(nn.Module):
         return Untrained(cls, as_schema(schema), settings)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> Self:
+    def from_pretrained(cls: "type[Model]", path: str | Path, **settings: Any) -> "Model":
         """Load a run folder, or an official or sixfold checkpoint, in eval mode.
 
         An ``encoder.parquet`` beside the weights is loaded with them.
@@ -89,7 +91,7 @@ class Ranker(nn.Module):
                 belongs to other weights.
         """
         system = cls.system()
-        model = cast(Self, from_pretrained(path, system, **settings))
+        model = cast(Model, from_pretrained(path, system, **settings))
         model.encoder = _load_encoder(model, find_weights(path, system))
         return model
 

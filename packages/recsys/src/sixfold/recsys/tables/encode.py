@@ -64,12 +64,6 @@ class EncodingReport:
             for name, count in self.values.items()
         }
 
-    def count(self, what: Mapping[str, int], name: str, number: int) -> None:
-        """Add to one of the counts."""
-        if number:
-            assert isinstance(what, dict)
-            what[name] = what.get(name, 0) + number
-
     def __str__(self) -> str:
         parts = [f"{name} {share:.2%}" for name, share in self.unknown_shares().items() if share]
         lines = [f"unknown or missing: {', '.join(parts)}"] if parts else []
@@ -104,12 +98,12 @@ def encode_inputs(
             assert isinstance(rule, Vocabulary)
             ids = rule.encode(values.values).astype(np.int32)
             found[name], cut = _pad(ids, values.offsets, column)
-            report.count(report.cut, name, cut)
+            _add(report.cut, name, cut)
         else:
             ids = rule.encode(values).astype(np.int32)  # type: ignore[arg-type]
             found[name] = ids
-        report.count(report.values, name, len(ids))
-        report.count(report.unknown, name, int((ids == rule.size - 1).sum()))
+        _add(report.values, name, len(ids))
+        _add(report.unknown, name, int((ids == rule.size - 1).sum()))
     return found
 
 
@@ -163,6 +157,11 @@ def read_values(schema: Schema, name: str, block: Block) -> pa.Array | Lists | n
     return normalise(TRANSFORMS[column.transform](series).to_arrow(), block, source)
 
 
+def _add(counts: dict[str, int], name: str, number: int) -> None:
+    if number:
+        counts[name] = counts.get(name, 0) + number
+
+
 def _encode_numbers(
     name: str, column: Column, source: str, block: Block, report: EncodingReport
 ) -> Float[np.ndarray, " rows"]:
@@ -178,7 +177,7 @@ def _encode_numbers(
                 f"it, e.g. columns: {{{name}: {{kind: numeric, missing: 0.0}}}}"
             )
         found[bad] = float(column.missing)
-        report.count(report.filled, name, int(bad.sum()))
+        _add(report.filled, name, int(bad.sum()))
     return found
 
 

@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,7 +70,9 @@ class Encoder:
     weights_sha256: str = ""
 
     @classmethod
-    def fit(cls, schema: Schema | str | Path, train: Any, keep: np.ndarray | None = None) -> Self:
+    def fit(
+        cls, schema: Schema | str | Path, train: Any, keep: np.ndarray | None = None
+    ) -> "Encoder":
         """Count the values of a training table, in one pass, and give them ids.
 
         Args:
@@ -146,7 +148,7 @@ class Encoder:
             pq.write_table(table, partial, compression="zstd")
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Encoder":
         """Read an encoder's file, or the one in a folder.
 
         Raises:

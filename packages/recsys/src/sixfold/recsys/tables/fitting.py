@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sixfold.core import Config, System
 from sixfold.core.training.distributed import barrier, rank
@@ -18,7 +19,7 @@ from sixfold.core.training.provenance import to_text
 from sixfold.core.training.run import Run
 from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.core.training.update import EarlyStopping
-from sixfold.recsys.layers.optimizers import ranking_adam
+from sixfold.recsys.layers.optimizers import ranking_adam, regularizer
 from sixfold.recsys.metrics import one_class, score_predictions
 from sixfold.recsys.tables.encoder import Encoder
 from sixfold.recsys.tables.memory import EncodedTable, encoded_bytes
@@ -64,6 +65,14 @@ class TableFit(Config):
     stream: bool | None = None
     precision: str = "32"
     threads: int | None = None
+
+    @field_validator("embedding_l2", "net_l2", mode="before")
+    @classmethod
+    def _is_a_regularizer(cls, value: Any) -> Any:
+        with suppress(ValueError, TypeError):
+            value = float(value)  # the command line gives texts
+        regularizer(value)
+        return value
 
 
 @dataclass(frozen=True)

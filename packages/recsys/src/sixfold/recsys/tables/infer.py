@@ -51,7 +51,10 @@ def infer_schema(
         if name in labels:
             continue
         column = _guess(block, name)
-        columns |= {} if column is None else {name: column}
+        if column is not None and name == "weight":  # the name of sample weights in a batch
+            columns["weight_"] = column.model_copy(update={"source": name})
+        elif column is not None:
+            columns[name] = column
         left_out += [name] if column is None else []
     if left_out:
         print(f"left out, another value in every row: {', '.join(left_out)}")

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +71,7 @@ class Block:
         return replace(self, table=self.table.take(pa.array(rows)), rows=rows)
 
 
+@runtime_checkable
 class Chunk(Protocol):
     """A piece of a table that can be read by itself."""
 

@@ -16,13 +16,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import yaml
 from pydantic import Field as Setting
 from pydantic import model_validator
 
-from sixfold.core import Config, UserError
+from sixfold.core import Config
 from sixfold.core.config import read_yaml, unknown_name_error
 from sixfold.core.data.atomic import write_atomic
 
@@ -78,7 +78,7 @@ class Column(Config):
         return self.kind in ("multivalued", "sequence")
 
     @model_validator(mode="after")
-    def _settings_fit_the_kind(self) -> Self:
+    def _settings_fit_the_kind(self) -> "Column":
         if self.kind == "numeric":
             if set_ := self.model_fields_set - {"kind", "source", "missing"}:
                 raise ValueError(f"a numeric column has no {', '.join(sorted(set_))}")
@@ -132,7 +132,7 @@ class Schema(Config):
     text: TextFormat = TextFormat()
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
+    def read(cls, path: str | Path) -> "Schema":
         """Read a schema from a YAML file; files that it names are looked for beside it.
 
         Raises:
@@ -178,7 +178,7 @@ class Schema(Config):
         return list(dict.fromkeys(names))
 
     @model_validator(mode="after")
-    def _columns_fit_together(self) -> Self:
+    def _columns_fit_together(self) -> "Schema":
         for problem in self._problems():
             raise ValueError(problem)
         return self
@@ -187,6 +187,11 @@ class Schema(Config):
         taken = {*self.labels, *filter(None, [self.weight])} & {*self.columns}
         if taken:
             yield f"{', '.join(sorted(taken))} is a label or weight, and cannot be an input too"
+        if "weight" in (*self.columns, *self.labels):
+            yield (
+                "batches hold sample weights as 'weight'; call the column otherwise, e.g. columns: "
+                "{body_weight: {source: weight}}"
+            )
         if len(set(self.labels)) < len(self.labels):
             yield f"a label is named twice in {list(self.labels)}"
         for name, column in self.columns.items():
@@ -206,8 +211,4 @@ def as_schema(schema: "Schema | str | Path") -> Schema:
     Raises:
         UserError: the file is no schema.
     """
-    if isinstance(schema, Schema):
-        return schema
-    if not isinstance(schema, str | Path):
-        raise UserError(f"give a Schema or the path of its YAML file, not {type(schema).__name__}")
-    return Schema.read(schema)
+    return schema if isinstance(schema, Schema) else Schema.read(schema)

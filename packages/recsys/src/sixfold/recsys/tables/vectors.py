@@ -26,6 +26,10 @@ def load_vectors(model: Any, encoder: Encoder) -> None:
     for name, column in encoder.schema.columns.items():
         if column.pretrained is None:
             continue
+        if not hasattr(model, "embedding"):
+            raise UserError(
+                f"{type(model).__name__} has no vectors; leave out pretrained of {name}"
+            )
         values, vectors = _read(column.pretrained, model.embedding.dim)
         ids = np.array(encoder.ids(name, values))
         known = ids < encoder.rules[name].size - 1

@@ -106,12 +106,11 @@ class ValueCounts:
         if kind == "bool" or values.dtype != counts["value"].dtype:  # two texts may be one value
             counts = pl.DataFrame({"value": values, "count": counts["count"]})
             counts = counts.group_by("value").agg(pl.col("count").sum())
-        counts = counts.filter(pl.col("count") >= min_count)
+        kept = pl.col("count") >= min_count
         if missing is not None:
             token = as_kind(pa.array([_text_of(missing)], pa.large_string()), kind)[0].as_py()
-            if token is not None:
-                counts = counts.filter(pl.col("value") != token)
-        counts = counts.sort("value")
+            kept = kept if token is None else kept & (pl.col("value") != token)
+        counts = counts.lazy().filter(kept).sort("value").collect()
         sorted_values = counts["value"].to_arrow().cast(TYPES[kind])
         return Vocabulary(kind, sorted_values, counts["count"].to_arrow())
 
@@ -132,11 +131,12 @@ def _count(values: pa.Array) -> pl.DataFrame:
     """Count values; those of a dictionary, such as a parquet file's, are not hashed again."""
     if not pa.types.is_dictionary(values.type):
         part = pl.Series("value", values).drop_nulls().value_counts(name="count")
-        return part.with_columns(pl.col("count").cast(pl.Int64))
+        return part.replace_column(1, part.to_series(1).cast(pl.Int64))
     places = values.indices.drop_null().to_numpy()
     counts = np.bincount(places, minlength=len(values.dictionary))
-    part = pl.DataFrame({"value": pl.Series(values.dictionary), "count": counts.astype(np.int64)})
-    return part.filter((pl.col("count") > 0) & pl.col("value").is_not_null())
+    known = (counts > 0) & values.dictionary.is_valid().to_numpy(zero_copy_only=False)
+    kept = pl.Series("value", values.dictionary.filter(pa.array(known)))
+    return pl.DataFrame([kept, pl.Series("count", counts[known], pl.Int64)])
 
 
 def as_kind(values: pa.Array, kind: Kind) -> pa.Array:

@@ -6,7 +6,7 @@ the first noise would end a training, and the order of systems would be that of 
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,8 @@ CLAIM = Claim(
 
 def sections(outcome: Outcome) -> Iterator[Section]:
     """Show the paired differences of the mean predictions, and BARS' figures as theirs."""
-    yield difference_section(outcome)
+    folders = {key: outcome.samples(key) for pair in PAIRS for key in pair}
+    yield difference_section(outcome.claim.label, outcome.run.prepared, folders)
     if bars := outcome.manifest["bars"]:
         rows = [
             {"run of BARS": run, "AUC": f"{s['auc']:.4f}", "logloss": f"{s['logloss']:.4f}"}
@@ -247,13 +248,20 @@ def sections(outcome: Outcome) -> Iterator[Section]:
         yield Section(f"{outcome.claim.title}: BARS", text, tables=[table])
 
 
-def difference_section(outcome: Outcome) -> Section:
-    """Compare the mean predictions over seeds of each pair, with DeLong's interval."""
-    truth = read(outcome.run.prepared, "test").arrays[LABEL]
-    label = outcome.claim.label
+def difference_section(
+    label: Callable[[str], str], prepared: Path, samples: Mapping[str, Path]
+) -> Section:
+    """Compare the mean predictions over seeds of each pair, with DeLong's interval.
+
+    Args:
+        label: Name of an entry for people.
+        prepared: Folder of the prepared data.
+        samples: Folder of what each entry left; a pair of which one left nothing is passed over.
+    """
+    truth = read(prepared, "test").arrays[LABEL]
     rows = []
     for pair in PAIRS:
-        files = [outcome.samples(key) / PREDICTIONS for key in pair]
+        files = [samples[key] / PREDICTIONS for key in pair]
         if all(file.is_file() for file in files):
             found = auc_difference(truth, *map(np.load, files))
             rows.append(
@@ -267,7 +275,7 @@ def difference_section(outcome: Outcome) -> Section:
     columns = ["pair", "difference", "95 % interval", "p"]
     table = Table("AUC of the mean predictions, the test rows drawn again (DeLong)", columns, rows)
     text = "The interval is that of other test rows; the table above has that of other seeds."
-    return Section(f"{outcome.claim.title}: paired differences", text, tables=[table])
+    return Section(f"{CLAIM.title}: paired differences", text, tables=[table])
 
 
 TASK = Task(

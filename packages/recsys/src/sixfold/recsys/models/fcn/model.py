@@ -3,7 +3,7 @@
 arXiv:2407.13349; see the package's docstring for the citation and the departures.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from jaxtyping import Float
 from pydantic import Field as Setting
@@ -45,7 +45,7 @@ class CrossConfig(Config):
     batch_norm: bool = False
 
     @model_validator(mode="after")
-    def _fields_fit(self) -> Self:
+    def _fields_fit(self) -> "CrossConfig":
         check_fields(self.fields)
         if self.embedding_dim % 2:
             raise ValueError(

@@ -5,7 +5,7 @@ arXiv:2304.00902; see the package's docstring for the citation and the departure
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,7 @@ class FinalMLPConfig(Config):
     heads: PositiveInt = 10
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _parts_fit(self) -> "FinalMLPConfig":
         check_fields(self.fields)
         names = [field.name for field in self.fields]
         for name in (*self.context1, *self.context2):
@@ -131,7 +131,7 @@ class DualMLPConfig(Config):
     mlp2: MLPConfig = MLPConfig(hidden=(400,), dropout=0.2)
 
     @model_validator(mode="after")
-    def _fields_fit(self) -> Self:
+    def _fields_fit(self) -> "DualMLPConfig":
         check_fields(self.fields)
         return self
 
