@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.recsys.layers.fields import Field
+from sixfold.recsys.layers.mlp import MLPConfig
 
 
 class Tables(nn.Module):
@@ -35,6 +36,23 @@ class Tables(nn.Module):
             vector = self.embedding_layers[field.name](values)
             vectors.append(vector.sum(1) if field.kind == "sequence" else vector)
         return torch.stack(vectors, 1)
+
+
+class Perceptron(nn.Module):
+    """Linear layers with batch norm, activation and torch's dropout, in one sequence ``mlp``.
+
+    Takes its layers from a config, and the dropout alone from torch.
+    """
+
+    def __init__(self, config: MLPConfig, inputs: int) -> None:
+        super().__init__()
+        layers = config.build(inputs)
+        self.width = layers.width
+        plain = [nn.Dropout(x.p) if isinstance(x, nn.Dropout) else x for x in layers.mlp]
+        self.mlp = nn.Sequential(*plain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
 
 
 def nested(tables: Tables, depth: int) -> nn.Module:

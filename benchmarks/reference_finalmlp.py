@@ -6,7 +6,7 @@ Parameters have the official names, so ``load_state_dict(to_official(model))`` f
 from collections.abc import Mapping, Sequence
 
 import torch
-from reference_ctr import Tables, nested
+from reference_ctr import Perceptron, Tables, nested
 from torch import Tensor, nn
 
 from sixfold.recsys import FinalMLPConfig
@@ -21,7 +21,7 @@ class ReferenceFinalMLP(nn.Module):
         width = len(config.fields) * config.embedding_dim
         self.embedding_layer = nested(Tables(config.fields, config.embedding_dim), 1)
         self.fs_module = Gates(config, width)
-        self.mlp1, self.mlp2 = config.mlp1.build(width), config.mlp2.build(width)
+        self.mlp1, self.mlp2 = (Perceptron(mlp, width) for mlp in (config.mlp1, config.mlp2))
         self.fusion_module = Fusion(self.mlp1.width, self.mlp2.width, config.heads)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

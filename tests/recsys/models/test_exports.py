@@ -7,12 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import batch_of, build
 
 from sixfold.core.system import load_function
 from sixfold.core.weights.export import export
-from sixfold.recsys import SYSTEMS, FinalMLP
-from sixfold.recsys.layers.exporting import argument_names, columns_exportable
+from sixfold.recsys import LR, SYSTEMS, FinalMLP
+from sixfold.recsys.layers.exporting import argument_names, write_embeddings
 from sixfold.recsys.layers.fields import Field
 
 
@@ -53,13 +54,29 @@ def test_a_graph_scores_any_batch(tmp_path, unchecked, system):
 
 def test_constant_gates_are_no_part_of_the_graph():
     (system,) = (system for system in SYSTEMS if system.name == "finalmlp")
+    assert system.export is not None
     ready = load_function(system.export)(build(FinalMLP, context1=(), context2=()))
     assert not [name for name in ready.module.state_dict() if "gate" in name]
 
 
-def test_inputs_are_named_as_columns_or_nearly_so():
-    names = ["user", "is new", "is.new", "2nd", "class"]
-    assert argument_names(names) == ["user", "is_new", "is_new_", "column_2nd", "column_class"]
+def test_inputs_are_named_as_columns_or_nearly_so(tmp_path, unchecked):
+    names = ["user", "C1", "c1", "is new", "_2nd", "class", "Größe", "__"]
+    expected = ["user", "c1", "c1_2", "is_new", "column_2nd", "column_class", "gr_e", "column"]
+    assert argument_names(names) == expected
     fields = tuple(Field(name=name, vocab_size=3) for name in names)
-    ready = columns_exportable(build(FinalMLP, fields, context1=("is new",)))
-    assert ready.facts["columns"]["is_new_"] == "is.new"
+    (system,) = (system for system in SYSTEMS if system.name == "lr")
+    report = exported(system, tmp_path / "out", build(LR, fields))
+    assert report["columns"] == dict(zip(expected, names, strict=True))
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert [value.name for value in session.get_inputs()] == expected
+
+
+def test_embeddings_are_written_by_column(tmp_path):
+    model = build(FinalMLP, context2=("price",))
+    write_embeddings(model, tmp_path / "tables.safetensors")
+    tables = load_file(tmp_path / "tables.safetensors")
+    assert {name for name in tables if name.startswith("gate")} == {
+        "gate1.embedding.user", "gate1.embedding.item", "gate2.embedding.price",
+    }  # fmt: skip
+    assert torch.equal(tables["embedding.item"], model.embedding.rows("item"))
+    assert torch.equal(tables["embedding.price"], model.embedding.numeric)

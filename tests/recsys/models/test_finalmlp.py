@@ -13,6 +13,7 @@ CONTEXTS = [
     {"context1": (), "context2": ()},
     {"context2": ("price", "item")},
     {"context2": ("genres",)},
+    {"context1": ("price",), "gate_hidden": (5, 3)},
     {"share_context": True},
     {"share_context": True, "context2": ("price", "genres")},
     {"gating": False},

@@ -52,9 +52,9 @@ def bilinear_fusion(
     if joined > 1:
         blocks = _block_diagonal(blocks.unflatten(0, (-1, joined)))
     rows = x.reshape(batch, heads // joined, joined * x_head).transpose(0, 1)
-    forms = torch.bmm(rows, blocks).view(heads // joined, batch, joined, out, y_head)
-    partners = y.reshape(batch, heads // joined, joined, 1, y_head).transpose(0, 1)
-    return (forms * partners).sum((0, 2, 4))
+    # laid out as y is: its gradient then needs no transposition
+    forms = torch.bmm(rows, blocks).transpose(0, 1).reshape(batch, heads, out, y_head)
+    return (forms.transpose(1, 2).reshape(batch, out, y_size) * y[:, None]).sum(2)
 
 
 def _joined_heads(heads: int, width: int) -> int:

@@ -32,6 +32,14 @@ def numbered(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{number}" for number in range(1, count + 1)]
 
 
+def criteo(rows: int) -> tuple[Field, ...]:
+    """Make Criteo's thirteen numbers and 26 categories; C6, a context of FinalMLP, has 23 rows."""
+    others = spread([name for name in numbered("C", 26) if name != "C6"], rows - 23)
+    sizes = {field.name: field.vocab_size for field in others} | {"C6": 23}
+    numbers = [Field(name=name, kind="numeric") for name in numbered("I", 13)]
+    return (*numbers, *(Field(name=name, vocab_size=sizes[name]) for name in numbered("C", 26)))
+
+
 # As read in the log of Frappe_x1, and counted in 51,949 rows of its validation split.
 FRAPPE = categorical(
     user=956, item=4084, daytime=9, weekday=9, isweekend=4,
@@ -42,6 +50,7 @@ FRAPPE_SMALL = categorical(
     homework=5, cost=4, weather=11, country=77, city=223,
 )  # fmt: skip
 MOVIELENS_TAGS = spread(["user_id", "item_id", "tag_id"], 90_242)
+CRITEO_X1 = criteo(2_086_329)
 CRITEO_X4 = spread(numbered("I", 13) + numbered("C", 26), 910_747)
 AVAZU_X1 = spread(numbered("feat_", 22), 1_298_621)
 AVAZU_X4 = spread(
@@ -63,14 +72,3 @@ MOVIELENS_1M = spread(
 )
 KDD12 = spread(numbered("field_", 13), 4_668_096)
 IPINYOU = spread(numbered("field_", 16), 665_765)
-
-
-def _criteo_x1() -> tuple[Field, ...]:
-    """Thirteen numbers and 26 categories; C6, a context of FinalMLP, has 23 rows."""
-    others = [name for name in numbered("C", 26) if name != "C6"]
-    rows = {field.name: field.vocab_size for field in spread(others, 2_086_329 - 23)} | {"C6": 23}
-    numbers = tuple(Field(name=name, kind="numeric") for name in numbered("I", 13))
-    return numbers + tuple(Field(name=n, vocab_size=rows[n]) for n in numbered("C", 26))
-
-
-CRITEO_X1 = _criteo_x1()

@@ -25,8 +25,7 @@ class Dropout(nn.Dropout):
         if x.is_cuda:
             return nn.functional.dropout(x, self.p)
         dropped = max(round(self.p * LEVELS), 1)
-        # out of place: a compiler fuses the two products
-        return x * draw_kept(x.shape, dropped) * (LEVELS / (LEVELS - dropped))
+        return (x * draw_kept(x.shape, dropped)).mul_(LEVELS / (LEVELS - dropped))
 
 
 @torch.library.custom_op(

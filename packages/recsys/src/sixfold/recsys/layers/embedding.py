@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional
 
 from sixfold.core import UserError
@@ -137,7 +138,9 @@ class FieldEmbedding(nn.Module):
         return next(field for field in self.fields if field.name == name)
 
 
-@torch.compiler.disable  # the number of distinct rows is another for each batch
+# Not compiled, for the number of distinct rows is another for each batch. `torch.compiler.disable`
+# would import the compiler already here, which takes as long as torch itself.
+@_disable_dynamo
 def _sparse_lookup(
     table: Float[Tensor, "rows dim"], rows: Int[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape dim"]:

@@ -4,12 +4,16 @@ import inspect
 import keyword
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.weights.export import Exportable
+from sixfold.recsys.layers.embedding import FieldEmbedding
 from sixfold.recsys.layers.fields import Field
 
 EXAMPLE_ROWS, EXAMPLE_LENGTH = 4, 3
@@ -56,15 +60,45 @@ def columns_exportable(model: Any) -> Exportable:
     return Exportable(ByColumn(model.eval()), inputs, dynamic, ["probabilities"], facts)
 
 
+def write_embeddings(model: nn.Module, file: str | Path) -> None:
+    """Write every field's vectors to a .safetensors file, for other programs.
+
+    A table is named by the part of the model that it belongs to and its column, such as
+    ``embedding.user`` or ``gate1.embedding.user``; its rows are ids. A numeric field has one row,
+    which its value multiplies.
+
+    Args:
+        model: Ranking model.
+        file: Path of the file.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    tables = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FieldEmbedding):
+            for field in module.fields:
+                if field.kind == "numeric":
+                    rows = module.numeric[module.numbers.index(field.name)][None]
+                else:
+                    rows = module.rows(field.name)
+                tables[f"{name}.{field.name}"] = rows.detach().cpu().contiguous().clone()
+    write_atomic(Path(file), save(tables))
+
+
 def argument_names(columns: Sequence[str]) -> list[str]:
-    """Turn names of columns into identifiers, each another."""
+    """Turn names of columns into identifiers that an exported graph keeps, each another.
+
+    Those are of small letters and digits, with single underscores in between.
+    """
     names: list[str] = []
     for column in columns:
-        name = re.sub(r"\W", "_", column)
-        if not name.isidentifier() or keyword.iskeyword(name):
-            name = f"column_{name}"
+        plain = "_".join(re.findall(r"[a-z0-9]+", column.lower())) or "column"
+        plain = f"column_{plain}" if plain[0].isdigit() or keyword.iskeyword(plain) else plain
+        name, copies = plain, 1
         while name in names:
-            name += "_"
+            copies += 1
+            name = f"{plain}_{copies}"
         names.append(name)
     return names
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sixfold.core import UserError
+from sixfold.core.training.distributed import world_size
 from sixfold.recsys.layers.embedding import FieldEmbedding
 
 CHUNK = 1 << 16  # numbers, which stay in cache between two operations
@@ -229,14 +230,24 @@ def ranking_adam(
         embedding: Regulariser of the embeddings; see `regularizer`.
         net: Regulariser of the other parameters.
         lazy: Whether a step moves only those rows of tables that its batch looked up.
+
+    Raises:
+        UserError: a regulariser is none; when it is called, that steps are lazy in several
+            processes.
     """
     for value in (embedding, net):
         regularizer(value)  # a misspelt one is an error here
 
     def make(model: nn.Module, config: Any) -> RankingAdam:
+        alone = world_size() == 1
+        if lazy and not alone:
+            raise UserError(
+                f"lazy steps are for one process, not for {world_size()}: DistributedDataParallel "
+                "keeps gradients of whole tables; leave lazy out, or shard the tables"
+            )
         for module in model.modules():
             if isinstance(module, FieldEmbedding):
-                module.sparse = True
+                module.sparse = alone
         groups = regularized_groups(model, embedding, net)
         return RankingAdam(groups, config.learning_rate, config.betas, lazy=lazy)
 

@@ -19,7 +19,7 @@ From the paper to the files:
 """
 
 from sixfold.core import System
-from sixfold.recsys.data.vocabularies import AVAZU_X1, CRITEO_X1, FRAPPE, FRAPPE_SMALL
+from sixfold.recsys.data import vocabularies
 from sixfold.recsys.layers.mlp import MLPConfig
 from sixfold.recsys.losses import loss
 from sixfold.recsys.models.finalmlp.convert import (
@@ -36,7 +36,11 @@ from sixfold.recsys.models.finalmlp.model import (
 )
 
 __all__ = [
+    "AVAZU",
+    "CRITEO",
     "DUALMLP",
+    "FRAPPE",
+    "FRAPPE_SMALL",
     "SYSTEM",
     "DualMLP",
     "DualMLPConfig",
@@ -57,7 +61,7 @@ def _layers(*hidden: int, dropout: float) -> MLPConfig:
 
 
 CRITEO = FinalMLPConfig(
-    fields=CRITEO_X1,
+    fields=vocabularies.CRITEO_X1,
     mlp1=_layers(400, 400, 400, dropout=0.2),
     mlp2=_layers(1000, dropout=0.3),
     context1=tuple(f"I{number}" for number in range(1, 14)),
@@ -65,21 +69,22 @@ CRITEO = FinalMLPConfig(
     heads=200,
 )
 AVAZU = FinalMLPConfig(
-    fields=AVAZU_X1, mlp1=_layers(400, 400, 400, dropout=0.3), mlp2=_layers(800, dropout=0.3)
+    fields=vocabularies.AVAZU_X1,
+    mlp1=_layers(400, 400, 400, dropout=0.3),
+    mlp2=_layers(800, dropout=0.3),
 )
 
 
-def _frappe(fields: tuple) -> FinalMLPConfig:
-    return FinalMLPConfig(
-        fields=fields,
-        mlp1=_layers(400, dropout=0.4),
-        mlp2=_layers(100, dropout=0.4),
-        gate_hidden=(400,),
-        context1=("user",),
-        context2=("item",),
-        heads=5,
-    )
-
+FRAPPE = FinalMLPConfig(
+    fields=vocabularies.FRAPPE,
+    mlp1=_layers(400, dropout=0.4),
+    mlp2=_layers(100, dropout=0.4),
+    gate_hidden=(400,),
+    context1=("user",),
+    context2=("item",),
+    heads=5,
+)
+FRAPPE_SMALL = FRAPPE.model_copy(update={"fields": vocabularies.FRAPPE_SMALL})
 
 SYSTEM = System(
     name="finalmlp",
@@ -89,8 +94,8 @@ SYSTEM = System(
     convert=convert,
     published={
         "MovieLens tags": (FinalMLPConfig(), 1_040_902),
-        "Frappe": (_frappe(FRAPPE), 253_392),
-        "Frappe, a fifth of it": (_frappe(FRAPPE_SMALL), 251_662),
+        "Frappe": (FRAPPE, 253_392),
+        "Frappe, a fifth of it": (FRAPPE_SMALL, 251_662),
         "Criteo_x1": (CRITEO, 22_478_162),
         "Avazu_x1": (AVAZU, 13_979_472),
     },
@@ -109,7 +114,7 @@ DUALMLP = System(
         "MovieLens tags": (DualMLPConfig(), 1_252_022),
         "Frappe": (
             DualMLPConfig(
-                fields=FRAPPE,
+                fields=vocabularies.FRAPPE,
                 mlp1=_layers(400, 400, 400, dropout=0.2),
                 mlp2=_layers(500, 500, 500, dropout=0.3),
             ),
@@ -117,7 +122,7 @@ DUALMLP = System(
         ),
         "Frappe, a fifth of it": (
             DualMLPConfig(
-                fields=FRAPPE_SMALL,
+                fields=vocabularies.FRAPPE_SMALL,
                 mlp1=_layers(400, dropout=0.4),
                 mlp2=_layers(100, dropout=0.4),
             ),
@@ -125,7 +130,7 @@ DUALMLP = System(
         ),
         "Criteo_x1": (
             DualMLPConfig(
-                fields=CRITEO_X1,
+                fields=vocabularies.CRITEO_X1,
                 mlp1=_layers(400, 400, 400, dropout=0.2),
                 mlp2=_layers(400, 400, 400, dropout=0.2),
             ),
@@ -133,7 +138,7 @@ DUALMLP = System(
         ),
         "Avazu_x1": (
             DualMLPConfig(
-                fields=AVAZU_X1,
+                fields=vocabularies.AVAZU_X1,
                 mlp1=_layers(400, 400, 400, dropout=0.3),
                 mlp2=_layers(400, dropout=0.3),
             ),

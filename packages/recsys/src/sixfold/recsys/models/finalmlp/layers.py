@@ -1,6 +1,7 @@
 """What FinalMLP adds to two MLPs: gates of each stream, and the bilinear fusion of both."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -53,6 +54,8 @@ class FeatureGate(nn.Module):
     ) -> Float[Tensor, "batch width"]:
         if self.constant is not None:
             return x * self.gates(self.constant)
+        if self.embedding is not None and len(self.embedding.numbers) == len(self.context):
+            return x * self._gates_of_numbers(batch)
         found = self._distinct(batch)
         if found is None:
             return x * self.gates(self._vectors(x, batch))
@@ -65,6 +68,23 @@ class FeatureGate(nn.Module):
     def gates(self, context: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows width"]:
         """Return the factors of x, which are between 0 and 2."""
         return 2 * torch.sigmoid(self.mlp(context))
+
+    def _gates_of_numbers(self, batch: Batch) -> Float[Tensor, "batch width"]:
+        """Compute the gates of numeric fields alone.
+
+        A field is its number times a vector, and the first layer multiplies the vector by a matrix:
+        that product does not depend on the sample, and goes first.
+        """
+        assert self.embedding is not None
+        first: Any
+        first, *others = self.mlp.mlp
+        matrices = first.weight.unflatten(1, (-1, self.dim))
+        weights = torch.einsum("hfd,fd->hf", matrices, self.embedding.numeric)
+        numbers = torch.stack([batch[field.name] for field in self.context], 1)
+        hidden = nn.functional.linear(numbers.to(weights.dtype), weights, first.bias)
+        for layer in others:
+            hidden = layer(hidden)
+        return 2 * torch.sigmoid(hidden)
 
     def _vectors(
         self,
