@@ -130,7 +130,7 @@ def folded_query(
 
 
 def attention_weights(
-    scores: Float[Tensor, "*batch length"], there: Bool[Tensor, "*batch length"]
+    scores: Float[Tensor, "*batch length"], there: Bool[Tensor, "*#batch length"]
 ) -> Float[Tensor, "*batch length"]:
     """Return the softmax of scores over what is no padding; of an empty sequence, zeros."""
     weights = scores.masked_fill(~there, MASKED).softmax(-1)

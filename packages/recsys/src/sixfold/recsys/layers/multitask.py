@@ -4,7 +4,7 @@ Each takes flat inputs (batch, width) that all tasks share, or (task, batch, wid
 task, and returns logits (batch, task). The names of the parts are FuxiCTR's.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -79,7 +79,7 @@ class MultiTaskConfig(Config):
         )  # fmt: skip
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _parts_fit(self) -> "MultiTaskConfig":
         check_fields(self.fields)
         known = {field.name for field in Behaviours(self.fields).plain}
         for field in self.fields:
@@ -224,7 +224,7 @@ def _towers(width: int, config: Any) -> nn.ModuleList:
     return nn.ModuleList(config.mlp(width, config.tower_hidden, 1) for _ in config.labels)
 
 
-def _rowwise(mlp: nn.Module, x: Inputs) -> Inputs:
+def _rowwise(mlp: nn.Module, x: Inputs) -> Float[Tensor, "*task batch outputs"]:
     """Run an MLP on every row of every task."""
     return mlp(x) if x.ndim == 2 else mlp(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 

@@ -241,9 +241,14 @@ def score_popularity(prepared: Path, samples: Path | None) -> Scores:
 def sections(outcome: Outcome) -> Iterator[Section]:
     """Show what the tasks of DTRN see differently: weights of fields, interests."""
     file = outcome.samples("dtrn") / VIEWS
-    if not file.is_file():
-        return
-    views, tables = json.loads(file.read_text(encoding="utf-8")), []
+    tables = view_tables(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []
+    if tables:
+        yield Section(f"{outcome.claim.title}: what each task sees", "First seed.", tables=tables)
+
+
+def view_tables(views: Mapping[str, Any]) -> list[Table]:
+    """Show what `mean_views` found, if anything."""
+    tables = []
     if weights := views["weights"]:
         rows = [
             {"field": name, **{k: "{:.2f} ± {:.2f}".format(*w[name]) for k, w in weights.items()}}
@@ -258,8 +263,7 @@ def sections(outcome: Outcome) -> Iterator[Section]:
         ]
         caption = "Interests of two tasks (TIM): mean cosine over test rows; 1 is the same"
         tables.append(Table(caption, list(rows[0]), rows))
-    if tables:
-        yield Section(f"{outcome.claim.title}: what each task sees", "First seed.", tables=tables)
+    return tables
 
 
 TASK = Task(

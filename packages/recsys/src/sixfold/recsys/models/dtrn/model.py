@@ -3,7 +3,7 @@
 arXiv:2308.05996; see the package's docstring for the citation and the decisions.
 """
 
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -68,7 +68,7 @@ class DTRNConfig(MultiTaskConfig):
     specific_experts: PositiveInt = 1
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _heads_divide(self) -> "DTRNConfig":
         if self.embedding_dim % self.heads:
             raise ValueError(
                 f"{self.heads} heads should divide embedding_dim {self.embedding_dim}; choose a "
