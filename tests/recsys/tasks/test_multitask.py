@@ -84,7 +84,7 @@ def test_the_entries_are_those_of_the_claim_and_the_control_is_of_equal_size():
     systems, sizes = {system.name: system for system in SYSTEMS}, []
     for key in multitask.CENTRAL:
         system = systems[entries[key].get("system", task["defaults"]["system"])]
-        values = entries[key].get("model", {}) | {"labels": task["data"]["labels"]}
+        values = task["defaults"]["model"] | entries[key].get("model", {})
         model = system.build(system.config.parse(values, key))
         sizes.append(sum(p.numel() for p in model.parameters()))
     assert abs(sizes[0] - sizes[1]) < 0.005 * sizes[0]

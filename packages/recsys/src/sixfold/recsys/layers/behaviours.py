@@ -6,7 +6,7 @@ features like any other, and summed.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import UserError
+from sixfold.core.weights.export import Exportable
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
+from sixfold.recsys.layers.exporting import columns_exportable
 from sixfold.recsys.layers.fields import Field
 
 MASKED = -1e9  # added to scores of padding: finite, so that an empty sequence gives no nan
@@ -135,3 +137,19 @@ def attention_weights(
     """Return the softmax of scores over what is no padding; of an empty sequence, zeros."""
     weights = scores.masked_fill(~there, MASKED).softmax(-1)
     return weights * there.any(-1, keepdim=True)
+
+
+def behaviours_exportable(model: Any, max_length: int | None = None) -> Exportable:
+    """Prepare the export of a model: columns in, probabilities out, one length of all behaviours.
+
+    Args:
+        model: Model with its fields in its ``config``.
+        max_length: Largest length of a behaviour; None is any.
+    """
+    ready, fields = columns_exportable(model), model.config.fields
+    length = torch.export.Dim("length", max=max_length)
+    dynamic = {name: dict(axes) for name, axes in ready.dynamic.items()}
+    for axes, field in zip(dynamic.values(), fields, strict=True):
+        if is_behaviour(field):
+            axes[1] = length
+    return ready._replace(dynamic=dynamic)

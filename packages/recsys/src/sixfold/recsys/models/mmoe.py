@@ -97,7 +97,7 @@ SYSTEM = System(
     convert=convert,
     # not published: counted here, of the settings of this repository's experiment
     published={"MovieLens-100k": (MMoEConfig(), 170_266)},
-    export="sixfold.recsys.layers.exporting:columns_exportable",
+    export="sixfold.recsys.layers.behaviours:behaviours_exportable",
     run="sixfold.recsys.own_data:run_mmoe",
     train="sixfold.recsys.own_data:train_mmoe",
 )

@@ -114,7 +114,7 @@ SYSTEM = System(
     convert=convert,
     # not published: counted here, of the settings of this repository's experiment
     published={"MovieLens-100k": (PLEConfig(), 175_418)},
-    export="sixfold.recsys.layers.exporting:columns_exportable",
+    export="sixfold.recsys.layers.behaviours:behaviours_exportable",
     run="sixfold.recsys.own_data:run_ple",
     train="sixfold.recsys.own_data:train_ple",
 )

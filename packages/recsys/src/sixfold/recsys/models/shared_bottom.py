@@ -93,7 +93,7 @@ SYSTEM = System(
     convert=convert,
     # not published: counted here, of the settings of this repository's experiment
     published={"MovieLens-100k": (SharedBottomConfig(), 73_106)},
-    export="sixfold.recsys.layers.exporting:columns_exportable",
+    export="sixfold.recsys.layers.behaviours:behaviours_exportable",
     run="sixfold.recsys.own_data:run_shared_bottom",
     train="sixfold.recsys.own_data:train_shared_bottom",
 )
