@@ -7,6 +7,7 @@ from tiny_models import batch_of, build
 from sixfold.core import UserError
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.recsys import DTRN, DTRNConfig
+from sixfold.recsys.data.movielens import generate_movielens, schema
 from sixfold.recsys.layers.fields import Field
 from sixfold.recsys.models.dtrn import SYSTEM, convert, to_official
 
@@ -170,3 +171,16 @@ def test_a_task_can_be_overfitted():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_ones_own_table_of_several_tasks_is_learned_and_scored(tmp_path):
+    splits = generate_movielens(800)
+    sizes = {"embedding_dim": 4, "ffn": 8, "experts": 2, "expert_hidden": (8,), "max_length": 20}
+    untrained = DTRN.from_schema(schema(("like", "dislike")), **sizes, masks={"dislike": "like"})
+    options = {"epochs": 1, "batch": 128, "learning_rate": 0.01, "threads": 1}
+    model = untrained.fit(splits.train, valid=splits.valid, folder=tmp_path, **options)
+    assert model.behaviours.names == ["liked", "disliked", "rated"]
+    found = DTRN.from_pretrained(tmp_path).predict(splits.test.drop("like", "dislike"))
+    assert set(found) == {"like", "dislike"}
+    assert all(((p > 0) & (p < 1)).all() for p in found.values())
+    assert set(model.score(splits.test).labels) == {"like", "dislike"}
