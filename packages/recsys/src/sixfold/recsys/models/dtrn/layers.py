@@ -14,6 +14,7 @@ from sixfold.recsys.layers.behaviours import MASKED, attention_weights, folded_q
 from sixfold.recsys.layers.dropout import Dropout
 
 Norms = Float[Tensor, "behaviour task 2 dim"]  # scales and shifts
+ROWS = 256  # of a batch that are encoded at once
 POSITION_STD = 1e-4  # as fresh rows of tables have
 
 
@@ -72,15 +73,29 @@ class TaskInterests(nn.Module):
             there: Whether an item is no padding.
             targets: Vectors of the target of each behaviour.
         """
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return self.of_rows(vectors, there, targets)
+        # a few rows at a time: their intermediate tensors are found in cache
+        parts = zip(*(x.split(ROWS, 1) for x in (vectors, there, targets)), strict=True)
+        return torch.cat([self.of_rows(*part) for part in parts], 1)
+
+    def of_rows(
+        self,
+        vectors: Float[Tensor, "behaviour batch length dim"],
+        there: Bool[Tensor, "behaviour batch length"],
+        targets: Float[Tensor, "behaviour batch dim"],
+    ) -> Float[Tensor, "task batch behaviour dim"]:
+        """Compute interests, of all rows at once; see `forward`."""
         first, second = self.norms()
         x = vectors + self.position[: vectors.shape[2]]
         u = _normalised(x + self.dropout(self.attention(x, there)))
-        y = self.feed_forward(u, first)  # before the second norm's scale and shift
+        # before the second norm's scale and shift
+        y = self.feed_forward(u, first).transpose(2, 3).contiguous()
         query = folded_query(self.pool_q, self.pool_k, targets)
         scaled = query[:, :, None] * second[:, None, :, 0]
-        scores = torch.einsum("sbltd,sbtd->sbtl", y, scaled)
+        scores = (y @ scaled[..., None])[..., 0]
         weights = attention_weights(scores, there[:, :, None])
-        pooled = torch.einsum("sbtl,sbltd->sbtd", weights, y)
+        pooled = (weights[..., None, :] @ y)[..., 0, :]
         interests = torch.addcmul(second[:, None, :, 1], pooled, second[:, None, :, 0])
         some = there.any(2)[:, :, None, None]
         return (interests * some).permute(2, 1, 0, 3)
@@ -114,8 +129,10 @@ class TaskInterests(nn.Module):
         bias = torch.cat([layer.bias for layer in layers])
         together = functional.linear(x, weight, bias).flatten(0, 1)
         q, k, v = together.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = torch.zeros_like(there, dtype=x.dtype).masked_fill(~there, MASKED)
-        found = functional.scaled_dot_product_attention(q, k, v, mask.flatten(0, 1)[:, None, None])
+        # in short sequences products are faster than torch's blocks of attention
+        scores = q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)
+        scores = scores.masked_fill(~there.flatten(0, 1)[:, None, None], MASKED)
+        found = scores.softmax(-1) @ v
         return self.o(found.transpose(1, 2).flatten(2)).view_as(x)
 
     def feed_forward(
@@ -126,7 +143,7 @@ class TaskInterests(nn.Module):
         folded = (self.ffn1.weight * scale[:, :, None]).flatten(1, 2).transpose(1, 2)
         bias = functional.linear(shift, self.ffn1.weight, self.ffn1.bias).flatten(1)
         rows = u.flatten(1, 2)
-        hidden = torch.baddbmm(bias[:, None], rows, folded).relu()
+        hidden = torch.baddbmm(bias[:, None], rows, folded).relu_()
         found = self.dropout(self.ffn2(hidden.unflatten(2, (scale.shape[1], -1))))
         g = torch.addcmul(shift[:, None], rows[:, :, None], scale[:, None])
         return _normalised(g + found).unflatten(1, u.shape[1:3])
