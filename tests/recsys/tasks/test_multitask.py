@@ -44,7 +44,7 @@ def job(prepared, tmp_path_factory) -> Job:
 
 
 def test_a_seed_is_trained_on_the_prepared_sizes_and_scored(job):
-    scores = multitask.evaluate(job, None)
+    scores: dict[str, Any] = multitask.evaluate(job, None)
     facts = json.loads((job.prepared / "manifest.json").read_text())
     model: Any = job.trained()
     assert [f.model_dump(mode="json") for f in model.config.fields] == facts["fields"]

@@ -123,14 +123,17 @@ def evaluate(job: Job[MultiTaskData], samples: Path | None) -> Scores:
 
 def scores(model: Any, table: EncodedTable) -> Scores:
     """Return AUC and AUC within people of each task, and the means over tasks."""
-    labels = model.config.labels
     found = probabilities(model, table.batches(BATCH))
-    pairs = {label: (table.arrays[label], found[label]) for label in labels}
-    each = {f"auc_{k}": auc(*pair) for k, pair in pairs.items()}
+    return _scores({label: found[label] for label in model.config.labels}, table)
+
+
+def _scores(predictions: Mapping[str, np.ndarray], table: EncodedTable) -> Scores:
+    pairs = {label: (table.arrays[label], found) for label, found in predictions.items()}
     groups = table.arrays[GROUP]
+    every = {f"auc_{k}": auc(*pair) for k, pair in pairs.items()}
     within = {f"gauc_{k}": grouped_auc(*pair, groups)[0] for k, pair in pairs.items()}
-    means = {"auc": float(np.mean([*each.values()])), "gauc": float(np.mean([*within.values()]))}
-    return means | each | within
+    means = {"auc": float(np.mean([*every.values()])), "gauc": float(np.mean([*within.values()]))}
+    return {**means, **every, **within}
 
 
 @torch.no_grad()
@@ -225,17 +228,11 @@ def score_popularity(prepared: Path, samples: Path | None) -> Scores:
     """Score each film by its share of positives among the training rows, one more of each added."""
     del samples
     facts = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
-    known, test = read(prepared, "train").arrays, read(prepared, "test").arrays
-    size = int(max(known["item"].max(), test["item"].max())) + 1
+    known, test = read(prepared, "train").arrays, read(prepared, "test")
+    size = int(max(known["item"].max(), test.arrays["item"].max())) + 1
     seen = np.bincount(known["item"], minlength=size) + 2
-    each = {}
-    for label in facts["labels"]:
-        share = (np.bincount(known["item"], known[label], size) + 1) / seen
-        each[label] = (test[label], share[test["item"]])
-    found = {f"auc_{k}": auc(*pair) for k, pair in each.items()}
-    within = {f"gauc_{k}": grouped_auc(*pair, test[GROUP])[0] for k, pair in each.items()}
-    means = {"auc": float(np.mean([*found.values()])), "gauc": float(np.mean([*within.values()]))}
-    return means | found | within
+    shares = {k: (np.bincount(known["item"], known[k], size) + 1) / seen for k in facts["labels"]}
+    return _scores({k: share[test.arrays["item"]] for k, share in shares.items()}, test)
 
 
 def sections(outcome: Outcome) -> Iterator[Section]:
