@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
-SYSTEMS = ("finalmlp", "fcn", "ctr_metrics")
+SYSTEMS = ("finalmlp", "fcn", "dtrn", "mtl_bases", "ctr_metrics")
 
 
 def cases() -> list:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.recsys import ECN, FCN, LCN, DualMLP, FinalMLP
+from sixfold.recsys import DTRN, ECN, FCN, LCN, PLE, DualMLP, FinalMLP, MMoE, SharedBottom
 from sixfold.recsys.layers.fields import Field
 
 FIELDS = (
@@ -21,12 +21,17 @@ STREAMS = {
     "mlp2": {"hidden": (4,), "dropout": 0.1, "activation": "tanh"},
 }
 GATED = STREAMS | {"gate_hidden": (5,), "heads": 2, "context1": ("user", "item")}
+NETS = {"bottom_hidden": (6, 5), "experts": 3, "expert_hidden": (6, 5), "gate_hidden": (4,)}
 SMALL: dict[type[nn.Module], dict[str, Any]] = {
     FinalMLP: GATED,
     DualMLP: STREAMS,
     FCN: {"deep_layers": 2, "shallow_layers": 3, "batch_norm": True, "heads": 2},
     ECN: {"layers": 2},
     LCN: {"layers": 3, "layer_norm": False},
+    DTRN: NETS | {"task_dim": 3, "hyper_hidden": 5, "ffn": 6, "max_length": 9},
+    SharedBottom: NETS,
+    MMoE: NETS,
+    PLE: NETS | {"layers": 2},
 }
 
 

@@ -9,6 +9,8 @@ from sixfold.recsys.models.dcnv2 import SYSTEM as DCNV2
 from sixfold.recsys.models.dcnv2 import DCNv2, DCNv2Config
 from sixfold.recsys.models.dnn import DNN, DNNConfig
 from sixfold.recsys.models.dnn import SYSTEM as DNN_SYSTEM
+from sixfold.recsys.models.dtrn import DTRN, DTRNConfig
+from sixfold.recsys.models.dtrn import SYSTEM as DTRN_SYSTEM
 from sixfold.recsys.models.fcn import (
     ECN,
     ECN_SYSTEM,
@@ -26,6 +28,12 @@ from sixfold.recsys.models.fm import FM, FMConfig
 from sixfold.recsys.models.fm import SYSTEM as FM_SYSTEM
 from sixfold.recsys.models.lr import LR, LRConfig
 from sixfold.recsys.models.lr import SYSTEM as LR_SYSTEM
+from sixfold.recsys.models.mmoe import SYSTEM as MMOE
+from sixfold.recsys.models.mmoe import MMoE, MMoEConfig
+from sixfold.recsys.models.ple import PLE, PLEConfig
+from sixfold.recsys.models.ple import SYSTEM as PLE_SYSTEM
+from sixfold.recsys.models.shared_bottom import SYSTEM as SHARED_BOTTOM
+from sixfold.recsys.models.shared_bottom import SharedBottom, SharedBottomConfig
 
 if TYPE_CHECKING:  # what a type checker sees; `_TABLES` says the same to Python
     from sixfold.recsys.tables.encoder import Encoder
@@ -43,6 +51,10 @@ SYSTEMS = (
     DNN_SYSTEM,
     CROSSNET_V2,
     DCNV2,
+    DTRN_SYSTEM,
+    SHARED_BOTTOM,
+    MMOE,
+    PLE_SYSTEM,
 )
 
 SCORE = "sixfold.recsys.scoring:score"  # behind `sixfold score recsys`
@@ -51,17 +63,20 @@ _TABLES = {"Encoder": "encoder", "Schema": "schema", "infer_schema": "infer"}
 
 __all__ = [
     "DNN",
+    "DTRN",
     "ECN",
     "FCN",
     "FM",
     "LCN",
     "LR",
+    "PLE",
     "SYSTEMS",
     "CrossNetV2",
     "CrossNetV2Config",
     "DCNv2",
     "DCNv2Config",
     "DNNConfig",
+    "DTRNConfig",
     "DualMLP",
     "DualMLPConfig",
     "ECNConfig",
@@ -72,7 +87,12 @@ __all__ = [
     "FinalMLPConfig",
     "LCNConfig",
     "LRConfig",
+    "MMoE",
+    "MMoEConfig",
+    "PLEConfig",
     "Schema",
+    "SharedBottom",
+    "SharedBottomConfig",
     "infer_schema",
 ]
 

@@ -58,6 +58,11 @@ _SETS = {
         "Apache-2.0",
         "Zhu et al.: BARS, SIGIR 2022; test results by run",
     ),
+    "ml-100k": (
+        "https://grouplens.org/datasets/movielens/100k/",
+        "research with citation; no redistribution, no commercial use without permission",
+        "Harper, Konstan: The MovieLens datasets, TiiS 2015; as RecBole's atomic files",
+    ),
     "tiny_samples": (
         "https://github.com/datawhalechina/torch-rechub, https://github.com/reczoo/FuxiCTR",
         "each set's own (Criteo, Avazu: Kaggle; Ali-CCP, AliExpress: Tianchi; Census: CC BY 4.0)",
