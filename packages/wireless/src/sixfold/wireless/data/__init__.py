@@ -1,0 +1,1 @@
+"""The published recordings and what stands in for them."""

@@ -1,0 +1,1 @@
+"""Signals: recordings, simulators, impairments, channels."""
