@@ -134,5 +134,7 @@ def test_a_folder_of_another_layout_is_named(tmp_path):
         UserError, match="does not hold images/ and masks/ or train/ and trainannot"
     ):
         find_pairs(tmp_path)
-    with pytest.raises(UserError, match="holds 1 picture; give others with --valid"):
+    with pytest.raises(
+        UserError, match="holds one picture; give others for validation with --valid"
+    ):
         train("vision/fdconv_seg", data=write_pairs(tmp_path / "one", 1), out=tmp_path / "run")

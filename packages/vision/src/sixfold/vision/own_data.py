@@ -135,10 +135,8 @@ def open_pictures(
     files = find_pictures(data, least)
     if isinstance(valid, Path):
         held = find_pictures(valid, least)
-    elif len(files) < 2:
-        raise UserError(f"{data} holds one picture; give others for validation with --valid")
     else:
-        files, held = hold_out(files, valid, seed)
+        files, held = hold_out(files, valid, seed, data)
     print(f"{data}: {len(files)} pictures to train on, {len(held)} for validation, x{scale}")
     train, held_out = (OwnPictures(part, scale, channels, options) for part in (files, held))
     return Splits(train, held_out, [*files, *held])
@@ -208,12 +206,7 @@ def open_segmentation(
     if isinstance(valid, Path):
         held = find_pairs(valid)
     else:
-        count = max(1, round(valid * len(pairs)))
-        if count >= len(pairs):
-            raise UserError(f"{data} holds {len(pairs)} picture; give others with --valid")
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(pairs), generator=generator).tolist()
-        pairs, held = [pairs[i] for i in order[count:]], [pairs[i] for i in order[:count]]
+        pairs, held = hold_out(pairs, valid, seed, data)
     config = model.config
     opened, held_out = (Files(p, config.scale, config.classes) for p in (pairs, held))
     for split in (opened, held_out):

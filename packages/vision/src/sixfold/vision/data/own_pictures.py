@@ -6,6 +6,7 @@ is `imresize` of the bytes around a patch, which is that of the whole picture.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from sixfold.vision.images.picture import Picture
 from sixfold.vision.images.resize import imresize
 
 MARGIN = 3  # pixels of low resolution that decide a pixel beside them
+
+Item = TypeVar("Item")
 
 
 class PictureConfig(Config):
@@ -129,8 +132,16 @@ def _times(part: slice, scale: int) -> slice:
     return slice(part.start * scale, part.stop * scale)
 
 
-def hold_out(files: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split files into training and validation, at least one for each if there are two."""
+def hold_out(
+    files: Sequence[Item], fraction: float, seed: int, data: Path
+) -> tuple[list[Item], list[Item]]:
+    """Split the files of a folder, or pairs of them, into training and validation.
+
+    Raises:
+        UserError: the folder holds one only.
+    """
+    if len(files) < 2:
+        raise UserError(f"{data} holds one picture; give others for validation with --valid")
     generator = torch.Generator().manual_seed(derive_seed(seed, "held out"))
     order = torch.randperm(len(files), generator=generator).tolist()
     held = min(max(1, round(fraction * len(files))), len(files) - 1)
