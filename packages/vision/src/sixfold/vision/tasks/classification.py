@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from timm.optim import Lamb
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +27,7 @@ from sixfold.core.pipeline.page import Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Source, Task
 from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.fit import FitConfig, fit, weight_decay_groups
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
 from sixfold.core.weights.convert import save_pretrained
@@ -51,11 +52,19 @@ class Training(FitConfig):
             multiple of ``steps``; 0 trains RePaViT from the start.
         statistics: Number of pictures that the norms of the converted network are set from.
         ramp: Share of the training in which the idle channels lose their activation.
+        lamb: Whether a training from the start uses LAMB, as the paper's, not ``optimizer``.
     """
 
     pretrain: float = Field(default=0.0, ge=0)
     statistics: int = Field(default=0, ge=0)
     ramp: float = Field(default=0.0, ge=0, le=1)
+    lamb: bool = False
+
+    @model_validator(mode="after")
+    def _from_the_start(self) -> Self:
+        if self.lamb and self.pretrain:
+            raise ValueError("lamb is for trainings from the start; leave pretrain")
+        return self
 
 
 def prepare(data: ClassificationData, source: Source, folder: Path) -> None:
@@ -90,9 +99,16 @@ def train(job: Job[ClassificationData]) -> None:
             ramp.set_statistics(_batches(job.prepared, job.train.statistics))
         ramp.fit(run, data, job.train, job.seed)
     else:
-        fit(run, model, data, loss, job.train, seed=job.seed)
+        chosen = make_lamb if job.train.lamb else None
+        fit(run, model, data, loss, job.train, seed=job.seed, optimizer=chosen)
     if rank() == 0:
         save_pretrained(job.weights, model, job.system.name, job.model)
+
+
+def make_lamb(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """Make LAMB, the optimiser of the paper's trainings."""
+    groups = weight_decay_groups(model, config.weight_decay)
+    return Lamb(groups, config.learning_rate, betas=config.betas)  # type: ignore[arg-type]
 
 
 def _converted(job: Job[ClassificationData], data: SmallPictures) -> nn.Module:
@@ -261,4 +277,5 @@ TASK = Task(
     ],
     settings=Training,
     sections=sections,
+    benchmarks=["repavit", "repavit_training"],
 )

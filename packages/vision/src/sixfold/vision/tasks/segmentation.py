@@ -149,4 +149,5 @@ TASK = Task(
     evaluate=evaluate,
     measurements=parameter_counts(FDCONV, note=" (backbone)"),
     sections=sections,
+    benchmarks=["fdconv"],
 )

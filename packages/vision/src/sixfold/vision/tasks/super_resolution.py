@@ -269,4 +269,5 @@ TASK = Task(
     measurements=MEASUREMENTS,
     settings=Training,
     sections=sections,
+    benchmarks=["cfsr", "super_resolution"],
 )
