@@ -92,8 +92,10 @@ def claims_table(pipelines: Iterable[Pipeline]) -> Table:
 
 
 def _count_reproduced(measurements: Sequence[Mapping[str, Any]]) -> str:
-    others = [f"{m['name']}: {m['verdict']}" for m in measurements if m["verdict"] != "reproduced"]
-    count = f"{len(measurements) - len(others)} of {len(measurements)} reproduced"
+    known = [m for m in measurements if m["verdict"] != "not measured"]
+    others = [f"{m['name']}: {m['verdict']}" for m in known if m["verdict"] != "reproduced"]
+    count = f"{len(known) - len(others)} of {len(known)} reproduced"
+    others += [f"{n} not measured"] if (n := len(measurements) - len(known)) else []
     return "; ".join([count, *others]) if measurements else "-"
 
 
