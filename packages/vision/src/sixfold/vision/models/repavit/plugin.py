@@ -38,7 +38,8 @@ def convert(
 
     The LayerNorm before each feed-forward block becomes a BatchNorm with its scale and offset, and
     another BatchNorm comes before the second layer. Their statistics are those of no data yet:
-    train, or see `sixfold.vision.models.repavit.set_statistics`.
+    train, or see `sixfold.vision.models.repavit.set_statistics`. They are those of one process:
+    torch's ``convert_sync_batchnorm`` cannot replace them.
 
     Args:
         model: Model of timm: ViT, DeiT, BEiT, Swin, PoolFormer, MLP-Mixer ...
