@@ -103,6 +103,15 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in safe)
 
 
+def read_markdown_table(path: Path) -> Table:
+    """Read a page that holds one table, such as a benchmark's; its title becomes the caption."""
+    title, *lines = path.read_text(encoding="utf-8").splitlines()
+    cells = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|"))
+    rows = [[text.strip().replace("\\|", "|") for text in row] for row in cells]
+    columns, _, *values = rows
+    return Table(title.strip("# "), columns, [dict(zip(columns, v, strict=True)) for v in values])
+
+
 def replace_between_markers(path: Path, name: str, text: str) -> None:
     """Put text between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a file.
 

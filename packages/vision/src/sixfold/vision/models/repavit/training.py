@@ -70,13 +70,16 @@ def _fit(
     probes = [_Probe(norm, mlp) for _, norm, mlp in pairs]
     for (block, _, mlp), probe in zip(pairs, probes, strict=True):
         block.norm2, mlp.norm = probe, nn.Identity()
-    for batch in batches:
-        model(batch)
-    for (block, norm, mlp), probe in zip(pairs, probes, strict=True):
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for (block, norm, mlp), probe in zip(pairs, probes, strict=True):
+            block.norm2, mlp.norm = norm, probe.mlp_norm
+    for (_, norm, _), probe in zip(pairs, probes, strict=True):
         probe.outside.fit(norm)
         probe.inside.fit(probe.mlp_norm)
         norm.former = None
-        block.norm2, mlp.norm = norm, probe.mlp_norm
 
 
 class _Probe(nn.Module):
