@@ -68,7 +68,8 @@ class Sound:
 class Section:
     """One heading of the page; ``text`` is plain, with an empty line between paragraphs.
 
-    A section titled "A: b" that follows the section "A" is shown as a part of it.
+    A section titled "A: b" that follows the section "A" is shown as a part of it. A ``timed`` one,
+    of seconds on this machine, is for the page alone.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Section:
     figures: Sequence[Figure] = ()
     pictures: Sequence[Row] = ()
     sounds: Sequence[Sound] = ()
+    timed: bool = False
 
 
 def cell(value: Any) -> str:

@@ -316,11 +316,7 @@ class TaskRun:
 
     @property
     def source(self) -> Source:
-        """Source of the prepared data.
-
-        Raises:
-            UserError: nothing was prepared, or ``data:`` was changed since.
-        """
+        """Source of the prepared data; see `prepared_with`."""
         return self.prepared_with()["source"]
 
     @property

@@ -67,7 +67,7 @@ def write_report(pipeline: Pipeline) -> None:
     notice = f"Synthetic data, not the published: {'; '.join(synthetic)}." if synthetic else ""
     page = write_page(pipeline.root / "reports" / pipeline.name, title, sections, notice)
     lines = [f"# {title}", *([f"**{notice}**"] if notice else [])]
-    for section in sections:
+    for section in (one for one in sections if not one.timed):
         if section.tables or not (section.pictures or section.sounds):  # those are for the page
             lines += [f"## {section.title}", *([section.text] if section.text else [])]
         for table in section.tables:
@@ -171,4 +171,4 @@ def learning_section(outcome: Outcome, curve: Curve) -> Section:
     table = Table("Equal steps and equal time, smoothed", list(rows[0]), rows)
     figure = curve_figure(f"{task.key}-curves", curve.label, curves, speeds)
     title = f"{outcome.claim.title}: learning"
-    return Section(title, EQUAL, tables=[table], figures=[figure])
+    return Section(title, EQUAL, tables=[table], figures=[figure], timed=True)
