@@ -322,3 +322,13 @@ def test_wrapping_keeps_what_the_network_saw_and_takes(tmp_path):
     loaded = RePaViT.from_pretrained(tmp_path / "a.safetensors")
     x = torch.randn(1, 3, 64, 48)
     torch.testing.assert_close(loaded(x), whole(x))
+
+
+def test_wrapping_leaves_modes_and_random_numbers_alone():
+    sizes: Any = {"depth": 2, "embed_dim": 48}
+    model: Any = convert(timm.create_model(VIT, img_size=32, **sizes)).train()
+    model.blocks[0].norm2.eval()  # frozen
+    state = torch.get_rng_state()
+    RePaViT.wrap(model, **sizes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (model.training, model.blocks[0].norm2.training) == (True, False)

@@ -25,6 +25,7 @@ from sixfold.vision.models.repavit.plugin import (
     merged_structure,
 )
 from sixfold.vision.models.repavit.registry import PREFIX
+from sixfold.vision.models.repavit.training import modes_kept
 
 Images = Float[Tensor, "batch channel height width"]
 
@@ -79,7 +80,8 @@ class RePaViT(nn.Module):
             return backbone
         config = describe(backbone, **options)
         try:
-            model = cls(config)
+            with torch.random.fork_rng(devices=[]):
+                model = cls(config)
             reason = _difference(model.backbone, backbone)
         except UserError as error:
             reason = str(error)
@@ -88,8 +90,8 @@ class RePaViT(nn.Module):
                 f"timm's {config.architecture or config.family} is not this model: {reason}; give "
                 "the arguments it was made with: wrap(model, depth=2, ...)"
             )
-        model.backbone = backbone
-        return model.train(backbone.training)
+        model.backbone, model.training = backbone, backbone.training
+        return model
 
     @property
     def config(self) -> RePaViTConfig:
@@ -153,9 +155,8 @@ def _difference(made: nn.Module, given: nn.Module) -> str | None:
     height, width = _img_size(given) or size
     noise = torch.Generator().manual_seed(0)
     picture = torch.randn(1, channels, height, width, generator=noise)
-    training = given.training
-    outputs = [model.eval()(picture.to(first)).float() for model in (made, given)]
-    given.train(training)
+    with modes_kept(given):
+        outputs = [model.eval()(picture.to(first)).float() for model in (made, given)]
     largest = (1e-5 if first.dtype.itemsize >= 4 else 1e-2) * float(outputs[1].abs().max())
     same = torch.allclose(*outputs, rtol=0, atol=largest)
     return None if same else "it computes something else"

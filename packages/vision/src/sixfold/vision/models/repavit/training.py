@@ -39,7 +39,7 @@ def set_statistics(model: Model, batches: Iterable[Tensor]) -> Model:
     if not batches:
         raise UserError("no batch of pictures to take the statistics from")
     pairs = _pairs(model)
-    with torch.no_grad(), _modes_kept(model):
+    with torch.no_grad(), modes_kept(model):
         _fit(model.eval(), pairs, batches)
         _settle(model, pairs, batches)
     return model
@@ -139,7 +139,8 @@ def _settle(
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the mode of every module, of which some may be frozen, after the block."""
     modes = [(part, part.training) for part in model.modules()]
     try:
         yield
