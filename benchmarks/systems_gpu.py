@@ -45,7 +45,8 @@ CUT = "not reached in the time limit"
 NO_GPU = "time and memory: no CUDA GPU"
 NOTE = (
     "Published sizes, weights and inputs drawn at random, no dropout. Speech: "
-    f"{ITEMS} items of {SECONDS:g} s; graphs: block models as large as Cora_ML, Flickr and "
+    f"{ITEMS} items of {SECONDS:g} s; vision: {ITEMS} pictures of 224 x 224, or "
+    "of 64 x 64 that are enlarged; graphs: block models as large as Cora_ML, Flickr and "
     "Squirrel. bfloat16 is by autocast, for graphs of weights and features. Time: median by CUDA "
     "events; a training step includes Adam, a fit its set-up and a copy of the model. Memory: the "
     "most that the call held above model and data. Errors are relative 2-norms against the CPU in "
@@ -166,6 +167,29 @@ def multichannel(config: Any, items: int, seconds: float) -> Batch:
     return {"noisy": noisy, "clean": noise(items, noisy.shape[2])}
 
 
+def pictures(config: Any, items: int, seconds: float) -> Batch:
+    """Draw pictures of the network's size, else of 224 pixels, and a class for each."""
+    default = 224 if seconds == SECONDS else 64
+    side = getattr(config, "img_size", default)
+    shape = (items, getattr(config, "in_chans", 3), side, side)
+    return {"picture": torch.rand(shape), "label": torch.arange(items)}
+
+
+def enlarging(config: Any, items: int, seconds: float) -> Batch:
+    """Draw small pictures and those that they should become."""
+    side = 64 if seconds == SECONDS else 24
+    large = torch.rand(items, 3, side * config.upscale, side * config.upscale)
+    small = torch.nn.functional.interpolate(large, (side, side), mode="area")
+    return {"picture": small, "large": large}
+
+
+def masks(config: Any, items: int, seconds: float) -> Batch:
+    """Draw pictures and a class for each of their pixels."""
+    picture = pictures(config, items, seconds)["picture"]
+    mask = torch.randint(config.classes, (items, *picture.shape[2:]))
+    return {"picture": picture, "mask": mask}
+
+
 def frcrn_loss(model: Any, batch: Batch) -> Tensor:
     """Add up the two published losses of FRCRN."""
     from sixfold.speech.models.frcrn import Estimate, estimate_losses
@@ -197,6 +221,17 @@ def spectral_loss(model: Any, batch: Batch) -> Tensor:
     return pcm_loss(estimate, batch["clean"], batch["noisy"][:, 0])
 
 
+def absolute_error(model: Any, batch: Batch) -> Tensor:
+    """Compute the L1 loss of super-resolution."""
+    return torch.nn.functional.l1_loss(model(batch["picture"]).float(), batch["large"])
+
+
+def class_loss(model: Any, batch: Batch) -> Tensor:
+    """Compute the cross-entropy of pictures, or of pixels."""
+    labels = batch["mask"] if "mask" in batch else batch["label"]
+    return torch.nn.functional.cross_entropy(model(batch["picture"]).float(), labels)
+
+
 def random_chunks(model: Any, graph: Any) -> None:
     """Fit GNNPipe on chunks of equal size, because METIS may be missing and greedy is slow."""
     order = torch.randperm(len(graph.x), generator=torch.Generator().manual_seed(0))
@@ -205,6 +240,8 @@ def random_chunks(model: Any, graph: Any) -> None:
 
 SEPARATION = {"draw": separation, "loss": separation_loss, "infer": lambda m, b: m(b["mixture"])}
 ARRAY = {"draw": multichannel, "loss": spectral_loss, "infer": lambda m, b: m(b["noisy"])}
+ENLARGING = {"draw": enlarging, "loss": absolute_error, "infer": lambda m, b: m(b["picture"])}
+CLASSES = {"draw": pictures, "loss": class_loss, "infer": lambda m, b: m(b["picture"])}
 NO_DROPOUT = {"dropout": 0.0}
 CASES: dict[str, Case | Estimator] = {
     "speech/frcrn": Case(
@@ -230,6 +267,21 @@ CASES: dict[str, Case | Estimator] = {
     "speech/tf_transformer": Case(
         **ARRAY, settings=NO_DROPOUT, small={"channels": 16, "blocks": 1, "hidden": 16}
     ),
+    "vision/repavit": Case(
+        **CLASSES,
+        settings={"drop_path_rate": 0.0},
+        small={"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2},
+    ),
+    "vision/cfsr": Case(**ENLARGING, small={"embed_dim": 16, "depths": [2, 2]}),
+    "vision/fdconv": Case(
+        **CLASSES, settings={"num_classes": 1000}, small={"backbone": "resnet18"}
+    ),
+    "vision/fdconv_seg": Case(
+        masks, lambda m, b: m(b["picture"]), class_loss, small={"channels": [8, 16]}
+    ),
+    "vision/pan": Case(**ENLARGING, small={"features": 8, "blocks": 2}),
+    "vision/imdn": Case(**ENLARGING, small={"features": 16, "blocks": 2}),
+    "vision/edsr": Case(**ENLARGING, small={"features": 8, "blocks": 2}),
     "graphs/forwardgnn": Estimator(  # Cora_ML
         2_995, 5.5, {"features": 2879, "classes": 7, "epochs": EPOCHS}
     ),

@@ -185,3 +185,10 @@ def test_a_cutoff_that_makes_no_sense_is_named(cutoffs):
 def test_an_image_without_pixels_is_refused():
     with pytest.raises(ValueError, match=r"x should have pixels .*got x \(2, 0, 4\)"):
         lowpass2d(torch.zeros(2, 0, 4), (0.2,))
+
+
+def test_one_compiled_function_takes_changing_sizes(unchecked):
+    compiled = torch.compile(lambda x: lowpass2d(x, CUTOFFS)[0], fullgraph=True, backend="eager")
+    for size in ((8, 8), (9, 7), (12, 130), (8, 8)):
+        x = draw((2, 3, *size))
+        torch.testing.assert_close(compiled(x), lowpass2d(x, CUTOFFS)[0])

@@ -218,7 +218,7 @@ def test_claims_are_one_table(toy: Path, capsys):
     capsys.readouterr()
     assert sixfold("claims") == 0
     shown = capsys.readouterr().out
-    assert "toy: Lines | 2 of 4 reproduced; one: not reproduced" in shown
+    assert "toy: Lines | 2 of 3 reproduced; one: not reproduced; 1 not measured" in shown
     assert shown in readme.read_text()
 
 

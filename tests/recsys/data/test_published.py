@@ -8,8 +8,9 @@ import pytest
 
 from sixfold.core import UserError
 from sixfold.core.data.fetch import available, fetch
-from sixfold.recsys.data import census, frappe, movielens_small
+from sixfold.recsys.data import census, movielens_small
 from sixfold.recsys.data.catalog import DATASETS, published_schema
+from sixfold.recsys.data.libfm import FRAPPE, MOVIELENS_TAGS, read_frappe_small
 from sixfold.recsys.tables.encoder import Encoder
 from sixfold.recsys.tables.memory import EncodedTable
 from sixfold.recsys.tables.read import open_source
@@ -23,23 +24,34 @@ def needs(name: str):
 def test_the_recipe_makes_the_files_of_bars():
     folder = fetch(DATASETS["frappe_x1"])
     for split in ("valid", "test"):
-        content = frappe.to_csv(folder / frappe.FILES[split])
-        assert hashlib.md5(content).hexdigest() == frappe.BARS_MD5[split]
+        content = FRAPPE.to_csv(folder / FRAPPE.file(split))
+        assert hashlib.md5(content).hexdigest() == FRAPPE.md5[split]
 
 
 @needs("frappe_x1")
 def test_frappe_small_has_the_sizes_of_the_protocol():
-    splits = frappe.read_frappe_small()
+    splits = read_frappe_small()
     assert [len(split) for split in splits] == [51_949, 5_773, 28_860]
-    fields = Encoder.fit(frappe.SCHEMA, splits.train).fields
+    fields = Encoder.fit(FRAPPE.schema, splits.train).fields
     assert [f.vocab_size for f in fields] == [878, 4084, 9, 9, 4, 5, 4, 11, 77, 223]
     assert splits.train["label"].mean() == pytest.approx(0.329, abs=1e-3)
 
 
 def test_another_file_than_the_published_is_refused(tmp_path):
-    (tmp_path / frappe.FILES["train"]).write_text("-1 1:1 2:1\n")
-    with pytest.raises(UserError, match=r"is not the train split of Frappe_x1.*ba7306e6"):
-        frappe.read_split(tmp_path, "train")
+    (tmp_path / "frappe.train.libfm").write_text("-1 1:1 2:1\n")
+    with pytest.raises(UserError, match=r"is not the train split of frappe_x1.*ba7306e6"):
+        FRAPPE.read_split(tmp_path, "train")
+
+
+def test_the_files_that_owners_give_are_known_by_name():
+    names = [file.path for file in MOVIELENS_TAGS.whole.files]
+    assert names == ["ml-tag.train.libfm", "ml-tag.validation.libfm", "ml-tag.test.libfm"]
+    checked = {file.path: bool(file.sha256) for file in FRAPPE.whole.files}
+    assert checked == {
+        "frappe.train.libfm": False,
+        "frappe.validation.libfm": True,
+        "frappe.test.libfm": True,
+    }
 
 
 @needs("census_income")

@@ -69,8 +69,11 @@ def test_steps_lower_the_loss_and_it_saves_and_loads(tmp_path, system):
         losses.append(value.item())
         optimizer.step()
     assert losses[-1] < losses[0]
-    used = [p for p in model.parameters() if p.numel()]
-    assert all(p.grad is not None and p.grad.any() for p in used)
+    parameters = [(name, p.grad) for name, p in model.named_parameters() if p.numel()]
+    idle = {name for name, grad in parameters if grad is None or not grad.any()}
+    # FuxiCTR's PLE has a gate in its last layer whose output goes nowhere
+    assert {name.partition(".mlp.")[0] for name in idle} <= {"backbone.cgc_layers.1.gate.2"}
+    assert bool(idle) == (system.name == "ple")
     save_pretrained(tmp_path / "m.safetensors", model, system.name, model.config)
     again: Any = type(model).from_pretrained(tmp_path / "m.safetensors")
     assert torch.equal(again(batch), model(batch))

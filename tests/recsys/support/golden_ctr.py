@@ -43,7 +43,7 @@ class Case:
     def common(self) -> dict[str, Any]:
         """The settings that every model has."""
         return {
-            "fields": tuple(_field(entry) for entry in self.settings["fields"]),
+            "fields": tuple(field(entry) for entry in self.settings["fields"]),
             "labels": (self.settings["label"],),
             "embedding_dim": self.settings["embedding_dim"],
         }
@@ -66,7 +66,7 @@ class Case:
         )
 
 
-def _field(entry: dict[str, Any]) -> Field:
+def field(entry: dict[str, Any]) -> Field:
     known = {
         "name", "type", "padding_idx", "oov_idx", "vocab_size", "max_len", "feature_encoder",
     }  # fmt: skip
@@ -112,14 +112,14 @@ def check_ctr(
     optimizer = case.optimizer(model)
     data, penalty = loss(model, batch), torch.tensor(optimizer.penalty())
     found |= {"loss.data": data, "loss.reg": penalty, "loss.total": data + penalty}
-    found["grad_total_norm"] = _check_norms(case, model, optimizer, data, views)
-    found |= _trained(case, model, optimizer, loss, outputs, views)
+    found["grad_total_norm"] = check_norms(case, model, optimizer, data, views)
+    found |= trained(case, model, optimizer, loss, outputs, views)
     assert set(found) == set(case.tensors), (
         f"not known: {sorted(set(case.tensors) - set(found))}, "
         f"not asked for: {sorted(set(found) - set(case.tensors))}"
     )
     for name, expected in case.tensors.items():
-        rtol, atol = tolerance(name, bool(_batch_norms(model)))
+        rtol, atol = tolerance(name, bool(batch_norms(model)))
         value = found[name].detach().reshape(expected.shape).to(expected.dtype)
         torch.testing.assert_close(
             value, expected, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
@@ -144,7 +144,7 @@ def tolerance(name: str, biased_norm: bool) -> tuple[float, float]:
     return (1e-6 if kind == "mid" else 0.0), 1e-5
 
 
-def _batch_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
+def batch_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
     """List the batch norms behind a linear layer with a bias."""
     return [
         after
@@ -155,7 +155,7 @@ def _batch_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
     ]
 
 
-def _check_norms(
+def check_norms(
     case: Case,
     model: Any,
     optimizer: RankingAdam,
@@ -182,7 +182,7 @@ def _check_norms(
     return torch.stack([copy.detach().norm() for copy in copies.values()]).norm()
 
 
-def _trained(
+def trained(
     case: Case,
     model: Any,
     optimizer: RankingAdam,

@@ -11,11 +11,11 @@ from golden_ctr import (
     SETTINGS,
     Case,
     Tensors,
-    _batch_norms,
-    _check_norms,
-    _field,
-    _trained,
+    batch_norms,
+    check_norms,
+    field,
     tolerance,
+    trained,
 )
 from safetensors.torch import load_file
 
@@ -59,7 +59,7 @@ class MultiTaskCase(Case):
     def common(self) -> dict[str, Any]:
         """The settings that every model has."""
         return {
-            "fields": tuple(_field(entry) for entry in self.settings["fields"]),
+            "fields": tuple(field(entry) for entry in self.settings["fields"]),
             "labels": tuple(self.settings["labels"]),
             "embedding_dim": self.settings["embedding_dim"],
         }
@@ -103,7 +103,7 @@ def check(folder: Path) -> None:
     found = recompute(case, model.eval())
     assert set(case.tensors) <= set(found), f"unknown: {set(case.tensors) - set(found)}"
     for name, expected in case.tensors.items():
-        rtol, atol = tolerance(name, bool(_batch_norms(model)))
+        rtol, atol = tolerance(name, bool(batch_norms(model)))
         value = found[name].detach().reshape(expected.shape).to(expected.dtype)
         torch.testing.assert_close(
             value, expected, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
@@ -126,5 +126,5 @@ def recompute(case: MultiTaskCase, model: Any) -> Tensors:
     published = partial(loss, saturating=True)
     data, penalty = published(model, batch), torch.tensor(optimizer.penalty())
     found |= {"loss.data": data, "loss.reg": penalty, "loss.total": data + penalty}
-    found["grad_total_norm"] = _check_norms(case, model, optimizer, data, official_views)
-    return found | _trained(case, model, optimizer, published, outputs, official_views)
+    found["grad_total_norm"] = check_norms(case, model, optimizer, data, official_views)
+    return found | trained(case, model, optimizer, published, outputs, official_views)

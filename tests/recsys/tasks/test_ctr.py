@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from sixfold.core.pipeline.job import Job
-from sixfold.recsys.data import frappe, movielens_small
+from sixfold.recsys.data import movielens_small
+from sixfold.recsys.data.libfm import FRAPPE
 from sixfold.recsys.layers.mlp import MLPConfig
 from sixfold.recsys.models.dnn import SYSTEM, DNNConfig
 from sixfold.recsys.tasks import ctr
+from sixfold.recsys.tasks.splits import Training, predict, read_split
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def prepared(tmp_path_factory):
 
 
 def job(prepared, folder, seed=0) -> Job:
-    train = ctr.Training(steps=60, batch=512, learning_rate=0.01, embedding_l2=1e-4, threads=1)
+    train = Training(steps=60, batch=512, learning_rate=0.01, embedding_l2=1e-4, threads=1)
     return Job(
         system=SYSTEM,
         model=DNNConfig(mlp=MLPConfig(hidden=(16,)), embedding_dim=4),
@@ -51,8 +53,8 @@ def test_a_seed_is_trained_on_the_prepared_sizes_and_scored(prepared, tmp_path):
     assert auc is not None
     assert auc > 0.6
     assert "valid_auc" in (first.run / "curve.csv").read_text().splitlines()[0]
-    test = ctr.read(prepared, "test")
-    expected = [ctr.predict(job(prepared, tmp_path, seed).trained(), test) for seed in (0, 1)]
+    test = read_split(prepared, "test")
+    expected = [predict(job(prepared, tmp_path, seed).trained(), test)["label"] for seed in (0, 1)]
     mean = np.load(tmp_path / "samples" / ctr.PREDICTIONS)
     np.testing.assert_allclose(mean, np.mean(expected, 0), atol=1e-6)
 
@@ -65,7 +67,7 @@ def test_popularity_is_a_share_of_the_training_rows(prepared):
 
 
 def test_pairs_are_compared_on_the_same_rows(prepared, tmp_path):
-    truth = ctr.read(prepared, "test").arrays["label"]
+    truth = read_split(prepared, "test").arrays["label"]
     rng = np.random.default_rng(0)
     for key, noise in (("finalmlp", 0.5), ("dualmlp", 2.0)):
         (tmp_path / key).mkdir()
@@ -85,5 +87,5 @@ def test_every_system_of_a_pair_has_a_name():
 
 
 def test_the_schemas_of_both_sources_have_the_contexts_of_finalmlp():
-    for schema in (frappe.SCHEMA, movielens_small.SCHEMA):
+    for schema in (FRAPPE.schema, movielens_small.SCHEMA):
         assert {"user", "item"} <= set(schema.columns)

@@ -12,6 +12,7 @@ from sixfold.core.pipeline.job import Job
 from sixfold.recsys import SYSTEMS, DTRNConfig
 from sixfold.recsys.models.dtrn import SYSTEM
 from sixfold.recsys.tasks import multitask
+from sixfold.recsys.tasks.splits import Training
 
 PARAMS = Path(__file__).resolve().parents[3] / "pipelines" / "recsys" / "params.yaml"
 
@@ -26,7 +27,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def job(prepared, tmp_path_factory) -> Job:
     folder = tmp_path_factory.mktemp("run")
-    train = multitask.Training(steps=45, batch=256, learning_rate=0.02, threads=1)
+    train = Training(steps=45, batch=256, learning_rate=0.02, threads=1)
     sizes: dict[str, Any] = {"ffn": 8, "expert_hidden": (16,), "experts": 2, "dropout": 0.0}
     one = Job(
         system=SYSTEM,

@@ -138,3 +138,29 @@ def test_a_folder_of_another_layout_is_named(tmp_path):
         UserError, match="holds one picture; give others for validation with --valid"
     ):
         train("vision/fdconv_seg", data=write_pairs(tmp_path / "one", 1), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([255], "no pixel of the masks is labelled"), ([0, 255], "save the foreground as 1")],
+)
+def test_masks_that_teach_nothing_are_refused(tmp_path, values, message):
+    data = write_pairs(tmp_path / "data", 4)
+    rows = torch.tensor(values, dtype=torch.uint8).repeat_interleave(40 // len(values))
+    for file in (data / "masks").iterdir():
+        Image.fromarray(rows[:, None].repeat(1, 48).numpy()).save(file)
+    with pytest.raises(UserError, match=message):
+        train("vision/fdconv_seg", data=data, out=tmp_path / "run", set=["channels=[18, 20]"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_held_out_picture_may_be_background_alone(tmp_path):
+    given = {"data": write_pairs(tmp_path / "data", 3), "valid": write_pairs(tmp_path / "held", 1)}
+    mask = torch.tensor([0, 255], dtype=torch.uint8).repeat_interleave(20)
+    Image.fromarray(mask[:, None].repeat(1, 48).numpy()).save(tmp_path / "held/masks/0.png")
+    options = {"crop_height": 16}
+    settings = ["channels=[18, 20]", "kernel_num=4"]
+    train(
+        "vision/fdconv_seg", **given, out=tmp_path / "run", options=options, set=settings, steps=1
+    )
+    assert (tmp_path / "run" / "model.safetensors").is_file()

@@ -12,7 +12,7 @@ from tiny_networks import tiny_cfsr, tiny_imdn, tiny_pan
 from sixfold.core import UserError
 from sixfold.core.system import load_function
 from sixfold.core.weights.convert import save_pretrained
-from sixfold.vision import CFSR, upscale
+from sixfold.vision import CFSR, CFSRConfig, upscale
 from sixfold.vision.images.files import read_picture
 from sixfold.vision.models import cfsr, imdn, pan
 
@@ -262,3 +262,19 @@ def test_the_baselines_run_alike(tmp_path, module, model):
     assert np.array_equal(read_picture(tmp_path / "out.png").pixels, expected)
     with pytest.raises(UserError, match="checkpoint of"):
         CFSR.from_pretrained(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_white_of_16_bits_stays_white_in_half_precision(dtype):
+    class Doubling(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = CFSRConfig(upscale=2, embed_dim=8, depths=(1,))
+            self.one = torch.nn.Parameter(torch.ones((), dtype=dtype))
+
+        def forward(self, x):
+            assert x.dtype == dtype
+            return self.one * x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    white = np.full((6, 6, 3), 65535, np.uint16)
+    assert (upscale(Doubling().eval(), white) == 65535).all()

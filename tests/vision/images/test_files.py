@@ -160,3 +160,46 @@ def test_transparency_is_not_dropped_in_silence(tmp_path, suffix):
     with pytest.raises(UserError, match=r"holds no transparency; name a \.png"):
         write_picture(tmp_path / f"a{suffix}", Picture(noise(4, 4, 4)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16", "YCbCr", "1"])
+def test_a_tiff_becomes_a_tiff_of_its_own_size(tmp_path, mode):
+    if mode == "I;16":
+        image = Image.fromarray(noise(4, 6, dtype=np.uint16))
+    else:
+        image = Image.fromarray(noise(4, 6, 4)).convert(mode)
+    exif = Image.Exif()
+    exif[CAMERA] = "pinhole"
+    image.save(tmp_path / "in.tif", exif=exif)
+    given = read_picture(tmp_path / "in.tif")
+    large = Picture(given.pixels.repeat(2, 0).repeat(2, 1), given.exif, given.profile)
+    for suffix in (".tif", ".png", ".jpg"):
+        if suffix == ".jpg" and given.has_alpha:
+            continue
+        write_picture(tmp_path / f"out{suffix}", large)
+        with Image.open(tmp_path / f"out{suffix}") as found:
+            assert found.size == (12, 8)
+            assert found.getexif()[CAMERA] == "pinhole"
+            assert suffix == ".tif" or 0x0100 not in found.getexif()  # the width
+
+
+def test_a_profile_of_other_colours_is_not_kept(tmp_path):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(noise(4, 6, 4)).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=lab)
+    assert read_picture(tmp_path / "a.jpg").profile == b""
+
+
+@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16384), (".jpg", 65501)])
+def test_a_side_too_long_for_the_format_is_refused(tmp_path, suffix, side):
+    with pytest.raises(UserError, match="a side at most"):
+        write_picture(tmp_path / f"a{suffix}", Picture(np.zeros((1, side, 3), np.uint8)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_portable_maps_of_16_bits(tmp_path):
+    grey, colour = noise(2, 3, dtype=np.uint16), noise(2, 3, 3, dtype=np.uint16)
+    (tmp_path / "a.pgm").write_bytes(b"P5\n3 2\n65535\n" + grey.astype(">u2").tobytes())
+    (tmp_path / "a.ppm").write_bytes(b"P6\n3 2\n65535\n" + colour.astype(">u2").tobytes())
+    assert np.array_equal(read_picture(tmp_path / "a.pgm").pixels[..., 0], grey)
+    with pytest.raises(UserError, match="colours of 16 bits"):
+        read_picture(tmp_path / "a.ppm")

@@ -225,14 +225,15 @@ def test_it_exports_with_any_batch_and_names_a_wrong_size(unchecked):
         program(draw(2, 6, 8, 6))
 
 
-def test_it_compiles_whole_with_its_backward(unchecked):
-    made, x = layer(kernel_size=3, padding=1), draw(2, 6, 6, 6)
-    expected = made(x)
-    # the bands' masks are constants, so each size of picture is compiled for itself
-    compiled = torch.compile(made, fullgraph=True, backend="eager", dynamic=False)
-    found = compiled(x)
-    torch.testing.assert_close(found, expected)
-    found.sum().backward()
+def test_it_compiles_whole_with_its_backward_at_changing_sizes(unchecked):
+    made = layer(kernel_size=3, padding=1)
+    compiled = torch.compile(made, fullgraph=True, backend="eager")
+    for size in ((6, 6), (6, 8), (9, 7), (6, 6)):
+        x = draw(2, 6, *size)
+        expected = made(x)
+        found = compiled(x)
+        torch.testing.assert_close(found, expected)
+        found.sum().backward()
     assert made.dft_weight is not None
     assert made.dft_weight.grad is not None
 
@@ -263,3 +264,23 @@ def test_a_wrong_input_is_named():
         FDLinear(6, 4, **WIDE)(draw(2, 5))
     with pytest.raises(UserError, match=r"takes \(batch, 6, time\), got \(2, 5, 9\)"):
         FDConv1d(6, 4, 3, **WIDE)(draw(2, 5, 9))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("train", [True, False])
+def test_an_empty_batch_has_the_shape_of_a_full_one(size, train):
+    made = layer(kernel_size=size, padding=size // 2).train(train)
+    y = made(draw(0, 6, 5, 4).requires_grad_())
+    assert y.shape == (0, *made(draw(2, 6, 5, 4)).shape[1:])
+    y.sum().backward()
+    assert FDLinear(20, 24, kernel_num=2)(torch.zeros(0, 5, 20)).shape == (0, 5, 24)
+
+
+def test_arguments_of_one_axis_may_be_tuples_as_torchs():
+    made = FDConv1d(20, 24, (3,), (2,), (1,), (1,), kernel_num=2)
+    assert made(draw(2, 20, 9)).shape == (2, 24, 5)
+
+
+def test_it_says_its_shape_on_the_meta_device():
+    made = layer(kernel_size=3, padding=1).to("meta")
+    assert made(torch.empty(2, 6, 5, 4, device="meta")).shape[2:] == (5, 4)

@@ -172,3 +172,20 @@ def test_a_filter_chooses_layers():
     assert names == [f"layer{i}.{j}.conv2" for i in range(1, 5) for j in range(2)]
     copied = copy.deepcopy(model)
     assert set(dynamic_layers(convert(copied, 4, lambda n, _: n in names))) == set(names)
+
+
+def test_a_shared_layer_stays_shared():
+    model = nn.Sequential(conv := nn.Conv2d(20, 20, 3, padding=1), nn.ReLU(), conv)
+    made: Any = convert(model, 4)
+    assert made[0] is made[2]
+    assert isinstance(made[0], FDConv2d)
+    assert_same(model, made, images(1, 20, 5, 5))
+
+
+def test_a_layer_alone_becomes_a_dynamic_one():
+    assert isinstance(convert(nn.Conv2d(20, 20, 3), 4), FDConv2d)
+
+
+def test_a_copy_that_would_differ_is_refused():
+    with pytest.raises(UserError, match="would not compute what the model does"):
+        convert(nn.Conv2d(20, 20, 3), 4, att_multi=1.5)

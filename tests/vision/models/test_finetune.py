@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,3 +138,45 @@ def test_what_cannot_be_fine_tuned_is_named(pictures):
         tune(pictures, network(), "run", epoch=3)
     with pytest.raises(UserError, match=r"model\.eval\(\)"):
         merge(network().train())
+
+
+def test_a_fine_tuning_that_fails_leaves_the_active_channels_and_goes_on(pictures):
+    model = network()
+    bad = pictures / "train" / "dark" / "0.png"
+    content = bad.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    active = model.config.active
+    with pytest.raises(UserError, match="damaged"):
+        tune(pictures, model, "runs", ramp=1.0, statistics=0)
+    assert model.config.active == active
+    bad.write_bytes(content)
+    found = tune(pictures, model, "runs", ramp=1.0, statistics=0)
+    assert found == tune(pictures, network(), "others", ramp=1.0, statistics=0)
+
+
+def test_other_first_weights_are_another_run(pictures, capsys):
+    first, second = (network() for _ in range(2))
+    heads: list[Any] = [model.backbone.head for model in (first, second)]
+    with torch.no_grad():
+        heads[1].weight.add_(1)
+    tune(pictures, first, "runs", epochs=1)
+    tune(pictures, second, "runs", epochs=1)
+    assert "archived" in capsys.readouterr().out
+    assert not torch.equal(heads[0].weight, heads[1].weight)
+
+
+def test_what_cannot_be_merged_or_shown_is_said_before_training(pictures):
+    with pytest.raises(UserError, match="convert it with BatchNorm"):
+        tune(
+            pictures,
+            RePaViT(network().config.model_copy(update={"feature_norm": "LayerNorm"})),
+            "a",
+        )
+    grey = network().config.model_copy(update={"in_chans": 1})
+    with pytest.raises(UserError, match="takes 1 channels"):
+        tune(pictures, RePaViT(grey), "a")
+    options = network().config.options | {"img_size": (16, 32)}
+    wide = network().config.model_copy(update={"options": options})
+    with pytest.raises(UserError, match="16 x 32"):
+        tune(pictures, RePaViT(wide), "a")
+    assert not (pictures / "a").exists()

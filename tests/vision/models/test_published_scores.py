@@ -26,9 +26,8 @@ def scores(model, name: str, scale: int) -> dict[str, tuple[float, float]]:
     for file in sorted(folder.glob("*_HR.png")):
         high = read_picture(file).pixels
         low = read_picture(file.with_name(file.name.replace("_HR", "_LR"))).pixels
-        made = upscale(model, low)
-        if made.shape[2] != high.shape[2]:  # grey in colours
-            high = high[..., :1]
+        low, high = (x if x.shape[2] == 3 else x.repeat(3, 2) for x in (low, high))
+        made = upscale(model, low)  # grey as three colours, as officially
         found[file.name] = psnr_y(made, high, scale), ssim_y(made, high, scale)
     return found
 

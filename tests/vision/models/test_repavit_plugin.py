@@ -273,3 +273,62 @@ def test_errors_say_what_to_do():
 def test_timms_mixer_follows_the_idle_ratio():
     model: nn.Module = MlpMixer(img_size=32, patch_size=8, embed_dim=24, num_blocks=1)
     assert active_channels(convert(model, idle_ratio=0.5)) == [48]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"heuristic": "statik"}, "no heuristic 'statik'; did you mean 'static'"),
+        ({"feature_norm": "batchnorm"}, "no norm 'batchnorm'; did you mean 'BatchNorm'"),
+        ({"idle_ratio": "0.5"}, "0 to 1; got '0.5'"),
+        ({"idle_ratio": None}, "0 to 1; got None"),
+        ({"active": [3, 9999]}, "9999 active channels"),
+        ({"active": [3.5, 4]}, "3.5 active channels"),
+    ],
+)
+def test_a_refused_conversion_changes_nothing(settings, message, unchecked):
+    model = from_timm(VIT)
+    with pytest.raises(UserError, match=message):
+        convert(model, **settings)
+    assert active_channels(model) == []
+    convert(model)
+
+
+def test_frozen_norms_are_frozen_for_idle_channels_too():
+    model = converted(idle_ratio=0.6)
+    expected = model(images())
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    torch.testing.assert_close(model(images()), expected)
+
+
+def test_a_model_that_timm_would_make_otherwise_is_not_wrapped():
+    sizes: Any = {"depth": 2, "embed_dim": 48}
+    model = convert(timm.create_model(VIT, num_heads=6, img_size=32, **sizes))
+    with pytest.raises(UserError, match="it computes something else; give the arguments"):
+        RePaViT.wrap(randomised(model), **sizes)
+    assert RePaViT.wrap(model, num_heads=6, **sizes).backbone is model
+
+
+def test_wrapping_keeps_what_the_network_saw_and_takes(tmp_path):
+    model = timm.create_model(
+        VIT, num_heads=2, depth=2, embed_dim=32, img_size=32, dynamic_img_size=True
+    )
+    whole = RePaViT.wrap(convert(model), num_heads=2, depth=2, embed_dim=32).eval()
+    assert (whole.config.mean, whole.config.crop) == ((0.5, 0.5, 0.5), 0.9)
+    whole.save(tmp_path / "a.safetensors")
+    loaded = RePaViT.from_pretrained(tmp_path / "a.safetensors")
+    x = torch.randn(1, 3, 64, 48)
+    torch.testing.assert_close(loaded(x), whole(x))
+
+
+def test_wrapping_leaves_modes_and_random_numbers_alone():
+    sizes: Any = {"depth": 2, "embed_dim": 48}
+    model: Any = convert(timm.create_model(VIT, img_size=32, **sizes)).train()
+    model.blocks[0].norm2.eval()  # frozen
+    state = torch.get_rng_state()
+    RePaViT.wrap(model, **sizes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (model.training, model.blocks[0].norm2.training) == (True, False)

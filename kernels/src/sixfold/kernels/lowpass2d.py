@@ -47,7 +47,8 @@ def lowpass2d(
     Raises:
         ValueError: a cutoff is negative, or the image has no pixels.
     """
-    height, width = x.shape[-2:]
+    # Under torch.compile the lengths of ranges are constants, though sizes may be symbols.
+    height, width = (len(range(size)) for size in x.shape[-2:])
     if min(height, width) < 1 or any(not cutoff >= 0 for cutoff in cutoffs):
         raise ValueError(
             f"lowpass2d: x should have pixels and cutoffs should be 0 or above, got x "
@@ -55,19 +56,19 @@ def lowpass2d(
         )
     if not cutoffs:
         return []
-    boxes = [_box(int(height), int(width), float(cutoff)) for cutoff in cutoffs]
+    boxes = [_box(height, width, float(cutoff)) for cutoff in cutoffs]
     if max(height, width) > PRODUCT_SIZE:
         return _by_fft(x, boxes)
-    return _by_products(x, boxes)
+    return _by_products(x, boxes, height, width)
 
 
-def _by_products(x: Tensor, boxes: Sequence[Box]) -> list[Tensor]:
+def _by_products(x: Tensor, boxes: Sequence[Box], height: int, width: int) -> list[Tensor]:
     """Filter on the real Fourier basis: analyse once, and synthesise for each box."""
     kept = [(_highest(rows), sum(columns) - 1) for rows, columns in boxes]
     # A frequency is a cosine and a sine, the mean is alone.
     sizes = [(2 * row + 1, 2 * column + 1) for row, column in kept]
-    (vertical,) = tables(_real_fourier, x.shape[-2], max(a for a, _ in sizes), like=x)
-    (horizontal,) = tables(_real_fourier, x.shape[-1], max(b for _, b in sizes), like=x)
+    (vertical,) = tables(_real_fourier, height, max(a for a, _ in sizes), like=x)
+    (horizontal,) = tables(_real_fourier, width, max(b for _, b in sizes), like=x)
     spectrum = vertical.t() @ (x @ horizontal)
     lows = []
     for (a, b), (rows, _) in zip(sizes, boxes, strict=True):
@@ -75,7 +76,7 @@ def _by_products(x: Tensor, boxes: Sequence[Box]) -> list[Tensor]:
         first, last = _uneven(rows)
         (synthesis,) = tables(_synthesis, rows, a, like=x)
         if first <= last:
-            (turn,) = tables(_quarter_turn, x.shape[-1], b, like=x)
+            (turn,) = tables(_quarter_turn, width, b, like=x)
             turned = part[..., 2 * first - 1 : 2 * last + 1, :] @ turn
             part = torch.cat([part, turned], -2)
         lows.append(synthesis @ (part @ horizontal[:, :b].t()))

@@ -209,12 +209,23 @@ def open_segmentation(
         pairs, held = hold_out(pairs, valid, seed, data)
     config = model.config
     opened, held_out = (Files(p, config.scale, config.classes) for p in (pairs, held))
-    for split in (opened, held_out):
-        for picture, _ in split:  # what is wrong is said before anything is trained
-            del picture
+    # what is wrong is said before anything is trained
+    values = [{int(v) for _, mask in part for v in mask.unique()} for part in (opened, held_out)]
+    _check_labels(data, *values)
     print(f"{data}: {len(pairs)} pictures to train on, {len(held)} for validation")
     crops = Crops(opened, (options.crop_height, options.crop_width), repeats=4)
     return Splits(crops, held_out, [file for pair in [*pairs, *held] for file in pair])
+
+
+def _check_labels(data: Path, train: set[int], held_out: set[int]) -> None:
+    """Raise a UserError if masks hold no class, or look like black and white ones."""
+    if not (train - {UNLABELLED} and held_out - {UNLABELLED}):
+        raise UserError(f"{data}: no pixel of the masks is labelled ({UNLABELLED} is unlabelled)")
+    if train | held_out == {0, UNLABELLED}:
+        raise UserError(
+            f"{data}: the masks hold 0 and {UNLABELLED} alone, and {UNLABELLED} is unlabelled; "
+            "save the foreground as 1"
+        )
 
 
 train_segmenter = command(

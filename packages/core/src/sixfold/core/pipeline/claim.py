@@ -164,17 +164,10 @@ def measured(
         else:
             near = abs(value - one.published) <= one.tolerance + 1e-9 * abs(one.published)
             verdict = "reproduced" if near else "not reproduced"
-        rows.append(
-            {
-                "name": one.name,
-                "published": one.published,
-                "where": one.where,
-                "measured": value,
-                "tolerance": one.tolerance,
-                "unit": one.unit,
-                "verdict": verdict,
-            }
-        )
+        row = {
+            key: getattr(one, key) for key in ("name", "published", "where", "tolerance", "unit")
+        }
+        rows.append(row | {"measured": value, "verdict": verdict})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Figures of a report: curves and spectrograms as SVG, pictures and films from arrays.
+"""Figures of a report: curves as SVG, pictures and films from arrays.
 
 The same numbers give the same bytes. matplotlib and Pillow are imported only by what draws.
 """
@@ -43,7 +43,7 @@ def curve_figure(
     """
     seconds = {n: s for n, s in (seconds_per_step or {}).items() if n in curves}
     panels = [(over, dict.fromkeys(curves, 1.0))] + ([("seconds", seconds)] if seconds else [])
-    with _panels(len(panels), 4.5, 3.2) as canvas:
+    with drawing(len(panels), 4.5, 3.2) as canvas:
         for axes, (unit, scale) in zip(canvas.axes, panels, strict=True):
             for i, (system, seeds) in enumerate(curves.items()):
                 if system not in scale:
@@ -60,36 +60,13 @@ def curve_figure(
             axes.set_xlabel(unit)
             axes.legend()
         canvas.axes[0].set_ylabel(quantity)
-        image = _svg(canvas)
+        image = svg(canvas)
     alt = f"{quantity} of {', '.join(curves)} over {' and over '.join(unit for unit, _ in panels)}"
     untimed = [system for system in curves if system not in seconds] if seconds else []
     notes = ["Mean over seeds; the band is one standard deviation."]
     notes *= any(len(seeds) > 1 for seeds in curves.values())
     notes += [f"Seconds not measured for {', '.join(untimed)}."] * bool(untimed)
     return Figure(name, alt, image, " ".join(notes))
-
-
-def spectrogram_figure(name: str, signals: Mapping[str, Any], sample_rate: int) -> Figure:
-    """Draw the spectrograms of 1-D signals in one row, all on one scale of 80 dB."""
-    window, hop = sample_rate // 40, sample_rate // 100  # 25 ms every 10 ms
-    levels = {}
-    for caption, signal in signals.items():
-        samples = np.asarray(signal, dtype=float)
-        samples = np.pad(samples, (0, max(0, window - len(samples))))
-        frames = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
-        power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2
-        levels[caption] = 10 * np.log10(power.T + 1e-12)
-    top = max(level.max() for level in levels.values())
-    with _panels(len(levels), 2.5, 2.4) as canvas:
-        for axes, (caption, level) in zip(canvas.axes, levels.items(), strict=True):
-            extent = (0, len(signals[caption]) / sample_rate, 0, sample_rate / 2000)
-            axes.imshow(
-                level, vmin=top - 80, vmax=top, extent=extent, origin="lower", aspect="auto"
-            )
-            axes.set_title(caption, wrap=True)
-            axes.set_xlabel("seconds")
-        canvas.axes[0].set_ylabel("kHz")
-        return Figure(name, f"spectrograms of {', '.join(signals)}", _svg(canvas))
 
 
 def picture_row(
@@ -166,7 +143,7 @@ def _encode(frames: np.ndarray, kind: str, **settings: Any) -> bytes:
 
 
 @contextmanager
-def _panels(count: int, width: float, height: float) -> Iterator[Any]:
+def drawing(count: int, width: float, height: float) -> Iterator[Any]:
     """Lend a canvas of panels in one row, each of a size in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
@@ -177,7 +154,8 @@ def _panels(count: int, width: float, height: float) -> Iterator[Any]:
         yield canvas
 
 
-def _svg(canvas: Any) -> str:
+def svg(canvas: Any) -> str:
+    """Write a canvas as an image whose ink is the page's."""
     page = io.StringIO()
     canvas.savefig(page, format="svg", metadata={"Date": None})
     return page.getvalue().replace(INK, "currentColor").replace("<metadata>", f"{THEME}<metadata>")

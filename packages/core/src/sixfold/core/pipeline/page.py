@@ -68,7 +68,8 @@ class Sound:
 class Section:
     """One heading of the page; ``text`` is plain, with an empty line between paragraphs.
 
-    A section titled "A: b" that follows the section "A" is shown as a part of it.
+    A section titled "A: b" that follows the section "A" is shown as a part of it. A ``timed`` one,
+    of seconds on this machine, is for the page alone.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Section:
     figures: Sequence[Figure] = ()
     pictures: Sequence[Row] = ()
     sounds: Sequence[Sound] = ()
+    timed: bool = False
 
 
 def cell(value: Any) -> str:
@@ -101,6 +103,15 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
     lines = [list(columns), ["---"] * len(columns), *cells]
     safe = [[re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|") for text in ln] for ln in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in safe)
+
+
+def read_markdown_table(path: Path) -> Table:
+    """Read a page that holds one table, such as a benchmark's; its title becomes the caption."""
+    title, *lines = path.read_text(encoding="utf-8").splitlines()
+    cells = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|"))
+    rows = [[text.strip().replace("\\|", "|") for text in row] for row in cells]
+    columns, _, *values = rows
+    return Table(title.strip("# "), columns, [dict(zip(columns, v, strict=True)) for v in values])
 
 
 def replace_between_markers(path: Path, name: str, text: str) -> None:

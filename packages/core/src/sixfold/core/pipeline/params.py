@@ -273,18 +273,14 @@ class TaskRun:
         """
         system, model = self.system(key)
         settings = self.settings(key)
-        identity = hashlib.sha256(
-            json.dumps(
-                {
-                    "code": self.code("train", key),
-                    "data": self.prepared_with(),
-                    "model": model.model_dump(mode="json"),
-                    "train": settings.model_dump(mode="json"),
-                    "seed": seed,
-                },
-                sort_keys=True,
-            ).encode()
-        ).hexdigest()
+        parts = {
+            "code": self.code("train", key),
+            "data": self.prepared_with(),
+            "model": model.model_dump(mode="json"),
+            "train": settings.model_dump(mode="json"),
+            "seed": seed,
+        }
+        identity = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return Job(
             system=system,
             model=model,
@@ -320,12 +316,14 @@ class TaskRun:
 
     @property
     def source(self) -> Source:
-        """Source of the prepared data.
-
-        Raises:
-            UserError: nothing was prepared, or ``data:`` was changed since.
-        """
+        """Source of the prepared data; see `prepared_with`."""
         return self.prepared_with()["source"]
+
+    @property
+    def benchmarks(self) -> list[Path]:
+        """Committed tables of speed and memory that belong to the task."""
+        folder = self.pipeline.root / "benchmarks" / "results"
+        return [f for name in self.task.benchmarks if (f := folder / f"{name}.md").is_file()]
 
     @property
     def keys(self) -> tuple[str, ...]:

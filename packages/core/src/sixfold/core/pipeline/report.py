@@ -15,7 +15,15 @@ from sixfold.core.data.atomic import write_atomic
 from sixfold.core.pipeline.claim import Claim, Curve, Verdict, judge_all
 from sixfold.core.pipeline.figures import curve_figure
 from sixfold.core.pipeline.learning import EQUAL, equal_rows, read_curve, seconds_per_step
-from sixfold.core.pipeline.page import Section, Table, cell, markdown_table, mean_std, write_page
+from sixfold.core.pipeline.page import (
+    Section,
+    Table,
+    cell,
+    markdown_table,
+    mean_std,
+    read_markdown_table,
+    write_page,
+)
 from sixfold.core.pipeline.params import PAPER, Pipeline, TaskRun
 
 
@@ -59,7 +67,7 @@ def write_report(pipeline: Pipeline) -> None:
     notice = f"Synthetic data, not the published: {'; '.join(synthetic)}." if synthetic else ""
     page = write_page(pipeline.root / "reports" / pipeline.name, title, sections, notice)
     lines = [f"# {title}", *([f"**{notice}**"] if notice else [])]
-    for section in sections:
+    for section in (one for one in sections if not one.timed):
         if section.tables or not (section.pictures or section.sounds):  # those are for the page
             lines += [f"## {section.title}", *([section.text] if section.text else [])]
         for table in section.tables:
@@ -84,8 +92,10 @@ def claims_table(pipelines: Iterable[Pipeline]) -> Table:
 
 
 def _count_reproduced(measurements: Sequence[Mapping[str, Any]]) -> str:
-    others = [f"{m['name']}: {m['verdict']}" for m in measurements if m["verdict"] != "reproduced"]
-    count = f"{len(measurements) - len(others)} of {len(measurements)} reproduced"
+    known = [m for m in measurements if m["verdict"] != "not measured"]
+    others = [f"{m['name']}: {m['verdict']}" for m in known if m["verdict"] != "reproduced"]
+    count = f"{len(known) - len(others)} of {len(known)} reproduced"
+    others += [f"{n} not measured"] if (n := len(measurements) - len(known)) else []
     return "; ".join([count, *others]) if measurements else "-"
 
 
@@ -113,6 +123,11 @@ def task_sections(outcome: Outcome) -> Iterable[Section]:
     if claim.curve and all((task.folder("curves") / f"{k}.csv").is_file() for k in task.entries):
         yield learning_section(outcome, claim.curve)
     yield from task.task.sections(outcome)
+    if files := task.benchmarks:
+        text = f"Measured on the machine that {', '.join(file.name for file in files)} in "
+        text += "benchmarks/results names, by the command that stands there."
+        tables = [read_markdown_table(file) for file in files]
+        yield Section(f"{claim.title}: speed and memory", text, tables=tables)
 
 
 def measurement_table(task: TaskRun) -> Table:
@@ -156,4 +171,4 @@ def learning_section(outcome: Outcome, curve: Curve) -> Section:
     table = Table("Equal steps and equal time, smoothed", list(rows[0]), rows)
     figure = curve_figure(f"{task.key}-curves", curve.label, curves, speeds)
     title = f"{outcome.claim.title}: learning"
-    return Section(title, EQUAL, tables=[table], figures=[figure])
+    return Section(title, EQUAL, tables=[table], figures=[figure], timed=True)

@@ -51,7 +51,8 @@ def inputs(pipeline: Pipeline) -> None:
             print(f"{key}: {'real' if source == 'real' else 'synthetic'} data")
     report = {key: task.code("report") for key, task in pipeline.tasks.items()}
     report[""] = code_hash("sixfold.core.pipeline.report")
-    for file in Path(__file__).parent.glob("*.[jm]*"):  # the page's template and style
+    shown = [*Path(__file__).parent.glob("*.[jm]*")]  # the page's template and style
+    for file in shown + [file for task in pipeline.tasks.values() for file in task.benchmarks]:
         report[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     write_json(folder / "report.json", report)
 

@@ -19,7 +19,7 @@ STAGES = {
     "prepare": ("data", "datasets", "prepare"),
     "train": ("settings", "train"),
     "evaluate": ("evaluate", "measurements", "references"),
-    "report": ("claim", "sections", "synthetic"),
+    "report": ("benchmarks", "claim", "sections", "synthetic"),
 }
 
 
@@ -40,6 +40,7 @@ class Task(Generic[Data]):
         references: Scores beside the trained systems, such as the input as it is: functions of
             the prepared folder and of the samples' folder or None.
         measurements: Published figures that need no training.
+        benchmarks: Names of committed tables in ``benchmarks/results`` for the report.
         settings: Class of the ``train:`` block, with at least ``steps`` and ``threads``.
         sections: Pictures and tables of the task's own for the report.
     """
@@ -53,5 +54,6 @@ class Task(Generic[Data]):
     evaluate: Callable[[Job[Data], Path | None], Scores]
     references: Mapping[str, Callable[[Path, Path | None], Scores]] = field(default_factory=dict)
     measurements: Sequence[Measurement] = ()
+    benchmarks: Sequence[str] = ()
     settings: type[Config] = FitConfig
     sections: Callable[[Any], Iterable[Any]] = lambda outcome: ()

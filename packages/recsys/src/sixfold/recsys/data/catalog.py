@@ -1,7 +1,8 @@
 """The published tables: their homes, licences, and the checksum of every file.
 
 The checksums are in checksums.csv. Sets without a download URL exist in mirrors only: archives that
-were repacked, and figures that were collected from a public repository's records. Tables that are
+were repacked, and figures that were collected from a public repository's records; a set without
+files is checked otherwise (libfm.py). Tables that are
 not for everyone to have (Criteo, Avazu, KKBox ...) have a schema in schemas/ instead.
 """
 
@@ -16,15 +17,14 @@ from sixfold.recsys.tables.schema import Schema
 _RAW = "https://raw.githubusercontent.com/"
 _RECHUB = _RAW + "datawhalechina/torch-rechub/5a73b2eebc3a670dc64c54971cc06a78ddd55394/"
 _FUXICTR = _RAW + "reczoo/FuxiCTR/0245987fdc1d43c36164ea496a02324885a8557a/data/"
-FRAPPE_URL = (
-    _RAW + "hexiangnan/neural_factorization_machine/ca2a5d11b929816aa44c6e470e795af144608507/"
-    "data/frappe/"
+NFM_URL = (
+    _RAW + "hexiangnan/neural_factorization_machine/ca2a5d11b929816aa44c6e470e795af144608507/data/"
 )
 
 
 def _url(set_: str, path: str) -> str | None:
     if set_ == "frappe_x1":
-        return FRAPPE_URL + path
+        return NFM_URL + f"frappe/{path}"
     if set_ == "tiny_samples":
         own = path.removeprefix("fuxictr_tiny/")
         return _FUXICTR + own if own != path else f"{_RECHUB}examples/ranking/data/{path}"
@@ -47,6 +47,11 @@ _SETS = {
         "https://github.com/hexiangnan/neural_factorization_machine",
         "research with citation; no redistribution, no commercial use",
         "Baltrunas, Church, Karatzoglou, Oliver: Frappe, arXiv:1505.03014",
+    ),
+    "movielenslatest_x1": (
+        "https://github.com/hexiangnan/neural_factorization_machine",
+        "research with citation; no redistribution, no commercial use without permission",
+        "Harper, Konstan: The MovieLens datasets, TiiS 2015; tags, split by He, Chua, SIGIR 2017",
     ),
     "census_income": (
         "https://archive.ics.uci.edu/dataset/117/census+income+kdd",

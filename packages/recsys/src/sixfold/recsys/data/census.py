@@ -7,6 +7,7 @@ The instance weight is no feature, nor are the columns that the tasks are made o
 import gzip
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from sixfold.core.data.fetch import fetch
@@ -67,3 +68,26 @@ def parse(content: bytes) -> pl.DataFrame:
         (texts["income"].str.starts_with("50000+")).cast(pl.Int8).alias("income"),
         (texts["marital_status"] == "Never married").cast(pl.Int8).alias("never_married"),
     )
+
+
+def generate_census(rows: int = 6000, seed: int = 0) -> Splits:
+    """Return generated rows of the same columns: age, schooling and weeks decide, and chance.
+
+    Args:
+        rows: Number of rows, two thirds of them for training.
+        seed: Seed of all that is random.
+    """
+    rng = np.random.default_rng(seed)
+    codes = {name: rng.integers(0, 8, rows).astype(str) for name in SCHEMA.columns}
+    age, education = rng.integers(0, 90, rows), rng.integers(0, 17, rows)
+    weeks = rng.integers(0, 53, rows)
+    codes |= {"age": age.astype(str), "weeks_worked": weeks.astype(str)}
+    codes |= {"education": education.astype(str)}
+    wealth = 0.2 * education + 0.05 * weeks + 0.02 * age + rng.logistic(size=rows)
+    labels = {
+        "income": (wealth > 6.0).astype(np.int8),
+        "never_married": (age < 25 + 8 * rng.logistic(size=rows)).astype(np.int8),
+    }
+    table = pl.DataFrame(codes | labels)
+    cut = 2 * rows // 3
+    return Splits(table[:cut], table[cut:])

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sixfold.core.data.fetch import fetch
 from sixfold.recsys.data.catalog import DATASETS
-from sixfold.recsys.data.frappe import Splits
+from sixfold.recsys.data.libfm import Splits
 from sixfold.recsys.tables.schema import Column, Schema
 
 LENGTH = 20  # of a sequence

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from sixfold.core import UserError
-from sixfold.recsys.data.frappe import Splits
+from sixfold.recsys.data.libfm import Splits
 from sixfold.recsys.tables.schema import Column, Schema
 
 LIKED = 4.0

@@ -12,30 +12,32 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.numpy import load_file, save_file
 
 from sixfold.core import Config
-from sixfold.core.data.atomic import atomic_folder, write_atomic
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import Claim, Comparison, Curve, Metric, Scores
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.page import Section, Table
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Source, Task
-from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, derive_seed, fit
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import save_pretrained
 from sixfold.recsys.data.catalog import DATASETS
 from sixfold.recsys.data.movielens import generate_movielens, read_movielens, schema
-from sixfold.recsys.layers.optimizers import ranking_adam
 from sixfold.recsys.metrics import auc, grouped_auc
 from sixfold.recsys.models.dtrn import DTRN
-from sixfold.recsys.tables.encoder import Encoder
 from sixfold.recsys.tables.memory import EncodedTable
-from sixfold.recsys.tables.predicting import BATCH, probabilities
+from sixfold.recsys.tables.predicting import BATCH
+from sixfold.recsys.tasks.splits import (
+    GROUP,
+    Training,
+    item_shares,
+    predict,
+    read_manifest,
+    read_split,
+    train_seed,
+    write_splits,
+)
 
-GROUP = "group"
 VIEWS = "views.json"
 Label = Literal["like", "love", "dislike"]
 
@@ -50,17 +52,6 @@ class MultiTaskData(Config):
     labels: tuple[Label, ...] = Field(default=("like", "love", "dislike"), min_length=1)
 
 
-class Training(FitConfig):
-    """The ``train:`` block.
-
-    Args:
-        embedding_l2: Regulariser of the embedding tables; see
-            `sixfold.recsys.layers.optimizers.regularizer`.
-    """
-
-    embedding_l2: float | str = 0.0
-
-
 def datasets(data: MultiTaskData) -> list[Dataset]:
     """Return the published set."""
     del data
@@ -68,63 +59,27 @@ def datasets(data: MultiTaskData) -> list[Dataset]:
 
 
 def prepare(data: MultiTaskData, source: Source, folder: Path) -> None:
-    """Write the splits, encoded: polars, which does that, does not survive a fork."""
+    """Write the splits, encoded."""
     splits = read_movielens() if source == "real" else generate_movielens()
-    encoder = Encoder.fit(schema(data.labels), splits.train)
-    with atomic_folder(folder) as partial:
-        for name, rows in splits._asdict().items():
-            arrays = EncodedTable.read(rows, encoder).arrays
-            # whose ids are those of the data: people unknown in training are groups too
-            arrays[GROUP] = rows["user"].to_numpy().astype(np.int32)
-            save_file(arrays, partial / f"{name}.safetensors")
-        facts = {
-            "rows": {name: len(rows) for name, rows in splits._asdict().items()},
-            "fields": [field.model_dump(mode="json") for field in encoder.fields],
-            "labels": data.labels,
-        }
-        (partial / "manifest.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def read(prepared: Path, split: str) -> EncodedTable:
-    """Read a prepared split."""
-    return EncodedTable(load_file(prepared / f"{split}.safetensors"))
+    write_splits(folder, splits._asdict(), schema(data.labels))
 
 
 def train(job: Job[MultiTaskData]) -> None:
-    """Train one seed, with a look at the validation rows once an epoch."""
-    facts = json.loads((job.prepared / "manifest.json").read_text(encoding="utf-8"))
-    # the sizes of the tables are the data's
-    values = job.model.model_dump() | {"fields": facts["fields"], "labels": facts["labels"]}
-    config = job.system.config.parse(values, job.system.name)
-    torch.manual_seed(derive_seed(job.seed, "init"))
-    model: Any = job.system.build(config)
-    rows, valid = read(job.prepared, "train"), read(job.prepared, "valid")
-    settings = job.train.model_copy(update={"eval_every": -(-len(rows) // job.train.batch)})
-
-    def evaluate(trained: Any) -> Mapping[str, float]:
-        return {f"valid_{name}": float(v or 0) for name, v in scores(trained, valid).items()}
-
-    identity = {"model": config.model_dump(mode="json"), "train": job.train.model_dump(mode="json")}
-    run = Run.open(job.run, identity | {"seed": job.seed}, job.identity)
-    make = ranking_adam(embedding=job.train.embedding_l2)
-    loss = model.batch_loss
-    fit(run, model, rows, loss, settings, seed=job.seed, evaluate=evaluate, optimizer=make)
-    if rank() == 0:
-        save_pretrained(job.weights, model, job.system.name, config)
+    """Train one seed."""
+    train_seed(job, score)
 
 
 def evaluate(job: Job[MultiTaskData], samples: Path | None) -> Scores:
     """Score one seed on the test rows; the first also leaves what its tasks see of them."""
-    model, test = job.trained(), read(job.prepared, "test")
+    model, test = job.trained(), read_split(job.prepared, "test")
     if samples is not None and isinstance(model, DTRN):
         write_atomic(samples / VIEWS, json.dumps(mean_views(model, test), indent=1) + "\n")
-    return scores(model, test)
+    return score(model, test)
 
 
-def scores(model: Any, table: EncodedTable) -> Scores:
+def score(model: Any, table: EncodedTable) -> Scores:
     """Return AUC and AUC within people of each task, and the means over tasks."""
-    found = probabilities(model, table.batches(BATCH))
-    return _scores({label: found[label] for label in model.config.labels}, table)
+    return _scores(predict(model, table), table)
 
 
 def _scores(predictions: Mapping[str, np.ndarray], table: EncodedTable) -> Scores:
@@ -225,14 +180,11 @@ CLAIM = Claim(
 
 
 def score_popularity(prepared: Path, samples: Path | None) -> Scores:
-    """Score each film by its share of positives among the training rows, one more of each added."""
+    """Score each film by its share of positives among the training rows."""
     del samples
-    facts = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
-    known, test = read(prepared, "train").arrays, read(prepared, "test")
-    size = int(max(known["item"].max(), test.arrays["item"].max())) + 1
-    seen = np.bincount(known["item"], minlength=size) + 2
-    shares = {k: (np.bincount(known["item"], known[k], size) + 1) / seen for k in facts["labels"]}
-    return _scores({k: share[test.arrays["item"]] for k, share in shares.items()}, test)
+    known, test = read_split(prepared, "train"), read_split(prepared, "test")
+    labels = read_manifest(prepared)["labels"]
+    return _scores({label: item_shares(known, test, label) for label in labels}, test)
 
 
 def sections(outcome: Outcome) -> Iterator[Section]:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sixfold.core.pipeline.figures import spectrogram_figure
-from sixfold.core.pipeline.page import Section, Sound
+import numpy as np
+
+from sixfold.core.pipeline.figures import drawing, svg
+from sixfold.core.pipeline.page import Figure, Section, Sound
 from sixfold.core.pipeline.report import Outcome
 from sixfold.speech.audio import read_audio
 
@@ -71,3 +73,26 @@ def _place(crop: Mapping[str, Any]) -> str:
     start = crop.get("start_s")
     name = PurePosixPath(crop["recording"]).stem
     return f"recording {name}" + ("" if start is None else f", from {start:.1f} s")
+
+
+def spectrogram_figure(name: str, signals: Mapping[str, Any], sample_rate: int) -> Figure:
+    """Draw the spectrograms of 1-D signals in one row, all on one scale of 80 dB."""
+    window, hop = sample_rate // 40, sample_rate // 100  # 25 ms every 10 ms
+    levels = {}
+    for caption, signal in signals.items():
+        samples = np.asarray(signal, dtype=float)
+        samples = np.pad(samples, (0, max(0, window - len(samples))))
+        frames = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
+        power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2
+        levels[caption] = 10 * np.log10(power.T + 1e-12)
+    top = max(level.max() for level in levels.values())
+    with drawing(len(levels), 2.5, 2.4) as canvas:
+        for axes, (caption, level) in zip(canvas.axes, levels.items(), strict=True):
+            extent = (0, len(signals[caption]) / sample_rate, 0, sample_rate / 2000)
+            axes.imshow(
+                level, vmin=top - 80, vmax=top, extent=extent, origin="lower", aspect="auto"
+            )
+            axes.set_title(caption, wrap=True)
+            axes.set_xlabel("seconds")
+        canvas.axes[0].set_ylabel("kHz")
+        return Figure(name, f"spectrograms of {', '.join(signals)}", svg(canvas))

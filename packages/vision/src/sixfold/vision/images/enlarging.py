@@ -58,17 +58,24 @@ def upscale(model: Any, picture: Input, tile: int | None = None) -> Any:
         return upscale(model, read_picture(Path(picture)).pixels, tile)
     if isinstance(picture, Image.Image):
         given = from_pil(picture)
-        enlarged = Picture(upscale(model, given.pixels, tile), given.exif, given.profile)
-        return to_pil(enlarged)
+        enlarged = upscale(model, given.pixels, tile)
+        if enlarged.dtype == np.uint16:  # Pillow has 16 bits for grey alone
+            return Image.fromarray(enlarged[..., 0])
+        return to_pil(Picture(enlarged, given.exif, given.profile))
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3):
             raise _unusable(picture)
+        picture = picture.astype(picture.dtype.newbyteorder("="), copy=False)
         planes = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
         result = _enlarge(
             model, torch.from_numpy(np.require(planes, requirements=["C", "W"])), tile
         ).numpy()
         return result[0] if picture.ndim == 2 else result.transpose(1, 2, 0)
-    if picture.ndim == 4:
+    if not isinstance(picture, Tensor):
+        raise UserError(
+            f"a picture is a tensor, an array, a PIL image or a path, not {type(picture).__name__}"
+        )
+    if picture.ndim == 4 and len(picture):
         return torch.stack([_enlarge(model, one, tile) for one in picture])
     if picture.ndim != 3:
         raise _unusable(picture)
@@ -129,7 +136,8 @@ def _enlarge(
     has_alpha = _has_alpha(model, pixels)
     alpha = pixels[-1] if has_alpha else None
     if alpha is not None:
-        visible = fill_hidden(pixels[:-1].permute(1, 2, 0).cpu().numpy(), alpha.cpu().numpy())
+        wide = pixels.cpu().float() if pixels.is_floating_point() else pixels.cpu()
+        visible = fill_hidden(wide[:-1].permute(1, 2, 0).numpy(), wide[-1].numpy())
         pixels = torch.cat([torch.from_numpy(visible).permute(2, 0, 1).to(pixels), alpha[None]])
     scale = model.config.upscale
     side = _side(model, height, width, tile)
@@ -149,7 +157,11 @@ def _enlarge(
 def _network(model: Any, seen: Tensor, has_alpha: bool) -> Tensor:
     """Run the network on what is seen of a picture, with alpha beside it as a grey picture."""
     first = next(model.parameters())
-    values = seen.to(first.device, first.dtype) / LARGEST.get(seen.dtype, 1)
+    # divided before it is rounded to the weights' type: half precision has no 65535
+    values = seen.to(first.device)
+    if seen.dtype in LARGEST:
+        values = values.float() / LARGEST[seen.dtype]
+    values = values.to(first.dtype)
     colour = values[:-1] if has_alpha else values
     wanted, grey = model.config.in_chans, len(colour) < model.config.in_chans
     parts = [colour, values[-1:]] if has_alpha else [colour]
@@ -163,7 +175,12 @@ def _like(values: Tensor, pixels: Tensor) -> Tensor:
     largest = LARGEST.get(pixels.dtype)
     if largest is None:
         return values.to(pixels)
-    return (values.clamp(0, 1) * largest).round().to(pixels.device, torch.int32).to(pixels.dtype)
+    return (
+        (values.float().clamp(0, 1) * largest)
+        .round()
+        .to(pixels.device, torch.int32)
+        .to(pixels.dtype)
+    )
 
 
 def _has_alpha(model: Any, pixels: Tensor) -> bool:

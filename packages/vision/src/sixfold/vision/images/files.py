@@ -19,7 +19,13 @@ from sixfold.vision.images.picture import ORIENTATION, Picture, upright
 WRITES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # the first is the default
 READS = {*WRITES, ".gif", ".ppm", ".pgm"}
 OPAQUE = {".jpg", ".jpeg", ".bmp"}  # formats that hold no transparency
+# EXIF tags of the main directory that say what the picture is, whatever the file: description,
+# maker, model, orientation, resolution and its unit, software, dates, artist, copyright, the
+# camera's and the place's directories, rating.
+DESCRIPTIVE = {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132}
+DESCRIPTIVE |= {0x013B, 0x4746, 0x8298, 0x8769, 0x8825, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F}
 PNG = b"\x89PNG\r\n\x1a\n"
+DIMENSIONS = {"webp": 16383, "jpg": 65500, "jpeg": 65500}  # pixels at most, of a side
 DEEP = {"I;16", "I;16B", "I;16L", "I", "F"}  # grey of more than 8 bits, as Pillow names it
 DAMAGED = (OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError, IndexError)
 
@@ -96,13 +102,26 @@ def from_pil(image: Image.Image, pixels: np.ndarray | None = None) -> Picture:
         image.load()
         if ORIENTATION in exif and ORIENTATION not in image.getexif():
             exif[ORIENTATION] = 1  # a TIFF is turned by loading it
+        for tag in set(exif) - DESCRIPTIVE:  # a TIFF's layout, which is not the new file's
+            del exif[tag]
     values = _pixels(image) if pixels is None else pixels
-    return Picture(upright(values, exif), exif, image.info.get("icc_profile") or b"")
+    profile = image.info.get("icc_profile") or b""
+    if profile and not _describes(profile):
+        profile = b""  # it is of the colours before the conversion, such as CMYK's
+    return Picture(upright(values, exif), exif, profile)
+
+
+def _describes(profile: bytes) -> bool:
+    """Return whether a colour profile may be for grey or RGB."""
+    space = profile[16:20]  # of the header's fields
+    return space in (b"", b"GRAY", b"RGB ")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """Decode to (height, width, channels) of uint8 or uint16."""
-    bits = max(getattr(image, "tag_v2", {}).get(258, (8,)))  # of a TIFF
+    bits = _bits(image)
+    if image.format == "PPM" and image.mode == "I":
+        return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F") or (bits > 8 and image.mode not in DEEP):
         raise UserError(
             f"{getattr(image, 'filename', '') or 'the image'} holds colours of {bits} bits, mode "
@@ -110,6 +129,14 @@ def _pixels(image: Image.Image) -> np.ndarray:
         )
     values = np.asarray(image if image.mode in DEEP else image.convert(_mode(image)))
     return values.reshape(*values.shape[:2], -1).astype(values.dtype.newbyteorder("="))
+
+
+def _bits(image: Image.Image) -> int:
+    """Return the bits of a channel in the file, where Pillow tells."""
+    tiles = getattr(image, "tile", ())
+    if image.format == "PPM" and tiles and isinstance(tiles[0].args, tuple):
+        return int(tiles[0].args[-1]).bit_length()  # of the largest value
+    return max(getattr(image, "tag_v2", {}).get(258, (8,)))  # of a TIFF
 
 
 def _mode(image: Image.Image) -> str:
@@ -134,6 +161,9 @@ def write_picture(path: Path, picture: Picture) -> None:
     suffix = path.suffix.lower()
     if picture.has_alpha and suffix in OPAQUE:
         raise UserError(f"{path}: {suffix} holds no transparency; name a .png")
+    largest = DIMENSIONS.get(suffix[1:], max(picture.pixels.shape))
+    if max(picture.pixels.shape[:2]) > largest:
+        raise UserError(f"{path}: {suffix} has {largest} pixels a side at most; name a .png")
     with atomic_file(path) as partial:
         if suffix == ".png" and picture.pixels.dtype == np.uint16:
             partial.write_bytes(_png_of_16_bits(picture))

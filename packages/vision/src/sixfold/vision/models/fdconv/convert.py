@@ -13,6 +13,7 @@ from sixfold.vision.models.fdconv.options import FDConvOptions
 Filter = Callable[[str, nn.Module], bool]
 
 # Parts that the paper leaves plain: shortcuts, and what comes after the backbone.
+EXACT = FDConvOptions().att_multi  # at which the attentions begin at one
 PLAIN = {"downsample", "shortcut", "classifier", "aux_classifier", "head", "fc"}
 PLAIN |= {"fpn", "neck", "rpn", "rpn_head", "roi_head", "roi_heads"}
 FEED_FORWARD = {"mlp", "ffn"}
@@ -51,6 +52,11 @@ def convert(
         UserError: the model is converted already, nothing is to convert, or an option is wrong.
     """
     names = convertible(model, kernel_num, filter, **options)
+    if options.get("att_multi", EXACT) != EXACT:
+        raise UserError(
+            f"with att_multi={options['att_multi']} the copy would not compute what the model "
+            f"does; leave it at {EXACT}"
+        )
     if not names:
         raise UserError(
             f"{type(model).__name__} has nothing to convert: no chosen layer has more than "
@@ -89,6 +95,7 @@ def convert_layers(
         UserError: a name is no layer of the model, or no layer that can be converted.
     """
     known = dict(model.named_modules())
+    places = list(model.named_modules(remove_duplicate=False))  # a shared layer has several
     for name in names:
         if name not in known:
             raise UserError(f"{type(model).__name__} has no layer {name!r}")
@@ -99,8 +106,11 @@ def convert_layers(
             made = FDConv2d.from_conv2d(layer, kernel_num=kernel_num, **options)
         else:
             raise UserError(f"{name} is {type(layer).__name__}, neither Conv2d nor Linear")
-        parent, _, last = name.rpartition(".")
-        setattr(known[parent], last, made)
+        if layer is model:
+            return made
+        for place in [place for place, found in places if found is layer]:
+            parent, _, last = place.rpartition(".")
+            setattr(model.get_submodule(parent), last, made)
     return model
 
 

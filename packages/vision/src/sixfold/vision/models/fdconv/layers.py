@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.utils import _single
 
 from sixfold.core import UserError
 from sixfold.kernels import (
@@ -170,7 +171,10 @@ class FDConv2d(nn.Conv2d):
         return self._convolve(input) if input.ndim == 4 else self._convolve(input[None])[0]
 
     def _convolve(self, input: Float[Tensor, "batch in height width"]) -> Tensor:
-        device, dtype = input.device.type, input.dtype
+        if input.shape[0] == 0:  # nothing to generate a kernel from
+            empty = nn.Conv2d(**_geometry(self), device=input.device, dtype=input.dtype)
+            return empty(input)
+        device, dtype = "cpu" if input.is_meta else input.device.type, input.dtype
         if torch.is_autocast_enabled(device) and dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device)
         x = input.to(dtype)
@@ -333,19 +337,19 @@ class FDConv1d(FDConv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: str | int = 0,
-        dilation: int = 1,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: str | int | tuple[int] = 0,
+        dilation: int | tuple[int] = 1,
         groups: int = 1,
         bias: bool = True,
         **options: Any,
     ) -> None:
-        pads = padding if isinstance(padding, str) else (padding, 0)
+        pads = padding if isinstance(padding, str) else (*_single(padding), 0)
+        size, step, distance = ((*_single(x), 1) for x in (kernel_size, stride, dilation))
         super().__init__(
-            in_channels, out_channels, (kernel_size, 1), (stride, 1), pads, (dilation, 1), groups,
-            bias, **options,
-        )  # fmt: skip
+            in_channels, out_channels, size, step, pads, distance, groups, bias, **options
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in (2, 3) or input.shape[-2] != self.in_channels:
@@ -391,7 +395,7 @@ class FDLinear(FDConv2d):
             raise UserError(
                 f"this FDLinear takes (batch, ..., {self.in_features}), got {tuple(input.shape)}"
             )
-        places = input.reshape(input.shape[0], -1, self.in_features)
+        places = input.flatten(1, -2) if input.ndim > 2 else input[:, None]
         y = super().forward(places.transpose(1, 2)[..., None])
         return y[..., 0].transpose(1, 2).reshape(*input.shape[:-1], self.out_features)
 

@@ -41,7 +41,7 @@ class SegmenterConfig(FDConvOptions):
         std: Deviation that they are then divided by.
     """
 
-    classes: int = Field(default=11, ge=2)
+    classes: int = Field(default=11, ge=2, le=255)
     conv: Literal["static", "dynamic", "fdconv"] = "fdconv"
     kernel_num: int | None = Field(default=16, ge=1)
     kernels: int = Field(default=4, ge=1)

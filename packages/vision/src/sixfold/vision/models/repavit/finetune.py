@@ -9,7 +9,9 @@ activation little by little over the first part of the training. The pipeline of
 measures both against the plain switch.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +59,8 @@ class Ramp:
         """Set the new norms by data, with all channels active: of the network as it was."""
         for block in self.blocks:
             block.set_active(block.hidden)
-        set_statistics(self.model, batches)
+        with self._complete_on_error():
+            set_statistics(self.model, batches)
         self._apply()
 
     def fit(
@@ -79,10 +82,24 @@ class Ramp:
             self._apply()
             return nn.functional.cross_entropy(trained(batch["input"]), batch["label"])
 
-        scores = fit(run, self.model, pictures, loss, config, seed=seed, evaluate=evaluate)
+        with self._complete_on_error():
+            scores = fit(run, self.model, pictures, loss, config, seed=seed, evaluate=evaluate)
+        self.complete()
+        return scores
+
+    def complete(self) -> None:
+        """Set the final numbers of active channels."""
         self.done = self.steps
         self._apply()
-        return scores
+
+    @contextmanager
+    def _complete_on_error(self) -> Iterator[None]:
+        """Leave the model as it was described, whatever stops its training."""
+        try:
+            yield
+        except BaseException:
+            self.complete()
+            raise
 
     def _apply(self) -> None:
         share = 1.0 if self.steps == 0 else min(1.0, self.done / self.steps)
@@ -175,10 +192,13 @@ def finetune(
     whole = RePaViT.wrap(model)
     if whole.config.merged or not active_channels(whole):
         raise UserError("fine-tuning needs idle channels that are not merged: call convert(model)")
+    if whole.config.feature_norm != "BatchNorm":
+        raise UserError("a model with LayerNorm cannot be merged: convert it with BatchNorm")
     pictures, held = open_splits(whole, list_pictures(Path(train)), Path(val))
     fitting = config.fit(len(pictures))
     listing = listing_digest(pictures.listing, held.listing)
     identity = {"model": whole.config.model_dump(), "finetune": config.model_dump(exclude=FREE)}
+    identity |= {"from": _first_weights(whole.backbone, Path(folder))}
     run = Run.open(Path(folder), identity, listing, config.seed)
     ramp = Ramp(whole, round(config.ramp * fitting.steps))
     if run.state == "fresh" and config.statistics:
@@ -189,6 +209,22 @@ def finetune(
 
     scores = ramp.fit(run, pictures, fitting, config.seed, evaluate)
     return scores | _merge(whole, held, Path(folder), config.batch)
+
+
+def _first_weights(backbone: nn.Module, folder: Path) -> str:
+    """Return a hash of the weights that a run starts from.
+
+    A model keeps it, because a run that goes on in the same session finds it trained.
+    """
+    known: dict[str, str] = backbone.__dict__.setdefault("finetuned_from", {})
+    key = str(folder.absolute())
+    if key not in known:
+        digest = hashlib.sha256()
+        for name, value in backbone.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        known[key] = digest.hexdigest()
+    return known[key]
 
 
 def _batches(pictures: Pictures, config: FinetuneConfig) -> list[Tensor]:

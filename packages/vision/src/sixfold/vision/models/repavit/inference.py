@@ -40,6 +40,8 @@ def run(*paths: Path, weights: Path, device: str = "cpu", batch: int = 16) -> No
         device: Torch device: cpu, cuda, cuda:1 ...
         batch: Number of pictures of a pass.
     """
+    if batch < 1:
+        raise UserError(f"--batch is a number of pictures, 1 or more; got {batch}")
     if len(paths) < 2:
         raise UserError("name one or more pictures or folders and, last, the table: scores.csv")
     *given, target = map(Path, paths)
@@ -106,10 +108,19 @@ def transforms(model: RePaViT, smallest_crop: float = 0.08) -> tuple[Transform, 
 
 
 def input_size(model: RePaViT) -> int:
-    """Return the side of the square picture that the network was built for, in pixels."""
+    """Return the side of the square picture that the network was built for, in pixels.
+
+    Raises:
+        UserError: its pictures are not square.
+    """
     backbone: Any = model.backbone
     embed = getattr(backbone, "patch_embed", None) or getattr(backbone, "stem", None)
     if size := getattr(embed, "img_size", None):
+        if size[0] != size[1]:
+            raise UserError(
+                f"the network takes pictures of {size[0]} x {size[1]} pixels; files are cut to "
+                "squares: create it with one number as img_size"
+            )
         return int(size[0])
     if model.config.family == "timm":
         return int(resolve_model_data_config(backbone)["input_size"][-1])
@@ -135,6 +146,11 @@ def open_splits(
             f"the pictures have {len(train.classes)} classes ({', '.join(train.classes[:5])} ...), "
             f"the network {model.config.num_classes}; create it with "
             f"num_classes={len(train.classes)}"
+        )
+    if model.config.in_chans != 3:
+        raise UserError(
+            f"pictures are read in RGB, the network takes {model.config.in_chans} channels; create "
+            "it with in_chans=3"
         )
     held = val if isinstance(val, Listing) else list_pictures(val, train.classes)
     facts = {"classes": tuple(train.classes)}

@@ -124,8 +124,7 @@ class ChannelIdleMlp(nn.Module):
         Raises:
             UserError: the hidden layer has no such number of channels.
         """
-        if not 0 <= active <= self.hidden:
-            raise UserError(f"{active} active channels, but the hidden layer has {self.hidden}")
+        check_active(active, self.hidden)
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,7 +183,8 @@ class ChannelIdleMlp(nn.Module):
 
         In half precision the products of weights would cost digits.
         """
-        if not self.training or isinstance(self.norm, nn.Identity) or self.drop1.p:
+        dropped = self.drop1.p and self.drop1.training
+        if isinstance(self.norm, nn.Identity) or not self.norm.training or dropped:
             return False
         autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
         return not autocast and x.dtype.itemsize >= 4 and 2 * len(x) > 3 * self.width
@@ -192,6 +192,12 @@ class ChannelIdleMlp(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes, for printing."""
         return f"active={self.active} of {self.hidden}"
+
+
+def check_active(active: int, hidden: int) -> None:
+    """Raise a UserError if a hidden layer cannot have a number of active channels."""
+    if not (isinstance(active, int) and 0 <= active <= hidden):
+        raise UserError(f"{active} active channels, but the hidden layer has {hidden}")
 
 
 class MergedMlp(nn.Module):

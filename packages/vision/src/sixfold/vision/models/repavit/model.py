@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from sixfold.core import UserError, from_pretrained
@@ -24,6 +25,7 @@ from sixfold.vision.models.repavit.plugin import (
     merged_structure,
 )
 from sixfold.vision.models.repavit.registry import PREFIX
+from sixfold.vision.models.repavit.training import modes_kept
 
 Images = Float[Tensor, "batch channel height width"]
 
@@ -78,12 +80,9 @@ class RePaViT(nn.Module):
             return backbone
         config = describe(backbone, **options)
         try:
-            with torch.device("meta"):
+            with torch.random.fork_rng(devices=[]):
                 model = cls(config)
-            wanted = {k: v.shape for k, v in model.backbone.state_dict().items()}
-            given = {k: v.shape for k, v in backbone.state_dict().items()}
-            others = sorted({key for key, _ in set(wanted.items()) ^ set(given.items())})
-            reason = f"its {others[0]} is another" if others else None
+            reason = _difference(model.backbone, backbone)
         except UserError as error:
             reason = str(error)
         if reason is not None:
@@ -91,8 +90,8 @@ class RePaViT(nn.Module):
                 f"timm's {config.architecture or config.family} is not this model: {reason}; give "
                 "the arguments it was made with: wrap(model, depth=2, ...)"
             )
-        model.backbone = backbone
-        return model.train(backbone.training)
+        model.backbone, model.training = backbone, backbone.training
+        return model
 
     @property
     def config(self) -> RePaViTConfig:
@@ -142,6 +141,27 @@ class RePaViT(nn.Module):
         return model.eval()
 
 
+@torch.no_grad()
+def _difference(made: nn.Module, given: nn.Module) -> str | None:
+    """Say in what a model differs from one that was made anew; None if it computes the same."""
+    wanted = {k: v.shape for k, v in made.state_dict().items()}
+    present = {k: v.shape for k, v in given.state_dict().items()}
+    others = sorted({key for key, _ in set(wanted.items()) ^ set(present.items())})
+    if others:
+        return f"its {others[0]} is another"
+    first = next(given.parameters())
+    made.to(first.device, first.dtype).load_state_dict(given.state_dict())
+    channels, *size = resolve_model_data_config(given)["input_size"]
+    height, width = _img_size(given) or size
+    noise = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, channels, height, width, generator=noise)
+    with modes_kept(given):
+        outputs = [model.eval()(picture.to(first)).float() for model in (made, given)]
+    largest = (1e-5 if first.dtype.itemsize >= 4 else 1e-2) * float(outputs[1].abs().max())
+    same = torch.allclose(*outputs, rtol=0, atol=largest)
+    return None if same else "it computes something else"
+
+
 def describe(backbone: nn.Module, **options: Any) -> RePaViTConfig:
     """Return the settings that build a converted or merged model of timm again.
 
@@ -160,8 +180,7 @@ def describe(backbone: nn.Module, **options: Any) -> RePaViTConfig:
     active = active_channels(backbone)
     if not active:
         raise UserError("the model has no idle channels; call convert(model) first")
-    size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
-    size = size or getattr(getattr(backbone, "stem", None), "img_size", None)
+    size = _img_size(backbone)
     values: dict[str, Any] = {"active": active, "merged": is_merged(backbone)}
     if not values["merged"] and not any(isinstance(m, ChannelNorm) for m in backbone.modules()):
         values["feature_norm"] = "LayerNorm"
@@ -171,9 +190,19 @@ def describe(backbone: nn.Module, **options: Any) -> RePaViTConfig:
     if own is not None:
         known = own.model_dump() | ({"img_size": size[0]} if size else {})
         return RePaViTConfig.parse(known | values | options, "this model")
+    found = resolve_model_data_config(backbone)
+    values |= {"mean": found["mean"], "std": found["std"], "crop": found["crop_pct"]}
     values |= {"family": "timm", "architecture": name}
+    if getattr(backbone, "dynamic_img_size", False):
+        options = {"dynamic_img_size": True} | options
     options = ({"img_size": list(size)} if size else {}) | options
     return RePaViTConfig.parse(values | {"options": options}, "this model")
+
+
+def _img_size(backbone: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of the pictures that a model was made for, if it is bound to them."""
+    parts = (getattr(backbone, name, None) for name in ("patch_embed", "stem"))
+    return next((size for part in parts if (size := getattr(part, "img_size", None))), None)
 
 
 def _build(config: RePaViTConfig) -> nn.Module:

@@ -6,21 +6,24 @@ Nothing is registered, and nothing of timm changed, before `register` is called.
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import nn
 
 from sixfold.core import UserError
+from sixfold.core.config import unknown_name_error
 from sixfold.vision.models.repavit.blocks import FORMS, Form, why_not
 from sixfold.vision.models.repavit.layers import (
     ChannelIdleMlp,
     ChannelNorm,
     MergedMlp,
+    check_active,
     merge_mlp,
 )
 
 Heuristic = Literal["static", "linear"]
+FeatureNorm = Literal["BatchNorm", "LayerNorm"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -28,14 +31,15 @@ def convert(
     model: Model,
     idle_ratio: float = 0.75,
     heuristic: Heuristic = "static",
-    feature_norm: Literal["BatchNorm", "LayerNorm"] = "BatchNorm",
+    feature_norm: FeatureNorm = "BatchNorm",
     active: Sequence[int] | None = None,
 ) -> Model:
     """Give the blocks of a model idle channels, in place; all weights are kept.
 
     The LayerNorm before each feed-forward block becomes a BatchNorm with its scale and offset, and
     another BatchNorm comes before the second layer. Their statistics are those of no data yet:
-    train, or see `sixfold.vision.models.repavit.set_statistics`.
+    train, or see `sixfold.vision.models.repavit.set_statistics`. They are those of one process:
+    torch's ``convert_sync_batchnorm`` cannot replace them.
 
     Args:
         model: Model of timm: ViT, DeiT, BEiT, Swin, PoolFormer, MLP-Mixer ...
@@ -53,10 +57,14 @@ def convert(
         UserError: nothing can be converted, the model is converted already, or a number is out of
             range.
     """
+    if feature_norm not in get_args(FeatureNorm):
+        raise UserError(unknown_name_error("convert", "norm", feature_norm, get_args(FeatureNorm)))
     blocks = _convertible(model)
     counts = _active_channels(blocks, idle_ratio, heuristic) if active is None else active
     if len(counts) != len(blocks):
         raise UserError(f"active has {len(counts)} numbers for {len(blocks)} blocks")
+    for (block, form), count in zip(blocks, counts, strict=True):  # before the first is changed
+        check_active(count, getattr(block, form.mlp).fc1.weight.shape[0])
     for (block, form), count in zip(blocks, counts, strict=True):
         _convert_block(block, form, count, feature_norm == "BatchNorm")
     return model
@@ -124,8 +132,10 @@ def idle_ratios(idle_ratio: float, heuristic: Heuristic, blocks: int) -> list[fl
     Raises:
         UserError: the ratio is not between 0 and 1.
     """
-    if not 0 <= idle_ratio <= 1:
-        raise UserError(f"idle_ratio is a share of the hidden channels, 0 to 1; got {idle_ratio}")
+    if heuristic not in get_args(Heuristic):
+        raise UserError(unknown_name_error("RePaViT", "heuristic", heuristic, get_args(Heuristic)))
+    if not (isinstance(idle_ratio, int | float) and 0 <= idle_ratio <= 1):
+        raise UserError(f"idle_ratio is a share of the hidden channels, 0 to 1; got {idle_ratio!r}")
     if heuristic == "static" or blocks == 1:
         return [idle_ratio] * blocks
     step = (2 - 2 * idle_ratio) / (blocks - 1)

@@ -39,7 +39,7 @@ def set_statistics(model: Model, batches: Iterable[Tensor]) -> Model:
     if not batches:
         raise UserError("no batch of pictures to take the statistics from")
     pairs = _pairs(model)
-    with torch.no_grad(), _modes_kept(model):
+    with torch.no_grad(), modes_kept(model):
         _fit(model.eval(), pairs, batches)
         _settle(model, pairs, batches)
     return model
@@ -70,13 +70,16 @@ def _fit(
     probes = [_Probe(norm, mlp) for _, norm, mlp in pairs]
     for (block, _, mlp), probe in zip(pairs, probes, strict=True):
         block.norm2, mlp.norm = probe, nn.Identity()
-    for batch in batches:
-        model(batch)
-    for (block, norm, mlp), probe in zip(pairs, probes, strict=True):
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for (block, norm, mlp), probe in zip(pairs, probes, strict=True):
+            block.norm2, mlp.norm = norm, probe.mlp_norm
+    for (_, norm, _), probe in zip(pairs, probes, strict=True):
         probe.outside.fit(norm)
         probe.inside.fit(probe.mlp_norm)
         norm.former = None
-        block.norm2, mlp.norm = norm, probe.mlp_norm
 
 
 class _Probe(nn.Module):
@@ -136,7 +139,8 @@ def _settle(
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the mode of every module, of which some may be frozen, after the block."""
     modes = [(part, part.training) for part in model.modules()]
     try:
         yield
