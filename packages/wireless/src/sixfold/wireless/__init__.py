@@ -1,5 +1,8 @@
 """Wireless models: CMuSeNet, AdaFortiTran and ICGNN."""
 
-SYSTEMS = ()
+from sixfold.wireless.models.cmusenet import SYSTEM as CMUSENET
+from sixfold.wireless.models.cmusenet import CMuSeNet, CMuSeNetConfig
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (CMUSENET,)
+
+__all__ = ["SYSTEMS", "CMuSeNet", "CMuSeNetConfig"]
