@@ -2,7 +2,9 @@
 
 from sixfold.wireless.models.cmusenet import SYSTEM as CMUSENET
 from sixfold.wireless.models.cmusenet import CMuSeNet, CMuSeNetConfig
+from sixfold.wireless.models.rvnn import RVNN, RVNNConfig
+from sixfold.wireless.models.rvnn import SYSTEM as RVNN_SYSTEM
 
-SYSTEMS = (CMUSENET,)
+SYSTEMS = (CMUSENET, RVNN_SYSTEM)
 
-__all__ = ["SYSTEMS", "CMuSeNet", "CMuSeNetConfig"]
+__all__ = ["RVNN", "SYSTEMS", "CMuSeNet", "CMuSeNetConfig", "RVNNConfig"]

@@ -171,8 +171,8 @@ def folded_conv(conv: ComplexConv2d, norm: ComplexBatchNorm2d) -> nn.Conv2d:
     matrix, offset = norm.as_matrix()
     kernel = conv.planar_kernel().double().unflatten(0, (2, -1))
     kernel = torch.einsum("pqc,qcihw->pcihw", matrix, kernel).flatten(0, 1)
-    outputs, inputs, *size = kernel.shape
-    folded = nn.Conv2d(inputs, outputs, tuple(size), conv.stride, conv.padding)
+    outputs, inputs, side, _ = kernel.shape
+    folded = nn.Conv2d(inputs, outputs, side, conv.stride, conv.padding)
     folded.to(conv.conv_r.weight)
     folded.weight.copy_(kernel)
     assert folded.bias is not None  # nn.Conv2d's default

@@ -131,9 +131,10 @@ class CMuSeNet(nn.Module):
         for module in list(folded.modules()):
             names = dict(module.named_children())
             for name, child in names.items():
-                norm = _norm_of(module, name)
-                if isinstance(child, ComplexConv2d) and norm is not None:
-                    setattr(module, name, folded_conv(child, names[norm]))
+                if isinstance(child, ComplexConv2d):
+                    norm = _norm_of(name)
+                    folded_by = cast(ComplexBatchNorm2d, names[norm])
+                    setattr(module, name, folded_conv(child, folded_by))
                     setattr(module, norm, nn.Identity())
         folded.fc = _planar_linear(cast(ComplexLinear, self.fc))
         return folded.requires_grad_(False)
@@ -156,11 +157,9 @@ class CMuSeNet(nn.Module):
         head.requires_grad_(True)
 
 
-def _norm_of(module: nn.Module, conv: str) -> str | None:
-    """Return the name of the batch norm that follows a convolution."""
-    if isinstance(module, nn.Sequential) and conv == "0" and len(module) == 2:
-        return "1"
-    return conv.replace("conv", "bn") if conv.startswith("conv") else None
+def _norm_of(conv: str) -> str:
+    """Return the name of the batch norm that follows a convolution; "0" is a shortcut's."""
+    return "1" if conv == "0" else conv.replace("conv", "bn")
 
 
 @torch.no_grad()
