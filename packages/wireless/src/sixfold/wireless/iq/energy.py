@@ -37,6 +37,26 @@ def smoothed_periodogram(
     return functional.avg_pool1d(padded, smooth_bins, 1)[:, 0]
 
 
+def noise_probability(
+    spectrum: Complex[Tensor, "batch bin"], smooth_bins: int | None = None
+) -> Float[Tensor, "batch bin"]:
+    """Return, in float64, how likely noise alone gives less power than was found at each bin.
+
+    A block without any power gives 0.
+
+    Args:
+        spectrum: Shifted FFT of each block, in any scale.
+        smooth_bins: Odd number of bins to average over; by default about 1 in 128.
+    """
+    from scipy.special import gammainccinv  # slow to import
+
+    smooth_bins = smooth_bins or spectrum.shape[-1] // 256 * 2 + 1
+    power = smoothed_periodogram(spectrum, smooth_bins).double()
+    floor = power.median(-1, keepdim=True).values.clamp_min(torch.finfo(torch.float64).tiny)
+    shape = torch.full_like(power, smooth_bins)
+    return torch.special.gammainc(shape, power / floor * float(gammainccinv(smooth_bins, 0.5)))
+
+
 def energy_detector(
     spectrum: Complex[Tensor, "batch bin"],
     *,
@@ -48,19 +68,14 @@ def energy_detector(
     Args:
         spectrum: Shifted FFT of each block, in any scale.
         false_alarm_rate: Fraction of the bins of white noise that are decided to be occupied.
-        smooth_bins: Odd number of bins to average over; by default 1 in 128, and 1 more.
+        smooth_bins: Odd number of bins to average over; by default about 1 in 128.
 
     Raises:
         UserError: the rate is not between 0 and 1, or the number of bins does not fit.
     """
     if not 0 < false_alarm_rate < 1:
         raise UserError(f"a false-alarm rate is between 0 and 1, got {false_alarm_rate}")
-    from scipy.special import gammainccinv  # slow to import
-
-    smooth_bins = smooth_bins or spectrum.shape[-1] // 128 // 2 * 2 + 1
-    power = smoothed_periodogram(spectrum, smooth_bins)
-    median, limit = (float(gammainccinv(smooth_bins, p)) for p in (0.5, false_alarm_rate))
-    return power > power.median(-1, keepdim=True).values * (limit / median)
+    return noise_probability(spectrum, smooth_bins) > 1 - false_alarm_rate
 
 
 def snap_widths(
