@@ -1,7 +1,7 @@
 """Recordings of complex samples: SigMF (metadata and data side by side) and raw files.
 
-Sample indices are SigMF's: absolute, counted from ``core:offset``, and per channel. Data are mapped
-into memory, and only what is asked for is converted; integers become values in [-1, 1).
+Sample indices are SigMF's: absolute, counted from ``core:offset``, and per channel. Only what is
+asked for is read and converted; integers become values in [-1, 1).
 """
 
 import hashlib
@@ -79,8 +79,8 @@ class Recording:
             )
         frame = 2 * self.channels
         position = capture.position + (first - capture.first) * frame * self.dtype.itemsize
-        mapped = np.memmap(self.data, self.dtype, "r", position, (count, self.channels, 2))
-        values = scaled(mapped[:, channel])
+        numbers = np.fromfile(self.data, self.dtype, frame * count, offset=position)
+        values = scaled(numbers.reshape(-1, self.channels, 2)[:, channel])
         good = np.isfinite(values).all(-1)
         if not good.all():
             raise UserError(

@@ -38,5 +38,6 @@ SYSTEM = System(
     build=CMuSeNet,
     convert=convert,
     published={"ResNet-18": (CMuSeNetConfig(), 39_155_264)},
+    run="sixfold.wireless.models.cmusenet.inference:run",
     export="sixfold.wireless.models.cmusenet.export:exportable",
 )
