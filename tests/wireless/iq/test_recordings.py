@@ -57,6 +57,7 @@ def test_sigmf_reads_and_accepts_what_we_write(path):
     import sigmf
 
     theirs = sigmf.sigmffile.fromfile(str(path))
+    assert isinstance(theirs, sigmf.SigMFFile)
     theirs.validate()
     np.testing.assert_allclose(theirs.read_samples(), noise())
 
