@@ -62,6 +62,13 @@ def test_sigmf_reads_and_accepts_what_we_write(path):
     np.testing.assert_allclose(theirs.read_samples(), noise())
 
 
+def test_an_annotation_that_sigmf_does_not_allow_is_refused(tmp_path):
+    wrong = {"core:sample_start": "first"}
+    with pytest.raises(UserError, match="no such annotations/0/core:sample_start"):
+        write_recording(tmp_path / "a.sigmf-meta", noise(), sample_rate_hz=1e6, annotations=[wrong])
+    assert not list(tmp_path.iterdir())
+
+
 def test_indices_are_absolute(path):
     starts = [{"core:sample_start": 1050, "core:frequency": 2e6}, {"core:sample_start": 1120}]
     change(path, offset=1000, captures=starts)

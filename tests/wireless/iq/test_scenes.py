@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sixfold.core import UserError
-from sixfold.wireless.iq.modulation import MODULATIONS, modulate, root_raised_cosine
+from sixfold.wireless.iq.modulation import MODULATIONS, Modulation, modulate, root_raised_cosine
 from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
 from sixfold.wireless.iq.spectrum import Band, occupied_mask, spectrum
 
@@ -108,7 +108,8 @@ def test_the_pulse_has_no_interference_after_a_matched_filter():
 
 
 def test_official_names_swap_two_modulations():
-    for name, other in (("8psk", "8qam"), ("8qam", "8psk")):
+    swaps: list[tuple[Modulation, Modulation]] = [("8psk", "8qam"), ("8qam", "8psk")]
+    for name, other in swaps:
         ours = SceneConfig(bins=256, signals=(1, 1), modulations=(name,), widths_hz=(2e6,))
         swapped = ours.model_copy(update={"modulations": (other,), "official_names": True})
         a, b = (draw_scenes(c, torch.zeros(2), seeded()).samples for c in (ours, swapped))

@@ -5,6 +5,7 @@ A signal of width w has symbols at w/2 (2-FSK: w/8), so that a root-raised-cosin
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Complex, Float
@@ -32,7 +33,8 @@ CONSTELLATIONS = {
     "8qam": _qam(4, 2),
     "16qam": _qam(4, 4),
 }
-MODULATIONS = (*CONSTELLATIONS, "gmsk", "2fsk")
+Modulation = Literal["bpsk", "qpsk", "8psk", "8qam", "16qam", "gmsk", "2fsk"]
+MODULATIONS: tuple[Modulation, ...] = get_args(Modulation)
 
 
 def symbols_needed(count: int, samples_per_symbol: int) -> int:
@@ -41,7 +43,7 @@ def symbols_needed(count: int, samples_per_symbol: int) -> int:
 
 
 def modulate(
-    name: str, uniform: Float[Tensor, "signal symbol"], half_width_samples: int, count: int
+    name: Modulation, uniform: Float[Tensor, "signal symbol"], half_width_samples: int, count: int
 ) -> Complex[Tensor, "signal time"]:
     """Make signals of one modulation and width, which start from rest.
 

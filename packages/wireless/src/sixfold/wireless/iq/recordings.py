@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Complex, Shaped
 
 from sixfold.core import UserError
-from sixfold.core.data.atomic import atomic_file, write_atomic
+from sixfold.core.data.atomic import write_atomic
 
 META, DATA = ".sigmf-meta", ".sigmf-data"
 DATATYPE = re.compile(r"([rc])([fiu])(8|16|32|64)(?:_(le|be))?")
@@ -248,14 +248,16 @@ def write_recording(
         annotations: Annotations with SigMF's field names.
 
     Raises:
-        UserError: the name or the datatype does not fit, or the disk cannot be written.
+        UserError: the name, the datatype or an annotation does not fit, or the disk cannot be
+            written.
     """
     path = Path(path)
     if path.suffix != META:
         raise UserError(f"a SigMF recording is named *{META}, got {path.name}")
     dtype = parse_datatype(datatype, str(path))
-    frames = np.atleast_2d(samples).T
-    content = _quantised(np.stack([frames.real, frames.imag], -1), dtype).tobytes()
+    frames = np.atleast_2d(np.asarray(samples, np.complex128)).T
+    parts = np.ascontiguousarray(frames).view(np.float64).reshape(*frames.shape, 2)
+    content = _quantised(parts, dtype).tobytes()
     metadata = {
         "global": {
             "core:datatype": datatype,
@@ -267,8 +269,8 @@ def write_recording(
         "captures": [{"core:sample_start": 0, "core:frequency": center_hz}],
         "annotations": list(annotations),
     }
-    with atomic_file(path.with_suffix(DATA)) as partial:
-        partial.write_bytes(content)
+    _validate(metadata, path)
+    write_atomic(path.with_suffix(DATA), content)
     write_metadata(path, metadata)
 
 
@@ -282,6 +284,17 @@ def write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         metadata.get("annotations", []), key=lambda entry: entry.get("core:sample_start", 0)
     )
     write_atomic(path, json.dumps({**metadata, "annotations": ordered}, indent=2) + "\n")
+
+
+def _validate(metadata: Mapping[str, Any], path: Path) -> None:
+    from jsonschema import ValidationError
+    from sigmf.validate import validate  # both are slow to import
+
+    try:
+        validate(metadata)
+    except ValidationError as error:
+        place = "/".join(map(str, error.absolute_path))
+        raise UserError(f"{path}: SigMF allows no such {place}: {error.message}") from None
 
 
 def _quantised(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from sixfold.core import Config
-from sixfold.wireless.iq.modulation import MODULATIONS, modulate, symbols_needed
+from sixfold.wireless.iq.modulation import MODULATIONS, Modulation, modulate, symbols_needed
 
 DRAWS_PER_SIGNAL = 10  # of a place, taken together for a whole scene
 LARGEST_POWER_DB = 20
@@ -44,9 +44,7 @@ class SceneConfig(Config):
     )
     signals: tuple[PositiveInt, PositiveInt] = (1, 10)
     guard_hz: float = Field(default=100e3, ge=0)
-    modulations: tuple[Literal["bpsk", "qpsk", "8psk", "8qam", "16qam", "gmsk", "2fsk"], ...] = (
-        Field(default=MODULATIONS, min_length=1)
-    )
+    modulations: tuple[Modulation, ...] = Field(default=MODULATIONS, min_length=1)
     fading: Literal["none", "rayleigh", "rician"] = "none"
     official_names: bool = False
 
@@ -189,9 +187,9 @@ def _signals(
     return total
 
 
-def _true_name(config: SceneConfig, name: str) -> str:
-    swapped = {"8psk": "8qam", "8qam": "8psk"} if config.official_names else {}
-    return swapped.get(name, name)
+def _true_name(config: SceneConfig, name: Modulation) -> Modulation:
+    swapped: dict[Modulation, Modulation] = {"8psk": "8qam", "8qam": "8psk"}
+    return swapped.get(name, name) if config.official_names else name
 
 
 def _fading(config: SceneConfig, uniform: Tensor) -> Tensor:

@@ -140,10 +140,9 @@ class CMuSeNet(nn.Module):
         return folded.requires_grad_(False)
 
     def freeze_body(self, generator: torch.Generator) -> None:
-        """Prepare transfer as published: every layer frozen but a new head.
+        """Prepare transfer as published: every parameter frozen but those of a new head.
 
-        Frozen batch norms keep their running moments only in eval mode, in which the published
-        transfer does not put them; call ``model.train()`` for that, or keep ``model.eval()``.
+        The running moments of the batch norms still follow the new data in training mode.
 
         Args:
             generator: Source of the new head's weights.
