@@ -7,6 +7,9 @@ from safetensors.torch import save_file
 from sixfold.core import UserError
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.core.weights.export import export
+from sixfold.wireless.iq.occupancy import decide, segmentation_scores
+from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
+from sixfold.wireless.iq.spectrum import fold, peak_normalised_spectrum
 from sixfold.wireless.models.cmusenet import (
     CMuSeNet,
     CMuSeNetConfig,
@@ -175,3 +178,22 @@ def test_the_real_control_ignores_phases_only_where_it_reads_magnitudes(reads, t
     loaded = RVNN.from_pretrained(tmp_path / "a.safetensors")
     assert loaded.config == config
     assert torch.equal(loaded(x), model(x))
+
+
+@pytest.mark.slow
+def test_it_overfits_64_blocks():
+    """Average pooling must leave the position of a signal in the features."""
+    generator = torch.Generator().manual_seed(0)
+    settings = SceneConfig(bins=1024, widths_hz=(0.5e6, 1e6, 2e6), signals=(1, 3))
+    scenes = draw_scenes(settings, torch.zeros(64), generator)
+    mask = scene_masks(settings, scenes)
+    x = fold(peak_normalised_spectrum(scenes.samples, 1024), (32, 32))
+    torch.manual_seed(0)
+    model = CMuSeNet(CMuSeNetConfig(bins=1024, width=8))
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(120):
+        optimiser.zero_grad()
+        complex_focal_loss(model(x), mask).backward()
+        optimiser.step()
+    found = decide(model.eval()(x), "real")
+    assert segmentation_scores(found, mask).pixel_accuracy > 0.999
