@@ -11,6 +11,7 @@ from sixfold.wireless.iq.occupancy import decide, segmentation_scores
 from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
 from sixfold.wireless.iq.spectrum import fold, peak_normalised_spectrum
 from sixfold.wireless.models.cmusenet import (
+    PAPER,
     CMuSeNet,
     CMuSeNetConfig,
     complex_bce,
@@ -153,6 +154,8 @@ def test_the_losses_are_related_as_their_definitions_say():
     swapped = complex_bce(p.flip(1), y)
     torch.testing.assert_close(swapped, complex_bce(p, y))
     assert not torch.isclose(real_bce(p, y), real_bce(p.flip(1), y))
+    entropy = complex_bce(p, y, reduction="none")
+    assert (complex_focal_loss(p, y, **PAPER, reduction="none") <= 6 * entropy).all()
     focal = complex_focal_loss(p, y, reduction="none")
     torch.testing.assert_close(focal.sum(), complex_focal_loss(p, y, reduction="sum"))
     torch.testing.assert_close(focal.mean() / 2, complex_focal_loss(p, y))

@@ -18,10 +18,11 @@ From the paper to the files:
 
 from sixfold.core import System
 from sixfold.wireless.models.cmusenet.convert import convert
-from sixfold.wireless.models.cmusenet.loss import complex_bce, complex_focal_loss, real_bce
+from sixfold.wireless.models.cmusenet.loss import PAPER, complex_bce, complex_focal_loss, real_bce
 from sixfold.wireless.models.cmusenet.model import CMuSeNet, CMuSeNetConfig
 
 __all__ = [
+    "PAPER",
     "SYSTEM",
     "CMuSeNet",
     "CMuSeNetConfig",
