@@ -310,3 +310,27 @@ def test_other_channels_than_the_kernel_reads_are_named(name, unchecked):
     message = rf"{name}: the kernel reads 3 .* 6 planar ones in all, got \(1, 4, 5, 5\), \(1, 4"
     with pytest.raises(ValueError, match=message):
         function(x, weight, weight)
+
+
+def test_no_bias_is_a_bias_of_zero(form):
+    sizes = CONV[1]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 2 * 3, *sizes.size, generator=generator).double().requires_grad_()
+    a, b = (torch.randn(4, 3, *sizes.kernel, generator=generator).double() for _ in range(2))
+    a.requires_grad_()
+    none, zero = ((a, bias) for bias in (None, torch.zeros(4).double()))
+    found = complex_conv2d([x], none, (b, None))
+    expected = complex_conv2d([x], zero, (b, zero[1]))
+    torch.testing.assert_close(found, expected)
+    for value in (x, a):
+        ours, theirs = (
+            torch.autograd.grad(y.square().sum(), value, retain_graph=True)[0]
+            for y in (found, expected)
+        )
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_one_bias_without_the_other_is_refused():
+    x, weight = torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 1, 1)
+    with pytest.raises(ValueError, match="of both parts or of neither"):
+        complex_conv2d([x], (weight, torch.zeros(1)), (weight, None))

@@ -84,3 +84,10 @@ def test_sizes_that_do_not_fit_are_named(x, a, b, message):
     layers = [(torch.zeros(shape), torch.zeros(shape[0])) for shape in (a, b)]
     with pytest.raises(ValueError, match=message):
         complex_linear(torch.zeros(x), *layers)
+
+
+def test_no_bias_is_a_bias_of_zero():
+    x, a, bias, b, _ = draw(SIZES[0])
+    zero = torch.zeros_like(bias)
+    found = complex_linear(x, (a, None), (b, None))
+    torch.testing.assert_close(found, complex_linear(x, (a, zero), (b, zero)))

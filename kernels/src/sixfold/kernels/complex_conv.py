@@ -37,8 +37,8 @@ Planar = Float[Tensor, "batch _channels2 _height _width"]
 
 def complex_conv2d(
     x: Sequence[Planar],
-    real: tuple[Tensor, Tensor],
-    imag: tuple[Tensor, Tensor],
+    real: tuple[Tensor, Tensor | None],
+    imag: tuple[Tensor, Tensor | None],
     *,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
@@ -47,8 +47,10 @@ def complex_conv2d(
 
     Args:
         x: One or more planar tensors; their complex channels are concatenated.
-        real: Weight (out, in, height, width) and bias (out,) of the real part.
-        imag: Weight and bias of the imaginary part, shaped alike.
+        real: Weight (out, in, height, width) and bias (out,) of the real part; the bias may be
+            None.
+        imag: Weight and bias of the imaginary part, shaped alike; the bias is None if the real
+            part's is.
         stride: Stride along height and width.
         padding: Number of zeros on either side of height and width.
 
@@ -57,7 +59,7 @@ def complex_conv2d(
     """
     channels = _channels("complex_conv2d", x, real[0].shape[1])
     kernel = complex_kernel(real[0], imag[0], channels)
-    bias = complex_bias(real[1], imag[1])
+    bias = optional_bias(real[1], imag[1])
     if kernel.is_cuda or len(kernel) < 3 * len(real[0]):  # block form: PyTorch's gradients are fast
         return apply_kernel(x, kernel, bias, stride, padding)
     return _GaussConv.apply(kernel, bias, stride, padding, *x)
@@ -112,10 +114,23 @@ def complex_bias(real: Float[Tensor, " out"], imag: Float[Tensor, " out"]) -> Te
     return torch.cat([real - imag, real + imag])
 
 
+def optional_bias(real: Tensor | None, imag: Tensor | None) -> Tensor | None:
+    """Return `complex_bias` of two biases, or None if there are none.
+
+    Raises:
+        ValueError: one part has a bias and the other none.
+    """
+    if real is None and imag is None:
+        return None
+    if real is None or imag is None:
+        raise ValueError("a complex layer has a bias of both parts or of neither; one is None")
+    return complex_bias(real, imag)
+
+
 def apply_kernel(
     x: Sequence[Planar],
     kernel: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     scale: Tensor | None = None,
@@ -125,14 +140,15 @@ def apply_kernel(
     Args:
         x: Planar tensors with as many channels as `complex_kernel` was told.
         kernel: Real kernel in either form.
-        bias: Bias (2 out,), as `complex_bias` returns it.
+        bias: Bias (2 out,), as `complex_bias` returns it, or None.
         stride: Stride along height and width.
         padding: Number of zeros on either side of height and width.
         scale: Scale that `scaled_kernel` was given, if the kernel went through it.
     """
     if kernel.shape[1] == sum(part.shape[1] for part in x):
         return functional.conv2d(torch.cat(list(x), 1), kernel, bias, stride, padding)
-    bias = functional.pad(bias, (len(bias) // 2, 0))
+    if bias is not None:
+        bias = functional.pad(bias, (len(bias) // 2, 0))
     y = functional.conv2d(_spread(x), kernel, bias, stride, padding, groups=3)
     return _merge(y, _signs(y) if scale is None else _signs(y) * scale.view(2, -1))
 
@@ -200,7 +216,8 @@ class _GaussConv(Function):
         if ctx.needs_input_grad[0]:
             grad_kernel = conv2d_weight(seen.to(sent.dtype), kernel.shape, sent, stride, padding, 3)
             grad_kernel = grad_kernel.to(kernel.dtype)
-        return grad_kernel, grad.sum((0, 2, 3)).to(kernel.dtype), None, None, *grads
+        grad_bias = grad.sum((0, 2, 3)).to(kernel.dtype) if ctx.needs_input_grad[1] else None
+        return grad_kernel, grad_bias, None, None, *grads
 
 
 class _ConvTranspose(Function):

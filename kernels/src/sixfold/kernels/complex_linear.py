@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sixfold.kernels.complex_conv import complex_bias
+from sixfold.kernels.complex_conv import optional_bias
 
 
 def complex_linear(
     x: Float[Tensor, "*batch in2"],
-    real: tuple[Tensor, Tensor],
-    imag: tuple[Tensor, Tensor],
+    real: tuple[Tensor, Tensor | None],
+    imag: tuple[Tensor, Tensor | None],
 ) -> Float[Tensor, "*batch out2"]:
     """Apply two real linear layers crosswise, as a complex one does.
 
@@ -24,7 +24,7 @@ def complex_linear(
         x: Planar vectors, real parts first.
         real: Weight (out, in) and bias (out,) of the real layer.
         imag: Weight and bias of the imaginary layer. The biases a and b become a - b on the real
-            part and a + b on the imaginary one.
+            part and a + b on the imaginary one; both may be None.
 
     Raises:
         ValueError: x is not twice as wide as the layers, or the layers' sizes differ.
@@ -36,4 +36,4 @@ def complex_linear(
             f"should have {2 * a.shape[1]} planar coordinates, got {x.shape[-1]}"
         )
     weight = torch.cat([torch.cat([a, -b], 1), torch.cat([b, a], 1)])
-    return functional.linear(x, weight, complex_bias(real[1], imag[1]))
+    return functional.linear(x, weight, optional_bias(real[1], imag[1]))

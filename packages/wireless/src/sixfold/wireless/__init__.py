@@ -1,5 +1,10 @@
 """Wireless models: CMuSeNet, AdaFortiTran and ICGNN."""
 
-SYSTEMS = ()
+from sixfold.wireless.models.cmusenet import SYSTEM as CMUSENET
+from sixfold.wireless.models.cmusenet import CMuSeNet, CMuSeNetConfig
+from sixfold.wireless.models.rvnn import RVNN, RVNNConfig
+from sixfold.wireless.models.rvnn import SYSTEM as RVNN_SYSTEM
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (CMUSENET, RVNN_SYSTEM)
+
+__all__ = ["RVNN", "SYSTEMS", "CMuSeNet", "CMuSeNetConfig", "RVNNConfig"]

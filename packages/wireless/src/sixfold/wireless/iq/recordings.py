@@ -1,0 +1,307 @@
+"""Recordings of complex samples: SigMF (metadata and data side by side) and raw files.
+
+Sample indices are SigMF's: absolute, counted from ``core:offset``, and per channel. Only what is
+asked for is read and converted; integers become values in [-1, 1).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex, Shaped
+
+from sixfold.core import UserError
+from sixfold.core.data.atomic import write_atomic
+
+META, DATA = ".sigmf-meta", ".sigmf-data"
+DATATYPE = re.compile(r"([rc])([fiu])(8|16|32|64)(?:_(le|be))?")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Stretch of a recording at one centre frequency.
+
+    Args:
+        first: Absolute index of its first sample.
+        count: Number of samples.
+        center_hz: Centre frequency; 0 where the recording does not say it.
+        position: Place of the first sample in the file, in bytes.
+    """
+
+    first: int
+    count: int
+    center_hz: float
+    position: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An opened recording.
+
+    Args:
+        data: File of the samples.
+        dtype: Type of one component of a sample.
+        channels: Number of interleaved channels.
+        sample_rate_hz: Sample rate.
+        captures: Stretches of one centre frequency each, in order.
+        metadata: SigMF metadata, with all that was in the file.
+    """
+
+    data: Path
+    dtype: np.dtype
+    channels: int
+    sample_rate_hz: float
+    captures: tuple[Capture, ...]
+    metadata: Mapping[str, Any]
+
+    def read(
+        self, capture: Capture, first: int, count: int, channel: int = 0
+    ) -> Complex[np.ndarray, " time"]:
+        """Read samples of one capture.
+
+        Args:
+            capture: Capture that holds them.
+            first: Absolute index of the first sample.
+            count: Number of samples.
+            channel: Number of the channel.
+
+        Raises:
+            UserError: there is no such channel, or a sample is NaN or infinite.
+        """
+        if not 0 <= channel < self.channels:
+            raise UserError(
+                f"{self.data} has channels 0 to {self.channels - 1}, got channel {channel}"
+            )
+        frame = 2 * self.channels
+        position = capture.position + (first - capture.first) * frame * self.dtype.itemsize
+        numbers = np.fromfile(self.data, self.dtype, frame * count, offset=position)
+        values = scaled(numbers.reshape(-1, self.channels, 2)[:, channel])
+        good = np.isfinite(values).all(-1)
+        if not good.all():
+            raise UserError(
+                f"{self.data}: sample {first + int(np.argmin(good))} is NaN or infinite; cut it "
+                "out, or name the true --datatype"
+            )
+        return values.view(np.complex64)[:, 0]
+
+
+def parse_datatype(name: str, where: str) -> np.dtype:
+    """Return the type of a component of a SigMF datatype such as ``ci16_le``.
+
+    Raises:
+        UserError: there is no such datatype, or it is real.
+    """
+    match = DATATYPE.fullmatch(name)
+    if match is None or (match[2] == "f" and match[3] in ("8", "16")):
+        raise UserError(f"{where}: {name!r} is no datatype of SigMF; one is e.g. cf32_le, ci16_le")
+    if match[4] is None and match[3] != "8":
+        raise UserError(f"{where}: {name!r} lacks its byte order; write {name}_le or {name}_be")
+    if match[1] == "r":
+        raise UserError(
+            f"{where}: {name!r} holds real samples, whose spectrum has only one half; make them "
+            "complex first, e.g. by scipy.signal.hilbert"
+        )
+    return np.dtype(f"{'>' if match[4] == 'be' else '<'}{match[2]}{int(match[3]) // 8}")
+
+
+def scaled(values: Shaped[np.ndarray, "time 2"]) -> Shaped[np.ndarray, "time 2"]:
+    """Return components as float32, with the largest integer of their type as 1."""
+    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
+    if kind == "f":
+        return np.ascontiguousarray(values, np.float32)
+    half = 2.0 ** (bits - 1)
+    zero = half - 0.5 if kind == "u" else 0.0  # unsigned zero lies between two numbers
+    return np.ascontiguousarray((values - zero) / half, np.float32)
+
+
+def open_recording(
+    path: str | Path,
+    *,
+    datatype: str | None = None,
+    sample_rate_hz: float | None = None,
+    center_hz: float | None = None,
+) -> Recording:
+    """Open a SigMF recording by its metadata or data file, or a raw file.
+
+    Args:
+        path: Path of a .sigmf-meta, a .sigmf-data or a raw file.
+        datatype: SigMF datatype of a raw file, e.g. ``ci16_le``.
+        sample_rate_hz: Sample rate where the metadata have none.
+        center_hz: Centre frequency where the metadata have none.
+
+    Raises:
+        UserError: a file is missing, damaged or cut short, or the metadata contradict the data or
+            the arguments.
+    """
+    path = Path(path)
+    if path.suffix == DATA:
+        path = path.with_suffix(META)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    if path.suffix == META:
+        metadata = _read_metadata(path)
+        data = path.with_name(metadata["global"].get("core:dataset", path.stem + DATA))
+    elif datatype is None:
+        raise UserError(f"{path} is a raw file; say what it holds, e.g. --datatype cf32_le")
+    else:
+        metadata, data = {"global": {"core:datatype": datatype}, "captures": []}, path
+        metadata["global"] |= {"core:version": "1.2.0", "core:dataset": path.name}
+    facts = metadata["global"]
+    if datatype is not None and facts.get("core:datatype") != datatype:
+        raise UserError(f"{path} says {facts.get('core:datatype')}, --datatype says {datatype}")
+    rate = facts.get("core:sample_rate") or sample_rate_hz
+    if not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
+        raise UserError(f"{path} has no sample rate above 0 ({rate!r}); give --sample-rate in Hz")
+    facts["core:sample_rate"] = rate
+    dtype = parse_datatype(str(facts.get("core:datatype")), str(path))
+    captures = _captures(metadata, data, dtype, center_hz)
+    if digest := facts.get("core:sha512"):
+        _check_digest(data, digest)
+    return Recording(data, dtype, _channels(facts, path), float(rate), captures, metadata)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
+        raise UserError(f"{path} is no SigMF metadata: it has no 'global' object")
+    for part in ("captures", "annotations"):
+        entries = metadata.setdefault(part, [])
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise UserError(f"{path}: {part!r} should be a list of objects")
+    return metadata
+
+
+def _channels(facts: Mapping[str, Any], where: Path) -> int:
+    channels = facts.get("core:num_channels", 1)
+    if not isinstance(channels, int) or channels < 1:
+        raise UserError(f"{where}: core:num_channels should be 1 or more, got {channels!r}")
+    return channels
+
+
+def _captures(
+    metadata: Mapping[str, Any], data: Path, dtype: np.dtype, center_hz: float | None
+) -> tuple[Capture, ...]:
+    """List the captures; a recording without any is one from its first sample on."""
+    facts, size = metadata["global"], 2 * dtype.itemsize * _channels(metadata["global"], data)
+    if not data.is_file():
+        raise UserError(f"there is no {data}, which the metadata name as their samples")
+    entries = sorted(metadata["captures"], key=lambda entry: entry.get("core:sample_start", 0))
+    headers = np.cumsum([entry.get("core:header_bytes", 0) for entry in entries] or [0])
+    used = data.stat().st_size - facts.get("core:trailing_bytes", 0) - int(headers[-1])
+    if used % size or used <= 0:
+        raise UserError(
+            f"{data} holds {used} bytes of samples, which is no multiple of {size}, the size of a "
+            f"{facts['core:datatype']} sample of all channels: it is cut short, or of another type"
+        )
+    offset = facts.get("core:offset", 0)
+    end = offset + used // size
+    starts = [entry.get("core:sample_start", 0) for entry in entries] or [offset]
+    if starts[0] < offset or starts[-1] >= end:
+        raise UserError(
+            f"{data} holds the samples {offset} to {end - 1}, but its captures start at {starts}; "
+            "the file is cut short, or core:offset is wrong"
+        )
+    found = []
+    for i, (first, last) in enumerate(zip(starts, [*starts[1:], end], strict=True)):
+        center = (entries[i] if entries else {}).get("core:frequency", center_hz or 0.0)
+        position = int(headers[i]) + (first - offset) * size
+        found.append(Capture(first, last - first, float(center), position))
+    return tuple(found)
+
+
+def _check_digest(data: Path, expected: str) -> None:
+    with data.open("rb") as file:
+        found = hashlib.file_digest(file, "sha512").hexdigest()
+    if found != expected.lower():
+        raise UserError(
+            f"{data} is not what its metadata describe: SHA-512 {found[:12]}..., expected "
+            f"{expected[:12]}...; fetch it again, or drop core:sha512 if the change is meant"
+        )
+
+
+def write_recording(
+    path: str | Path,
+    samples: Complex[np.ndarray, "*channels time"],
+    *,
+    sample_rate_hz: float,
+    datatype: str = "cf32_le",
+    center_hz: float = 0.0,
+    annotations: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write samples as a SigMF recording: the metadata file and the data beside it.
+
+    Args:
+        path: Path of the .sigmf-meta file.
+        samples: Samples of one channel (time,) or several (channel, time); for integers within
+            [-1, 1], beyond which they are clipped.
+        sample_rate_hz: Sample rate.
+        datatype: SigMF datatype of the file.
+        center_hz: Centre frequency.
+        annotations: Annotations with SigMF's field names.
+
+    Raises:
+        UserError: the name, the datatype or an annotation does not fit, or the disk cannot be
+            written.
+    """
+    path = Path(path)
+    if path.suffix != META:
+        raise UserError(f"a SigMF recording is named *{META}, got {path.name}")
+    dtype = parse_datatype(datatype, str(path))
+    frames = np.atleast_2d(np.asarray(samples, np.complex128)).T
+    parts = np.ascontiguousarray(frames).view(np.float64).reshape(*frames.shape, 2)
+    content = _quantised(parts, dtype).tobytes()
+    metadata = {
+        "global": {
+            "core:datatype": datatype,
+            "core:num_channels": frames.shape[1],
+            "core:sample_rate": sample_rate_hz,
+            "core:sha512": hashlib.sha512(content).hexdigest(),
+            "core:version": "1.2.0",
+        },
+        "captures": [{"core:sample_start": 0, "core:frequency": center_hz}],
+        "annotations": list(annotations),
+    }
+    _validate(metadata, path)
+    write_atomic(path.with_suffix(DATA), content)
+    write_metadata(path, metadata)
+
+
+def write_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write SigMF metadata, annotations in the order of their samples.
+
+    Raises:
+        UserError: the disk cannot be written.
+    """
+    ordered = sorted(
+        metadata.get("annotations", []), key=lambda entry: entry.get("core:sample_start", 0)
+    )
+    write_atomic(path, json.dumps({**metadata, "annotations": ordered}, indent=2) + "\n")
+
+
+def _validate(metadata: Mapping[str, Any], path: Path) -> None:
+    from jsonschema import ValidationError
+    from sigmf.validate import validate  # both are slow to import
+
+    try:
+        validate(metadata)
+    except ValidationError as error:
+        place = "/".join(map(str, error.absolute_path))
+        raise UserError(f"{path}: SigMF allows no such {place}: {error.message}") from None
+
+
+def _quantised(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    half = 2.0 ** (8 * dtype.itemsize - 1)
+    zero = half - 0.5 if dtype.kind == "u" else 0.0
+    limits = np.iinfo(dtype)
+    rounded = np.rint(values.astype(np.float64) * half + zero)
+    return rounded.clip(limits.min, limits.max).astype(dtype)
