@@ -1,5 +1,7 @@
 """Wireless models: CMuSeNet, AdaFortiTran and ICGNN."""
 
-SYSTEMS = ()
+from sixfold.wireless.models import adafortitran
+
+SYSTEMS = (adafortitran.SYSTEM, adafortitran.FORTITRAN, adafortitran.LINEAR)
 
 __all__ = ["SYSTEMS"]
