@@ -82,8 +82,8 @@ def _sum_of_products(
 
 def tdl_statistics(
     channel: TDL,
-    delay_spread_s: Float[Tensor, "*batch"] | float,
-    max_doppler_hz: Float[Tensor, "*batch"] | float,
+    delay_spread_s: Float[Tensor, "..."] | float,
+    max_doppler_hz: Float[Tensor, "..."] | float,
 ) -> Statistics:
     """Return the statistics of a tapped delay line, in float64.
 
@@ -92,10 +92,8 @@ def tdl_statistics(
         delay_spread_s: RMS delay spread in seconds.
         max_doppler_hz: Maximum Doppler in Hz.
     """
-    spread, doppler = (
-        torch.as_tensor(v, dtype=torch.float64)[..., None, None]
-        for v in (delay_spread_s, max_doppler_hz)
-    )
+    given = (torch.as_tensor(v, dtype=torch.float64) for v in (delay_spread_s, max_doppler_hz))
+    spread, doppler = (v[..., None, None] for v in torch.broadcast_tensors(*given))
     frequencies, times = channel.grid.frequencies_hz(), channel.grid.times_s()
     apart = frequencies[:, None] - frequencies
     lags = 2 * math.pi * doppler * (times[:, None] - times)
@@ -151,7 +149,7 @@ class Estimator:
 def lmmse(
     statistics: Statistics,
     pilots: Pilots,
-    noise_variance: Float[Tensor, "*batch"] | float,
+    noise_variance: Float[Tensor, "..."] | float,
     *,
     real_part: bool = False,
 ) -> Estimator:
@@ -207,8 +205,8 @@ def averaged_lmmse(
 def _solve(
     cross: Complex[Tensor, "*batch element pilot"],
     inner: Complex[Tensor, "*batch pilot pilot"],
-    noise: Float[Tensor, "*noise"],
-) -> Complex[Tensor, "*batch element pilot"]:
+    noise: Float[Tensor, "..."],
+) -> Complex[Tensor, "... element pilot"]:
     """Return cross (inner + noise I)^-1."""
     if bool((noise < 0).any()):
         raise UserError(f"the noise variance is {noise.min():g}; it should be 0 or more")

@@ -18,7 +18,7 @@ from sixfold.core.config import unknown_name_error
 from sixfold.wireless.iq.ofdm import Grid, complex_normal
 
 LOS_DOPPLER = 0.7  # of the line of sight, in maximum Dopplers (TR 38.901, 7.7.2)
-Values = float | Float[Tensor, " batch"]
+Values = float | Float[Tensor, "..."]
 
 
 class Profile(NamedTuple):
@@ -135,48 +135,75 @@ class TDL(nn.Module):
         max_doppler_hz: Values,
         generator: torch.Generator,
     ) -> Complex[Tensor, "batch subcarrier symbol"]:
-        spread = self.per_sample(delay_spread_s, batch, "delay_spread_s")
-        gains = self.tap_gains(
-            batch, self.times_s, max_doppler_hz=max_doppler_hz, generator=generator
+        numbers = self.draw(batch, generator)
+        return self.response(numbers, delay_spread_s, max_doppler_hz)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Float[Tensor, "batch number"]:
+        """Draw the uniform numbers that make the fading: the same ones make the same channel.
+
+        A sample takes its numbers one after the other, so batches may be cut in any way.
+
+        Args:
+            batch: Number of samples.
+            generator: Source of the numbers, of the module's device.
+        """
+        count = self._numbers_per_tap * len(self.powers) + self.line_of_sight
+        powers = self.powers
+        return torch.rand(
+            batch, count, generator=generator, dtype=powers.dtype, device=powers.device
         )
+
+    def response(
+        self,
+        numbers: Float[Tensor, "batch number"],
+        delay_spread_s: Values,
+        max_doppler_hz: Values,
+    ) -> Complex[Tensor, "batch subcarrier symbol"]:
+        """Return the channel that some numbers make.
+
+        Args:
+            numbers: Numbers from `draw`.
+            delay_spread_s: RMS delay spread in seconds, one or one per sample.
+            max_doppler_hz: Maximum Doppler in Hz, one or one per sample.
+
+        Raises:
+            UserError: as `tap_gains`.
+        """
+        spread = self.per_sample(delay_spread_s, len(numbers), "delay_spread_s")
+        gains = self.tap_gains(numbers, self.times_s, max_doppler_hz)
         return frequency_response(gains, spread[:, None] * self.delays, self.frequencies_hz)
 
     def tap_gains(
         self,
-        batch: int,
+        numbers: Float[Tensor, "batch number"],
         times_s: Float[Tensor, " time"],
-        *,
         max_doppler_hz: Values,
-        generator: torch.Generator,
     ) -> Complex[Tensor, "batch tap time"]:
-        """Draw the complex gain of every tap at given times.
+        """Return the complex gain of every tap at given times.
 
         Args:
-            batch: Number of samples.
-            times_s: Times in seconds.
+            numbers: Numbers from `draw`.
+            times_s: Times in seconds: any (sinusoids), or as many as symbols (exact).
             max_doppler_hz: Maximum Doppler in Hz, one or one per sample.
-            generator: Source of the numbers, of the module's device.
 
         Raises:
             UserError: a Doppler is negative or not finite, or wants a gradient that the exact form
                 does not have.
         """
-        doppler = self.per_sample(max_doppler_hz, batch, "max_doppler_hz")
-        exact, taps = self.fading == "exact", len(self.powers)
-        each = taps * 2 * (len(times_s) if exact else self.waves)
-        # a sample takes its numbers one after the other, whatever the batch
-        uniform = torch.rand(
-            (batch, each + self.line_of_sight), generator=generator, dtype=self.powers.dtype,
-            device=self.powers.device,
-        )  # fmt: skip
-        pairs = uniform[:, :each].unflatten(1, (taps, -1, 2))
-        gains = (self._exact if exact else _sinusoids)(pairs, doppler, times_s)
-        gains = gains * self.powers.sqrt()[:, None]
+        doppler = self.per_sample(max_doppler_hz, len(numbers), "max_doppler_hz")
+        taps = len(self.powers)
+        pairs = numbers[:, : taps * self._numbers_per_tap].unflatten(1, (taps, -1, 2))
+        fade = _coloured if self.fading == "exact" else _sinusoids
+        gains = fade(pairs, doppler, times_s) * self.powers.sqrt()[:, None]
         if not self.line_of_sight:
             return gains
-        turns = uniform[:, -1:] + LOS_DOPPLER * doppler[:, None] * times_s
+        turns = numbers[:, -1:] + LOS_DOPPLER * doppler[:, None] * times_s
         direct = _unit(2 * math.pi * turns) * self.powers[0].sqrt()
         return torch.cat([direct[:, None], gains[:, 1:]], 1)
+
+    @property
+    def _numbers_per_tap(self) -> int:
+        return 2 * (self.grid.symbols if self.fading == "exact" else self.waves)
 
     def per_sample(self, values: Values, batch: int, name: str) -> Float[Tensor, " batch"]:
         """Return one value per sample, in the module's type and on its device.
@@ -197,24 +224,24 @@ class TDL(nn.Module):
             raise UserError(f"{name} is {wrong[0]:g}; it should be 0 or more, and finite")
         return found.expand(batch)
 
-    def _exact(
-        self,
-        pairs: Float[Tensor, "batch tap time 2"],
-        doppler: Float[Tensor, " batch"],
-        times_s: Float[Tensor, " time"],
-    ) -> Complex[Tensor, "batch tap time"]:
-        """Colour white numbers by a root of Jakes' covariance."""
-        if doppler.requires_grad:
-            raise UserError(
-                "exact fading has no gradient with respect to max_doppler_hz; build the channel "
-                'with fading="sinusoids"'
-            )
-        lags = (times_s[:, None] - times_s).double()
-        angles = 2 * math.pi * doppler.double()[:, None, None] * lags
-        values, vectors = torch.linalg.eigh(torch.special.bessel_j0(angles))
-        root = (vectors * values.clamp(min=0).sqrt()[:, None]).to(self.powers.dtype)
-        white = complex_normal(pairs)
-        return torch.complex(white.real @ root.mT, white.imag @ root.mT)
+
+def _coloured(
+    pairs: Float[Tensor, "batch tap time 2"],
+    doppler: Float[Tensor, " batch"],
+    times_s: Float[Tensor, " time"],
+) -> Complex[Tensor, "batch tap time"]:
+    """Give white numbers Jakes' covariance over time."""
+    if doppler.requires_grad:
+        raise UserError(
+            "exact fading has no gradient with respect to max_doppler_hz; build the channel with "
+            'fading="sinusoids"'
+        )
+    lags = (times_s[:, None] - times_s).double()
+    angles = 2 * math.pi * doppler.double()[:, None, None] * lags
+    values, vectors = torch.linalg.eigh(torch.special.bessel_j0(angles))
+    root = (vectors * values.clamp(min=0).sqrt()[:, None]).to(pairs.dtype)
+    white = complex_normal(pairs)
+    return torch.complex(white.real @ root.mT, white.imag @ root.mT)
 
 
 def _sinusoids(
