@@ -58,6 +58,8 @@ SYSTEM = System(
         "12 x 2 pilots": (AdaFortiTranConfig(), 987_746),
         "40 x 2 pilots": (AdaFortiTranConfig(pilot_subcarriers=40), 1_081_826),
     },
+    train="sixfold.wireless.own_data:train_adafortitran",
+    export="sixfold.wireless.models.adafortitran.export:exportable",
 )
 
 FORTITRAN = System(
@@ -70,6 +72,8 @@ FORTITRAN = System(
         "12 x 2 pilots": (FortiTranConfig(), 913_688),
         "40 x 2 pilots": (FortiTranConfig(pilot_subcarriers=40), 1_007_768),
     },
+    train="sixfold.wireless.own_data:train_fortitran",
+    export="sixfold.wireless.models.adafortitran.export:exportable",
 )
 
 LINEAR = System(
@@ -82,4 +86,6 @@ LINEAR = System(
         "12 x 2 pilots": (LinearConfig(), 42_000),
         "40 x 2 pilots": (LinearConfig(pilot_subcarriers=40), 136_080),
     },
+    train="sixfold.wireless.own_data:train_linear",
+    export="sixfold.wireless.models.adafortitran.export:exportable",
 )

@@ -122,11 +122,44 @@ class AdaFortiTranConfig(FortiTranConfig):
     condition_scaling: bool = False
 
 
-class Linear(nn.Module):
+class ChannelNetwork(nn.Module):
+    """What the three networks share: complex pilots in, and training on one's own channels."""
+
+    config: Any
+    system_name: str
+    adaptive = False  # whether ``forward`` takes conditions
+
+    def estimate(self, pilots: Any, **given: Any) -> Any:
+        """Estimate complex channels from complex pilots.
+
+        Args:
+            pilots: Array or tensor (batch, pilot subcarrier, pilot symbol).
+            given: Conditions and so on; see `inference.estimate`.
+        """
+        from sixfold.wireless.models.adafortitran.inference import estimate  # that needs this file
+
+        return estimate(self, pilots, **given)
+
+    def fit(self, data: str | Path, out: str | Path, **options: Any) -> dict[str, float]:
+        """Train on one's own channels; the result is ``model.safetensors`` in the run folder.
+
+        Args:
+            data: Folder of .mat files, or .npz file.
+            out: Run folder; a training that was stopped goes on there.
+            options: Settings; see `training.fit_network`.
+        """
+        from sixfold.wireless.models.adafortitran.training import fit_network  # needs this file
+
+        return fit_network(self, data, out, **options)
+
+
+class Linear(ChannelNetwork):
     """Estimate a channel (batch, subcarrier, symbol, real and imaginary part) from its pilots.
 
     One linear map for both parts: ``model(pilots)``.
     """
+
+    system_name = "linear"
 
     def __init__(self, config: LinearConfig | None = None) -> None:
         super().__init__()
@@ -156,12 +189,14 @@ class Linear(nn.Module):
         return join_parts(grid, self.config)
 
 
-class FortiTran(nn.Module):
+class FortiTran(ChannelNetwork):
     """Estimate a channel (batch, subcarrier, symbol, real and imaginary part) from its pilots.
 
     A linear map to the grid, convolutions, a transformer over patches whose output is added, and
     convolutions again: ``model(pilots)``.
     """
+
+    system_name = "fortitran"
 
     def __init__(self, config: FortiTranConfig | None = None) -> None:
         super().__init__()
@@ -193,12 +228,15 @@ class FortiTran(nn.Module):
         return estimate_parts(self, pilots, None)
 
 
-class AdaFortiTran(nn.Module):
+class AdaFortiTran(ChannelNetwork):
     """Estimate a channel (batch, subcarrier, symbol, real and imaginary part) from its pilots.
 
     FortiTran whose tokens also hold features of SNR in dB, RMS delay spread in seconds and maximum
     Doppler in Hz, the columns of ``conditions``: ``model(pilots, conditions)``.
     """
+
+    system_name = "adafortitran"
+    adaptive = True
 
     def __init__(self, config: AdaFortiTranConfig | None = None) -> None:
         super().__init__()
@@ -301,4 +339,4 @@ def join_parts(
     grid: Float[Tensor, "two_batches subcarrier symbol"], config: LinearConfig
 ) -> Float[Tensor, "batch subcarrier symbol 2"]:
     """Undo `split_parts` for the estimate."""
-    return torch.stack(grid.chunk(2), -1) * config.channel_rms
+    return grid.unflatten(0, (2, -1)).movedim(0, -1) * config.channel_rms
