@@ -121,7 +121,7 @@ def test_the_relative_loss_weighs_samples_by_their_bounds():
 def test_fit_resumes_saves_and_estimates(tmp_path):
     """A training in two parts ends where one in a single part does."""
     data = write_npz(tmp_path / "mine.npz", 120)
-    settings = {"batch": 32, "learning_rate": 1e-3, "log_every": 100}
+    settings = {"batch": 32, "learning_rate": 1e-3, "log_every": 100, "threads": 1}
     whole, parts = tiny(), tiny()
     whole.fit(data, tmp_path / "whole", steps=8, **settings)
     parts.fit(data, tmp_path / "parts", steps=4, **settings)

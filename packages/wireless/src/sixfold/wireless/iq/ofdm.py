@@ -148,23 +148,40 @@ def observe(
 ) -> Complex[Tensor, "batch pilot_subcarrier pilot_symbol"]:
     """Return least-squares estimates at the pilots: the channel with white noise.
 
-    Pilots have magnitude 1, so dividing by them leaves the noise what it is.
-
     Args:
         channel: Channel of the whole grid.
         pilots: Places of the pilots.
         variance: Variance of the noise; see `noise_variance`.
         generator: Source of the noise, of the channel's device.
+        reference: Meaning of the variance; see `add_noise`.
+    """
+    real = channel.real
+    shape = (len(channel), 2 * pilots.count)
+    uniform = torch.rand(shape, generator=generator, dtype=real.dtype, device=real.device)
+    return add_noise(pilots.pick(channel), variance, uniform, reference)
+
+
+def add_noise(
+    received: Complex[Tensor, "batch pilot_subcarrier pilot_symbol"],
+    variance: Float[Tensor, " batch"],
+    uniform: Float[Tensor, "batch two_per_pilot"],
+    reference: NoiseReference = "ensemble",
+) -> Complex[Tensor, "batch pilot_subcarrier pilot_symbol"]:
+    """Add circular white noise to the channel at the pilots.
+
+    Pilots have magnitude 1, so dividing by them leaves the noise what it is.
+
+    Args:
+        received: Channel at the pilots.
+        variance: Variance of the noise.
+        uniform: Uniform numbers in [0, 1) that make the noise.
         reference: Whether the variance holds as it is, or is scaled by each sample's own received
             power as in the official data, which makes the noise depend on the channel.
     """
-    received = pilots.pick(channel)
     if reference == "sample":
         variance = variance * received.abs().square().mean((1, 2))
-    uniform = torch.rand(
-        (*received.shape, 2), generator=generator, dtype=received.real.dtype, device=received.device
-    )
-    return received + complex_normal(uniform) * variance.to(received).sqrt()[:, None, None]
+    noise = complex_normal(uniform.unflatten(1, (*received.shape[1:], 2)))
+    return received + noise * variance.to(uniform).sqrt()[:, None, None]
 
 
 def complex_normal(uniform: Float[Tensor, "*shape 2"]) -> Complex[Tensor, "*shape"]:
