@@ -98,7 +98,7 @@ def test_the_start_is_the_best_linear_map_and_training_improves_on_interpolation
     found = read_channels(write_npz(tmp_path / "mine.npz", 300))
     losses = []
     for model in networks():
-        slots, held = open_channels(model, found, None, 0.2, 0)
+        slots, held = open_channels(model, found, 0.2, None, 0)
         start_linear(model, slots)
         losses.append(nmse_db(model.eval(), held)["nmse_db"])
     assert max(losses) - min(losses) < 1e-3  # all three are the same map
@@ -147,7 +147,8 @@ def test_results_do_not_change_when_channels_are_a_millionth(tmp_path):
     for scale in (1.0, 1e-6):
         data = write_npz(tmp_path / f"{scale}.npz", 100, scale)
         model = tiny()
-        scores.append(model.fit(data, tmp_path / f"run{scale}", steps=5, batch=25)["nmse_db"])
+        found = model.fit(data, tmp_path / f"run{scale}", steps=5, batch=25, threads=1)
+        scores.append(found["nmse_db"])
         assert model.config.channel_rms == pytest.approx(scale, rel=0.3)
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
     pilots = slots(4)["pilots"]
@@ -165,6 +166,9 @@ def test_sixfold_train_builds_for_the_data(tmp_path):
     assert model.config.subcarriers == 12
     assert model.config.pilot_subcarriers == 4
     assert (tmp_path / "run" / "model.safetensors").is_file()
+    held = write_npz(tmp_path / "held.npz", 9)
+    model = train("wireless/linear", data=data, valid=held, out=tmp_path / "more", steps=1)
+    assert model.config.subcarriers == 12
 
 
 def test_conditions_that_are_missing_are_asked_for_or_estimated():
@@ -222,6 +226,16 @@ def test_an_official_checkpoint_is_read_whole(tmp_path):
     assert loaded.config == model.config
     given = arguments(model)
     torch.testing.assert_close(loaded(*given), model(*given))
+
+
+def test_a_checkpoint_of_another_grid_needs_only_what_its_weights_do_not_say(tmp_path):
+    sizes = {"subcarriers": 20, "symbols": 12, "pilot_subcarriers": 5, "pilot_symbols": 3}
+    sizes |= {"patch": (5, 4), "heads": 2}
+    config = FortiTranConfig.parse(SIZES | sizes | {"max_tokens": 12}, "settings")
+    torch.save(FortiTran(config).state_dict(), tmp_path / "official.pt")
+    loaded = FortiTran.from_pretrained(tmp_path / "official.pt", **sizes, dropout=0.0)
+    assert loaded.config == config
+    assert loaded(torch.randn(2, 5, 3, 2)).shape == (2, 20, 12, 2)
 
 
 @pytest.mark.parametrize("damage", ["missing", "unknown"])

@@ -199,6 +199,7 @@ def _one_channel(case: dict, grid: Grid, tensors: dict, prefix: str) -> dict[str
     noise = noise_variance(case["snr_db"], grid, pilots)
     best = lmmse(statistics, pilots, noise)
     interpolated, estimate = bilinear(estimates, pilots, grid), best(estimates)
+    shares = statistics.over_subcarriers[:, 0, 0]  # powers of the terms
     received = pilots.pick(truth).abs().square().mean()
     scalars = {
         "noise_var_ensemble": noise,
@@ -217,8 +218,8 @@ def _one_channel(case: dict, grid: Grid, tensors: dict, prefix: str) -> dict[str
         "pilots_ri": tensors[prefix + "pilots_ri"],
         "bilinear_ri": torch.view_as_real(interpolated[0]),
         "lmmse_ri": torch.view_as_real(estimate[0]),
-        "freq_cov_col0_ri": torch.view_as_real(statistics.over_subcarriers[0, :, 0].contiguous()),
-        "time_cov_row0": statistics.over_symbols[0, 0].real,
+        "freq_cov_col0_ri": torch.view_as_real(statistics.over_subcarriers.sum(0)[:, 0]),
+        "time_cov_row0": (shares[:, None] * statistics.over_symbols[:, 0]).sum(0).real,
     }
 
 

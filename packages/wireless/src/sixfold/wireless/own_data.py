@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
-from sixfold.core import Config, System, UserError
+from sixfold.core import Config, System
 from sixfold.core.own_data import Recipe, Splits, command, initial_model
 from sixfold.wireless.data.own_channels import Channels, read_channels
 from sixfold.wireless.iq.ofdm import Pilots
@@ -65,16 +65,16 @@ def open_channels(
     Raises:
         UserError: the data cannot be read or do not fit the network.
     """
-    if isinstance(valid, Path):
-        raise UserError(f"--valid {valid}: channels are held out of the data; give a fraction")
     found = read_channels(data)
+    held_out = read_channels(valid) if isinstance(valid, Path) else valid
     fresh = model.config.conditions_range is None and model.config.channel_rms == 1.0
     pattern = options.pattern(found.channels.shape[1])
-    train, held = training.open_channels(model, found, pattern, valid, seed)
+    train, held = training.open_channels(model, found, held_out, pattern, seed)
     if fresh:
         training.start_linear(model, train)
     print(f"{data}: {len(train)} channels to train on, {len(held)} for validation")
-    return Splits(train, held, found.files)
+    others = held_out.files if isinstance(held_out, Channels) else []
+    return Splits(train, held, [*found.files, *others])
 
 
 CHANNELS = Recipe(

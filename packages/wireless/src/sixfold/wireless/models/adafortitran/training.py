@@ -201,7 +201,7 @@ def fit_network(
     """
     found = read_channels(Path(data))
     config = FitConfig.parse(FIT.model_dump() | settings, "fit")
-    train, held = open_channels(model, found, pattern, valid, seed)
+    train, held = open_channels(model, found, valid, pattern, seed)
     identity = {"model": model.config.model_dump(), "sixfold": version("sixfold-core")}
     identity |= {"train": config.model_dump(exclude={"steps", "threads", "log_every"})}
     identity |= {"valid": valid, "linear_start": linear_start}
@@ -218,14 +218,36 @@ def fit_network(
 
 
 def open_channels(
-    model: Any, found: Channels, pattern: Pilots | None, valid: float, seed: int
+    model: Any, found: Channels, valid: Channels | float, pattern: Pilots | None, seed: int
 ) -> tuple[Slots, Slots]:
-    """Split one's own channels, and tell the model their scale and conditions.
+    """Open one's own channels for training and validation; tell the model their scale and range.
+
+    Args:
+        model: Network, whose settings are completed.
+        found: Channels to train on.
+        valid: Channels for validation, or the share to hold out.
+        pattern: Places of the pilots, where the data do not say them.
+        seed: Seed of noise and of what is held out.
 
     Raises:
         UserError: the grid or the pilots are not the model's, conditions are missing, or there are
             too few channels to hold some out.
     """
+    slots, settings = _open(model, found, pattern, seed)
+    model.config = model.config.model_copy(update=settings)
+    if isinstance(valid, Channels):
+        return slots, _open(model, valid, pattern, derive_seed(seed, "valid"))[0]
+    held_out = round(valid * len(slots))
+    if not 0 < held_out < len(slots):
+        raise UserError(f"{len(slots)} channels are too few to hold {valid} of them out; add more")
+    generator = torch.Generator().manual_seed(derive_seed(seed, "valid"))
+    order = torch.randperm(len(slots), generator=generator)
+    return Slots(slots.batch(order[held_out:])), Slots(slots.batch(order[:held_out]))
+
+
+def _open(
+    model: Any, found: Channels, pattern: Pilots | None, seed: int
+) -> tuple[Slots, dict[str, Any]]:
     config = model.config
     size = (config.subcarriers, config.symbols)
     if tuple(found.channels.shape[1:]) != size:
@@ -243,16 +265,11 @@ def open_channels(
         )
     if model.adaptive and "conditions" not in slots.tensors:
         raise UserError(
-            f"{found.files[0]} lacks conditions, which AdaFortiTran needs; add {CONDITIONS}, "
-            "say where the pilots are to have them estimated, or train FortiTran"
+            f"{found.files[0]} lacks conditions, which AdaFortiTran needs; add "
+            f"{', '.join(CONDITIONS)}, say where the pilots are to have them estimated, or train "
+            "FortiTran"
         )
-    model.config = config.model_copy(update=settings)
-    held_out = round(valid * len(slots))
-    if not 0 < held_out < len(slots):
-        raise UserError(f"{len(slots)} channels are too few to hold {valid} of them out")
-    generator = torch.Generator().manual_seed(derive_seed(seed, "valid"))
-    order = torch.randperm(len(slots), generator=generator)
-    return Slots(slots.batch(order[held_out:])), Slots(slots.batch(order[:held_out]))
+    return slots, settings
 
 
 def _fingerprint(found: Channels) -> str:
