@@ -10,8 +10,8 @@ configuration has 12 x 2 pilots, the published data 40 x 2.
 
 From the paper to the files:
 
-- upsampling, the transformer over patches, the whole networks and their sizes -> model.py
-- convolutional enhancers, patches, channel adapter, positions, transformer layer -> layers.py
+- upsampling, the whole networks and their sizes -> model.py
+- convolutional enhancers, patches, channel adapter, positions, transformer -> layers.py
 - not in the paper: training.py (first weights, losses, own channels), inference.py (complex pilots
   in, complex channels out, conditions unknown), convert.py (released checkpoints), export.py
 """

@@ -171,3 +171,29 @@ class EncoderLayer(nn.Module):
         x = self.norm1(x + self.dropout(self.self_attn(x)))
         hidden = self.dropout(self.activation(self.linear1(x)))
         return self.norm2(x + self.dropout(self.linear2(hidden)))
+
+
+class PatchTransformer(nn.Module):
+    """Map tokens of some values to tokens of others, by attention between all of them."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        positions: LearnedPositions | SinusoidalPositions,
+        layers: list[EncoderLayer],
+    ) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(inputs, width)
+        self.positional_encoding = positions
+        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        self.linear_2 = nn.Linear(width, outputs)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch token value"]
+    ) -> Float[Tensor, "batch token value_out"]:
+        x = self.positional_encoding(self.linear_1(tokens))
+        for layer in self.transformer["layers"]:  # type: ignore[union-attr]
+            x = layer(x)
+        return self.linear_2(x)

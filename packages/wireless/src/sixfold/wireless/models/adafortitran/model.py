@@ -21,6 +21,7 @@ from sixfold.wireless.models.adafortitran.layers import (
     ConvEnhancer,
     EncoderLayer,
     LearnedPositions,
+    PatchTransformer,
     SinusoidalPositions,
     from_patches,
     to_patches,
@@ -204,7 +205,7 @@ class FortiTran(ChannelNetwork):
         values = config.patch[0] * config.patch[1]
         self.pilot_upsampler = nn.Linear(config.pilots, config.elements)
         self.initial_enhancer = ConvEnhancer()
-        self.transformer_encoder = PatchTransformer(config, values, values)
+        self.transformer_encoder = _transformer(config, values, values)
         self.final_refiner = ConvEnhancer()
 
     @classmethod
@@ -248,7 +249,7 @@ class AdaFortiTran(ChannelNetwork):
             config.tokens, config.condition_hidden, config.condition_features,
             config.condition_scaling,
         )  # fmt: skip
-        self.transformer_encoder = PatchTransformer(config, values + added, values)
+        self.transformer_encoder = _transformer(config, values + added, values)
         self.final_refiner = ConvEnhancer()
 
     @classmethod
@@ -275,28 +276,12 @@ class AdaFortiTran(ChannelNetwork):
         return estimate_parts(self, pilots, self.channel_adapter(nanoseconds))
 
 
-class PatchTransformer(nn.Module):
-    """Map tokens of some values to tokens of others, by attention between all of them."""
-
-    def __init__(self, config: FortiTranConfig, inputs: int, outputs: int) -> None:
-        super().__init__()
-        learned = config.positions == "learned"
-        self.linear_1 = nn.Linear(inputs, config.width)
-        self.positional_encoding = (LearnedPositions if learned else SinusoidalPositions)(
-            config.max_tokens, config.width
-        )
-        layer = (config.width, config.heads, config.dropout, config.activation)
-        layers = nn.ModuleList(EncoderLayer(*layer) for _ in range(config.layers))
-        self.transformer = nn.ModuleDict({"layers": layers})
-        self.linear_2 = nn.Linear(config.width, outputs)
-
-    def forward(
-        self, tokens: Float[Tensor, "batch token value"]
-    ) -> Float[Tensor, "batch token value_out"]:
-        x = self.positional_encoding(self.linear_1(tokens))
-        for layer in self.transformer["layers"]:  # type: ignore[union-attr]
-            x = layer(x)
-        return self.linear_2(x)
+def _transformer(config: FortiTranConfig, inputs: int, outputs: int) -> PatchTransformer:
+    kind = LearnedPositions if config.positions == "learned" else SinusoidalPositions
+    sizes = (config.width, config.heads, config.dropout, config.activation)
+    layers = [EncoderLayer(*sizes) for _ in range(config.layers)]
+    positions = kind(config.max_tokens, config.width)
+    return PatchTransformer(inputs, outputs, config.width, positions, layers)
 
 
 def estimate_parts(
