@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("SIXFOLD_GOLDEN", HERE.parents[2] / "shared" / "golden"))
-SYSTEMS = ("cmusenet",)
+SYSTEMS = ("cmusenet", "adafortitran", "icgnn")
 
 
 def cases() -> list:

@@ -1,0 +1,130 @@
+"""Complex pilots in, complex channels out, with conditions known or not."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.wireless.iq.conditions import estimate_conditions
+from sixfold.wireless.iq.ofdm import Grid, Pilots
+
+CONDITIONS: tuple[str, ...] = ("snr_db", "delay_spread_s", "max_doppler_hz")
+
+
+@torch.no_grad()
+def estimate(
+    model: Any,
+    pilots: Any,
+    *,
+    snr_db: Any = None,
+    delay_spread_s: Any = None,
+    max_doppler_hz: Any = None,
+    pattern: Pilots | None = None,
+    grid: Grid | None = None,
+    channel_rms: float | None = None,
+) -> Any:
+    """Estimate channels from least-squares estimates at the pilots.
+
+    Args:
+        model: Network.
+        pilots: Complex array or tensor (batch, pilot subcarrier, pilot symbol), or of one slot.
+        snr_db: SNR in dB, as in training, one or one per slot (AdaFortiTran).
+        delay_spread_s: RMS delay spread in seconds (AdaFortiTran).
+        max_doppler_hz: Maximum Doppler in Hz (AdaFortiTran).
+        pattern: Places of the pilots, from which conditions that are not given are estimated.
+        grid: OFDM grid of the pattern; by default of the paper's numerology and the model's size.
+        channel_rms: Root mean square of these channels; by default that of training.
+
+    Returns:
+        Channels (batch, subcarrier, symbol), or of one slot; an array for an array.
+
+    Raises:
+        UserError: pilots are not complex or finite, or do not fit; conditions are missing.
+    """
+    given = torch.as_tensor(pilots)
+    batch = given if given.ndim == 3 else given[None]
+    check_pilots(batch)
+    scale = 1.0 if channel_rms is None else model.config.channel_rms / channel_rms
+    device = next(model.parameters()).device
+    planar = torch.view_as_real((batch * scale).to(torch.complex64).contiguous()).to(device)
+    arguments = [planar]
+    if model.adaptive:
+        known = dict(zip(CONDITIONS, (snr_db, delay_spread_s, max_doppler_hz), strict=True))
+        if grid is None:
+            grid = Grid(subcarriers=model.config.subcarriers, symbols=model.config.symbols)
+        conditions = complete_conditions(batch, known, pattern, grid)
+        warn_outside(conditions, model.config.conditions_range)
+        arguments.append(conditions.to(device))
+    was_training = model.training
+    found = torch.view_as_complex(model.eval()(*arguments).contiguous()).cpu() / scale
+    model.train(was_training)
+    found = found if given.ndim == 3 else found[0]
+    return found.numpy() if isinstance(pilots, np.ndarray) else found
+
+
+def check_pilots(pilots: Tensor) -> None:
+    """Check least-squares estimates.
+
+    Raises:
+        UserError: they are not complex, not of three axes, or not finite.
+    """
+    if not pilots.is_complex() or pilots.ndim != 3:
+        raise UserError(
+            f"pilots are {pilots.dtype} of {pilots.ndim} axes; give complex numbers (batch, pilot "
+            "subcarrier, pilot symbol)"
+        )
+    wrong = (~torch.isfinite(torch.view_as_real(pilots))).any(-1).nonzero()
+    if len(wrong):
+        raise UserError(
+            f"{len(wrong)} pilots are not finite, the first at {tuple(wrong[0].tolist())}; remove "
+            "those slots"
+        )
+
+
+def complete_conditions(
+    pilots: Complex[Tensor, "batch pilot_subcarrier pilot_symbol"],
+    known: dict[str, Any],
+    pattern: Pilots | None,
+    grid: Grid,
+) -> Float[Tensor, "batch 3"]:
+    """Put conditions side by side; those that are None are estimated.
+
+    Raises:
+        UserError: one is None and the pattern is unknown, or they are not as many as slots.
+    """
+    missing = [name for name, value in known.items() if value is None]
+    if missing and pattern is None:
+        raise UserError(
+            f"AdaFortiTran needs {', '.join(missing)}; give them, or the places of the pilots "
+            "(pattern) to estimate them"
+        )
+    guessed = torch.zeros(len(pilots), 3)
+    if missing and pattern is not None:
+        guessed = estimate_conditions(pilots, pattern, grid)
+    columns = []
+    for column, (name, value) in enumerate(known.items()):
+        one = guessed[:, column] if value is None else torch.as_tensor(value, dtype=torch.float32)
+        if one.ndim > 1 or (one.ndim == 1 and len(one) not in (1, len(pilots))):
+            raise UserError(
+                f"{name} has shape {tuple(one.shape)} for {len(pilots)} slots; give one, or one "
+                "per slot"
+            )
+        columns.append(one.expand(len(pilots)))
+    return torch.stack(columns, 1)
+
+
+def warn_outside(conditions: Float[Tensor, "batch 3"], trained: Any) -> None:
+    """Warn of conditions that the network was not trained on."""
+    for column, (name, limits) in enumerate(zip(CONDITIONS, trained or (), strict=False)):
+        low, high = conditions[:, column].min().item(), conditions[:, column].max().item()
+        slack = 1e-6 * max(map(abs, limits))
+        if low < limits[0] - slack or high > limits[1] + slack:
+            warnings.warn(
+                f"{name} is {low:g} to {high:g}, but the network was trained on {limits[0]:g} to "
+                f"{limits[1]:g}; its estimates may be poor",
+                stacklevel=4,
+            )

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from sixfold.core import UserError
+from sixfold.wireless.iq.conditions import estimate_conditions
+from sixfold.wireless.iq.ofdm import Grid, Pilots, noise_variance, observe
+from sixfold.wireless.iq.tdl import TDL
+
+
+def median(snr_db: float, spread_s: float, doppler_hz: float, scale: float = 1.0) -> list[float]:
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    h = TDL("A")(200, delay_spread_s=spread_s, max_doppler_hz=doppler_hz, generator=generators[0])
+    noise = noise_variance(torch.full((200,), snr_db), Grid(), Pilots())
+    estimates = scale * observe(h, Pilots(), noise, generator=generators[1])
+    return estimate_conditions(estimates, Pilots(), Grid()).median(0).values.tolist()
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
+def test_the_snr_is_found(snr_db):
+    assert median(snr_db, 1e-7, 100.0)[0] == pytest.approx(snr_db, abs=1.5)
+
+
+def test_slower_and_faster_and_shorter_and_longer_are_told_apart():
+    found = [median(20.0, 1e-7, doppler)[2] for doppler in (50.0, 150.0, 400.0)]
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(50.0, rel=0.5)
+    short, long = (median(20.0, spread, 50.0)[1] for spread in (5e-8, 3e-7))
+    assert short == pytest.approx(5e-8, rel=0.5)
+    assert long == pytest.approx(3e-7, rel=0.5)
+
+
+def test_the_scale_of_channels_does_not_matter():
+    assert median(10.0, 1e-7, 100.0, 1e-6) == pytest.approx(median(10.0, 1e-7, 100.0), rel=1e-3)
+
+
+def test_patterns_that_cannot_tell_are_refused():
+    pilots = Pilots(subcarriers=(0, 1, 7))
+    with pytest.raises(UserError, match="at one distance"):
+        estimate_conditions(torch.ones(1, 3, 2, dtype=torch.complex64), pilots, Grid())
