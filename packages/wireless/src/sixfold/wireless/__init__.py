@@ -1,5 +1,15 @@
 """Wireless models: CMuSeNet, AdaFortiTran and ICGNN."""
 
-SYSTEMS = ()
+from sixfold.wireless.models.icgnn import CELL_FREE as ICGNN_CELL_FREE
+from sixfold.wireless.models.icgnn import (
+    ICGNN,
+    CellFreeICGNN,
+    CellFreeICGNNConfig,
+    ICGNNConfig,
+    precode,
+)
+from sixfold.wireless.models.icgnn import SYSTEM as ICGNN_SYSTEM
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (ICGNN_SYSTEM, ICGNN_CELL_FREE)
+
+__all__ = ["ICGNN", "SYSTEMS", "CellFreeICGNN", "CellFreeICGNNConfig", "ICGNNConfig", "precode"]
