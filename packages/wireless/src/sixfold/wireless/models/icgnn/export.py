@@ -44,7 +44,8 @@ class PlanarICGNN(nn.Module):
         right = torch.cat([right, torch.zeros_like(right)], -2)
         system = system + noise_power[:, None, None] * eye
         solution = conjugate_gradients(system, right, self.steps)
-        x, y = (root[..., None] * part for part in solution.chunk(2, -2))
+        users = channel.shape[1]
+        x, y = root[..., None] * solution[:, :users], root[..., None] * solution[:, users:]
         # H^H (x + iy) with H^H = re^T - i im^T
         columns = torch.stack([re.mT @ x + im.mT @ y, re.mT @ y - im.mT @ x], -1)
         scale = safe_sqrt(found.powers) * safe_rsqrt(columns.square().sum((1, 3)))
