@@ -118,6 +118,7 @@ def projected_gradient(
     power = _per_access_point(power_mw, gain)[..., None]
     rules = [fractional(gain, serve, exponent, power_mw) for exponent in (0.0, 0.5, 1.0)]
     starts = torch.stack([scale * rule for scale in (1.0, 0.1) for rule in rules])
+    gain = gain.detach().expand_as(starts)
     x = (starts / power).sqrt().detach().requires_grad_()
     optimizer = torch.optim.Adam([x], step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -125,7 +126,7 @@ def projected_gradient(
     with torch.enable_grad():
         for _ in range(steps):
             total = x.square().sum(-1) * power[..., 0]
-            found = _sinr_of_amplitudes(gain.detach(), x * power.sqrt(), total, antennas)
+            found = _sinr_of_amplitudes(gain, x * power.sqrt(), total, antennas)
             (-torch.log1p(found).sum()).backward()
             optimizer.step()
             schedule.step()
