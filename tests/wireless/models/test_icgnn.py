@@ -131,9 +131,10 @@ def test_it_compiles_whole(unchecked):
     torch.testing.assert_close(compiled(channel, NOISE, 3), model(channel, NOISE, 3))
 
 
-def test_its_export_equals_eager_at_other_sizes(network, tmp_path, unchecked):
-    ready = exportable(network.float())
-    ready = ready._replace(module=PlanarICGNN(network, steps=2).eval())  # a small graph
+def test_its_export_equals_eager_at_other_sizes(tmp_path, unchecked):
+    model = stirred(ICGNN(ICGNNConfig(width=8, layers=1))).float()
+    ready = exportable(model)  # type: ignore[arg-type]
+    ready = ready._replace(module=PlanarICGNN(model, steps=2).eval())  # type: ignore[arg-type]
     report = export(
         ready.module, ready.inputs, tmp_path / "a", dynamic=ready.dynamic, outputs=ready.outputs
     )
@@ -148,8 +149,9 @@ def test_the_exported_form_is_the_network(network):
     torch.testing.assert_close(found, network(channel, NOISE, 16), rtol=0, atol=1e-10)
 
 
-def test_the_export_of_the_allocation_equals_eager(allocator, tmp_path, unchecked):
-    ready = exportable_cell_free(allocator.float())
+def test_the_export_of_the_allocation_equals_eager(tmp_path, unchecked):
+    model = stirred(CellFreeICGNN(CellFreeICGNNConfig(width=8, layers=1))).float()
+    ready = exportable_cell_free(model)  # type: ignore[arg-type]
     export(
         ready.module,
         ready.inputs,
