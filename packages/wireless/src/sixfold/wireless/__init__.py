@@ -6,10 +6,19 @@ from sixfold.wireless.models.icgnn import (
     CellFreeICGNN,
     CellFreeICGNNConfig,
     ICGNNConfig,
+    allocate_power,
     precode,
 )
 from sixfold.wireless.models.icgnn import SYSTEM as ICGNN_SYSTEM
 
 SYSTEMS = (ICGNN_SYSTEM, ICGNN_CELL_FREE)
 
-__all__ = ["ICGNN", "SYSTEMS", "CellFreeICGNN", "CellFreeICGNNConfig", "ICGNNConfig", "precode"]
+__all__ = [
+    "ICGNN",
+    "SYSTEMS",
+    "CellFreeICGNN",
+    "CellFreeICGNNConfig",
+    "ICGNNConfig",
+    "allocate_power",
+    "precode",
+]

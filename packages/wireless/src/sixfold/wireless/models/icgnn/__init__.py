@@ -14,12 +14,14 @@ From the design to the files:
 - precoding: nodes are users, the precoder follows from two numbers each -> model.py
 - cell-free power allocation: nodes are pairs of an access point and a user -> cell_free.py
 - what both share -> layers.py; what both maximise -> loss.py
-- own channels: `precode`, and the command line -> inference.py; also convert.py, export.py
+- own channels: `precode`, and the command line -> inference.py; own layouts: `allocate_power` ->
+  allocation.py; also convert.py, export.py
 """
 
 from functools import partial
 
 from sixfold.core import System
+from sixfold.wireless.models.icgnn.allocation import allocate_power
 from sixfold.wireless.models.icgnn.cell_free import CellFreeICGNN, CellFreeICGNNConfig
 from sixfold.wireless.models.icgnn.convert import read_settings
 from sixfold.wireless.models.icgnn.inference import precode
@@ -32,6 +34,7 @@ __all__ = [
     "CellFreeICGNN",
     "CellFreeICGNNConfig",
     "ICGNNConfig",
+    "allocate_power",
     "precode",
 ]
 

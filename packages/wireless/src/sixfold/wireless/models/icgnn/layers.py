@@ -36,16 +36,22 @@ class Head(nn.Module):
         return self.second(nn.functional.silu(self.first(x)))
 
 
-def mean_and_max(
-    messages: Float[Tensor, "*batch receivers senders width"],
-    edges: Bool[Tensor, "*#batch receivers senders"],
-) -> Float[Tensor, "*batch receivers 2*width"]:
-    """Aggregate the messages of each receiver's neighbours; zeros where it has none."""
-    present = edges[..., None]
-    count = present.sum(-2).clamp(min=1)
-    mean = torch.where(present, messages, 0.0).sum(-2) / count
-    largest = messages.masked_fill(~present, -torch.inf).amax(-2)
-    return torch.cat([mean, torch.where(present.any(-2), largest, 0.0)], -1)
+def mean_and_max_along_edges(
+    messages: Float[Tensor, "batch nodes nodes width"],
+) -> Float[Tensor, "batch nodes 2*width"]:
+    """Aggregate what each node hears from every other; zeros where there is no other.
+
+    Args:
+        messages: Messages from node j to node i at [i, j]; those of a node to itself do not count.
+    """
+    nodes = messages.shape[1]
+    own = messages.diagonal(dim1=1, dim2=2).transpose(1, 2)
+    others = torch.ones_like(own[:, :, :1]).sum(1, keepdim=True) - 1
+    mean = (messages.sum(2) - own) / others.clamp(min=1)
+    itself = torch.eye(nodes, dtype=torch.bool, device=messages.device)[..., None]
+    largest = messages.masked_fill(itself, -torch.inf).amax(2)
+    found = torch.cat([mean, largest], -1)
+    return torch.where(others > 0, found, 0.0)
 
 
 def mean_and_max_of_others(

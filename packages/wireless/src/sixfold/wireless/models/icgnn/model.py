@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from sixfold.core import Config, from_pretrained
 from sixfold.wireless.iq.precoding import gram, structured
-from sixfold.wireless.models.icgnn.layers import MLP, Head, mean_and_max
+from sixfold.wireless.models.icgnn.layers import MLP, Head, mean_and_max_along_edges
 
 NODE_FEATURES, EDGE_FEATURES = 4, 2
 
@@ -107,10 +108,9 @@ class ICGNN(nn.Module):
             antennas: Number of antennas.
         """
         raw, edges = features(squared, norms, noise, antennas)
-        neighbours = ~torch.eye(norms.shape[-1], dtype=torch.bool, device=norms.device)
         states = self.embed(raw)
         for layer in self.layers:
-            states = layer(states, raw, edges, neighbours[None])
+            states = layer(states, raw, edges)
         multipliers, powers = self.head(states).softmax(-2).unbind(-1)
         return Allocation(multipliers, powers)
 
@@ -128,14 +128,13 @@ class UserLayer(nn.Module):
         states: Float[Tensor, "batch users width"],
         raw: Float[Tensor, "batch users features"],
         edges: Float[Tensor, "batch users users edge_features"],
-        neighbours: Bool[Tensor, "1 users users"],
     ) -> Float[Tensor, "batch users width"]:
         # The first map of [receiver, sender, edge] by parts: two of them once a node, not an edge.
         width = states.shape[-1]
         receiver, sender, edge = self.message.first.weight.split([width, width, EDGE_FEATURES], 1)
-        received = states @ receiver.T + self.message.first.bias
-        hidden = received[:, :, None] + (states @ sender.T)[:, None] + edges @ edge.T
-        gathered = mean_and_max(self.message.after(hidden), neighbours)
+        received = linear(states, receiver, self.message.first.bias)
+        hidden = linear(edges, edge) + received[:, :, None] + linear(states, sender)[:, None]
+        gathered = mean_and_max_along_edges(self.message.after(hidden))
         return states + self.update(torch.cat([states, raw, gathered], -1))
 
 
