@@ -115,6 +115,18 @@ def test_the_rate_of_wmmse_never_falls():
     assert float(history.diff(dim=0).min()) > -1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_users_that_wmmse_leaves_out_harm_neither_rate_nor_gradient(dtype):
+    channel = channels(40, 8, 8).to(dtype).requires_grad_()
+    found = wmmse(channel, 0.01, tolerance=0.0, iterations=100)
+    assert bool((found.precoder.abs().square().sum(-2) == 0).any()), "all users are served"
+    found.sum_rate.sum().backward()
+    assert channel.grad is not None
+    assert bool(channel.grad.isfinite().all())
+    exact = wmmse(channel.detach().to(torch.complex128), 0.01, tolerance=0.0, iterations=100)
+    torch.testing.assert_close(found.sum_rate.double(), exact.sum_rate, rtol=1e-4, atol=0)
+
+
 def test_wmmse_does_not_stop_where_the_rate_only_rests():
     """128 antennas, 16 users, 20 dB: an early stop reached 35 bit/s/Hz of 44 in another code."""
     channel = channels(3, 16, 128)

@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from sixfold.wireless.iq.mimo_channels import rayleigh
-from sixfold.wireless.iq.precoding import gram, rates_of_gains, rzf, safe_rsqrt
+from sixfold.wireless.iq.precoding import gram, rates_of_gains, rzf, safe_rsqrt, safe_sqrt
 
 WINDOW = 10  # iterations over which the gain is looked at: a single small step is no end
 
@@ -121,22 +121,25 @@ def _scaled(inner: Tensor, coefficients: Tensor, noise: Tensor) -> tuple[Tensor,
 def _step(inner: Tensor, gains: Tensor, noise: Tensor) -> Tensor:
     """Return the next coefficients L (L G L + mu)^-1 diag(sqrt(weight) phase), up to a scale."""
     signal = gains.diagonal(dim1=-2, dim2=-1)
-    receiver, weight = _receivers(gains, noise)
-    root = weight.sqrt() * receiver.abs()
+    power, others = _powers(gains, noise)
+    # A user that the iteration has left out would shrink to where its phase is NaN: it is off.
+    power = torch.where(power > torch.finfo(power.dtype).eps ** 2 * others, power, 0.0)
+    weight = 1 + power / others
+    root = weight.sqrt() * safe_sqrt(power) / (power + others)
     mu = (noise[..., None] * root.square()).sum(-1)
     system = root[..., None] * inner * root[..., None, :]
     system = system + torch.diag_embed(mu[..., None].expand_as(root)).to(inner.dtype)
-    right = torch.diag_embed(weight.sqrt() * signal.sgn())
+    phase = signal * safe_rsqrt(power)
+    right = torch.diag_embed(weight.sqrt() * phase)
     solution = torch.cholesky_solve(right, torch.linalg.cholesky(system))
     return root[..., None] * solution
 
 
-def _receivers(gains: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each user's MMSE receiver and the weight 1 / MSE."""
+def _powers(gains: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the power of each user's signal, and that of interference and noise."""
     received = gains.real.square() + gains.imag.square()
     signal = received.diagonal(dim1=-2, dim2=-1)
-    others = (received - torch.diag_embed(signal)).sum(-1) + noise[..., None]
-    return gains.diagonal(dim1=-2, dim2=-1) / (signal + others), 1 + signal / others
+    return signal, (received - torch.diag_embed(signal)).sum(-1) + noise[..., None]
 
 
 def _better(a: WMMSE, b: WMMSE) -> WMMSE:
@@ -170,7 +173,10 @@ def wmmse_textbook(
     noise = noise.expand(channel.shape[:-2])
     precoder, history = rzf(channel, noise, power), []
     for _ in range(iterations):
-        receiver, weight = _receivers(channel @ precoder, noise)
+        gains = channel @ precoder
+        signal, others = _powers(gains, noise)
+        receiver = gains.diagonal(dim1=-2, dim2=-1) / (signal + others)
+        weight = 1 + signal / others
         demands = weight * receiver.abs().square()
         covariance = channel.mH @ (demands[..., None] * channel)
         right = channel.mH * (weight * receiver)[..., None, :]
