@@ -17,7 +17,7 @@ from sixfold.wireless.iq.precoding import equal_structured, sum_rate
 from sixfold.wireless.models.icgnn.export import PlanarICGNN, exportable, exportable_cell_free
 from sixfold.wireless.models.icgnn.inference import METHODS, run
 from sixfold.wireless.models.icgnn.layers import mean_and_max_of_others
-from sixfold.wireless.models.icgnn.loss import negative_soft_minimum, negative_sum
+from sixfold.wireless.models.icgnn.loss import negative_relative_sum, negative_soft_minimum
 
 NOISE = 0.1
 
@@ -213,7 +213,8 @@ def test_the_allocation_follows_the_order_of_access_points_and_users(allocator):
 def test_the_allocation_has_gradients_where_an_access_point_serves_nobody(allocator):
     gain, serve = scene(2, 8, 2, each=1)
     assert not serve.any(-1).all()
-    negative_sum(spectral_efficiency(gain, allocator(gain, serve, 2), 2)).backward()
+    rates = spectral_efficiency(gain, allocator(gain, serve, 2), 2)
+    negative_relative_sum(rates, torch.ones_like(rates)).backward()
     gradients = [p.grad for p in allocator.parameters()]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
     assert any(bool((g != 0).any()) for g in gradients if g is not None)
@@ -233,7 +234,7 @@ def test_the_soft_minimum_lies_between_minimum_and_mean():
     rates = torch.tensor([[1.0, 2.0, 6.0]])
     assert float(negative_soft_minimum(rates, 1e-3)) == pytest.approx(-1.0, abs=1e-2)
     assert float(negative_soft_minimum(rates, 1e3)) == pytest.approx(-3.0, abs=1e-2)
-    assert float(negative_sum(rates)) == pytest.approx(-9.0)
+    assert float(negative_relative_sum(rates, rates / 3)) == pytest.approx(-3.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -37,6 +37,7 @@ from sixfold.wireless.data.precoding import (
 from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.dirty_paper import dirty_paper_capacity
 from sixfold.wireless.models.icgnn import SYSTEM
+from sixfold.wireless.models.icgnn.loss import negative_relative_sum
 
 STEPS = (2, 4, 8)
 BY_STEPS = (Point(8, 8, 10), Point(16, 16, 10), Point(16, 16, 20))
@@ -56,16 +57,13 @@ def train(job: Job[PrecodingData]) -> None:
 
 
 def loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return minus the sum rate relative to that of the equal structured precoder.
-
-    Relative, or channels of high SNR and many users would decide alone.
-    """
+    """Return minus the sum rate relative to that of the equal structured precoder."""
     channel, noise = batch["channel"], batch["noise"]
-    found = precoding.sum_rate(channel, model(channel, noise, int(batch["steps"])), noise)
+    found = precoding.user_rates(channel, model(channel, noise, int(batch["steps"])), noise)
     with torch.no_grad():
         plain = precoding.equal_structured(channel, noise)
-        reference = precoding.sum_rate(channel, plain, noise)
-    return {"negative_relative_rate": -(found / reference).mean()}
+        reference = precoding.user_rates(channel, plain, noise)
+    return {"negative_relative_rate": negative_relative_sum(found, reference)}
 
 
 def percent(prepared: Path, point: Point, precode: Callable[[Tensor, float], Tensor]) -> float:

@@ -7,9 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def negative_sum(rates: Float[Tensor, "batch users"]) -> Float[Tensor, ""]:
-    """Return minus the mean sum of spectral efficiencies."""
-    return -rates.sum(-1).mean()
+def negative_relative_sum(
+    rates: Float[Tensor, "batch users"], reference: Float[Tensor, "batch users"]
+) -> Float[Tensor, ""]:
+    """Return minus the sum of spectral efficiencies as a share of a simple method's, averaged.
+
+    Relative, or channels of high SNR and many users would decide alone.
+
+    Args:
+        rates: Spectral efficiencies.
+        reference: Spectral efficiencies of the simple method on the same channels.
+    """
+    return -(rates.sum(-1) / reference.sum(-1)).mean()
 
 
 def negative_soft_minimum(
