@@ -16,7 +16,7 @@ budget: 1.0
 seeds: [0, 1]
 tasks:
   power_allocation:
-    data: {test_layouts: 2, gradient_steps: 60, points: [6, 8], users: [2, 3], each: [1, 3]}
+    data: {test_layouts: 2, gradient_steps: 20, points: [6, 8], users: [2, 3], each: [1, 3]}
     systems:
       icgnn:
         system: icgnn_cell_free

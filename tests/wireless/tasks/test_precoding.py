@@ -77,14 +77,23 @@ def test_fresh_channels_do_not_depend_on_how_a_batch_is_cut():
 
 
 def test_the_sizes_of_batches_are_those_asked_for():
-    data = PrecodingData(users=(2, 3), antennas=5, square=0.5)
+    data = PrecodingData(users=(2, 3), antennas=5, square=0.5, few_steps=0.0)
     dataset = FreshChannels(data, batch=2)
     found = [dataset.at(range(2 * i, 2 * i + 2), 0) for i in range(60)]
     sizes = {tuple(batch["channel"].shape[1:]) for batch in found}
     assert {users for users, _ in sizes} == {2, 3}
     assert all(users <= antennas <= 5 for users, antennas in sizes)
     square = sum(b["channel"].shape[1] == b["channel"].shape[2] for b in found)
+    few = [int(b["steps"]) < b["channel"].shape[1] for b in found]
+    assert not any(few), "few_steps is 0 here"
     assert 25 <= square <= 55  # a half of the batches, and some of the others
+
+
+def test_some_batches_are_solved_by_fewer_steps_than_users():
+    dataset = FreshChannels(PrecodingData(users=(6, 6), few_steps=0.5), batch=1)
+    steps = [int(dataset.at([i], 0)["steps"]) for i in range(60)]
+    assert {2, 3, 4, 5, 6} == set(steps)
+    assert 25 <= steps.count(6) <= 50
 
 
 def test_the_loss_of_an_untrained_network_is_minus_one():

@@ -50,6 +50,8 @@ class PrecodingData(Config):
         antennas: Largest number of antennas, where they are not as many as users.
         square: Share of the batches with as many antennas as users: elsewhere closed forms are
             near the optimum.
+        few_steps: Share of the batches that are solved by fewer steps of conjugate gradients than
+            users; a network that always meets few of them gives up rate where it is solved exactly.
         snr_db: Smallest and largest SNR to train on, in dB.
         test_channels: Number of test channels of a point.
         wmmse_iterations: Largest number of iterations of the reference.
@@ -59,6 +61,7 @@ class PrecodingData(Config):
     users: tuple[PositiveInt, PositiveInt] = (4, 8)
     antennas: PositiveInt = 16
     square: float = Field(default=0.5, ge=0, le=1)
+    few_steps: float = Field(default=0.25, ge=0, le=1)
     snr_db: tuple[float, float] = (0.0, 20.0)
     test_channels: PositiveInt = 100
     wmmse_iterations: PositiveInt = 300
@@ -91,7 +94,8 @@ class FreshChannels:
         users = integer(*data.users)
         square = float(torch.rand((), generator=generator)) < data.square
         antennas = users if square else integer(users, max(users, data.antennas))
-        steps = integer(min(2, users), users)
+        few = float(torch.rand((), generator=generator)) < data.few_steps
+        steps = integer(min(2, users), users) if few else users
         rows = torch.tensor([position - number * self.size for position in positions])
         low, high = data.snr_db
         snr_db = low + (high - low) * torch.rand(self.size, generator=generator)
