@@ -1,0 +1,115 @@
+"""Allocate the power of own access points, by the network or by the usual rules."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.core.config import unknown_name_error
+from sixfold.wireless.iq import power_control
+from sixfold.wireless.models.icgnn.cell_free import CellFreeICGNN
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+RULES: dict[str, Rule] = {
+    "equal": lambda gain, serve, antennas, power: power_control.equal(gain, serve, power),
+    "fractional": lambda gain, serve, antennas, power: power_control.fractional(
+        gain, serve, 0.5, power
+    ),
+    "max_min": power_control.max_min,
+    "projected_gradient": power_control.projected_gradient,
+}
+METHODS = (*RULES, "icgnn")
+
+
+def allocate_power(
+    gain: Any,
+    serve: Any,
+    *,
+    antennas: int | Any = 1,
+    power_mw: float | Any = power_control.POWER_MW,
+    method: str = "icgnn",
+    model: CellFreeICGNN | str | Path | None = None,
+) -> Any:
+    """Allocate the power of access points to the users that they serve.
+
+    Args:
+        gain: Gains over noise for 1 mW (layouts, access points, users), not in dB, of NumPy or
+            torch.
+        serve: Which access point serves which user, in the same shape.
+        antennas: Antennas of an access point: one number, or (layouts, access points).
+        power_mw: Power of an access point, in mW: one number, or (layouts, access points).
+        method: Name of the method: equal, fractional (exponent 0.5), max_min, projected_gradient or
+            icgnn.
+        model: Network or checkpoint of ``icgnn``.
+
+    Returns:
+        Powers in mW, in the shape and of the kind of the gains. An access point that serves nobody
+        sends nothing.
+
+    Raises:
+        UserError: shapes differ, a gain or power is not positive and finite, a user is served by
+            nobody, or the method or its model is missing.
+    """
+    values, served = torch.as_tensor(gain), torch.as_tensor(serve)
+    numbers = [
+        torch.as_tensor(each, dtype=values.dtype, device=values.device)
+        for each in (antennas, power_mw)
+    ]
+    _check(values, served, *numbers)
+    function = _method(method, model)
+    numbers = [number.expand(values.shape[:2]) for number in numbers]
+    with torch.no_grad():
+        eta = function(values, served, *numbers)
+    return eta.numpy() if isinstance(gain, np.ndarray) else eta
+
+
+def _method(name: str, model: CellFreeICGNN | str | Path | None) -> Rule:
+    if name not in METHODS:
+        raise UserError(unknown_name_error("allocate_power", "method", name, METHODS))
+    if name != "icgnn":
+        if model is not None:
+            raise UserError(f"model belongs to method='icgnn', not {name!r}; leave it out")
+        return RULES[name]
+    if model is None:
+        raise UserError(
+            "method='icgnn' needs a trained network: pass model= (a CellFreeICGNN or its "
+            "checkpoint), or choose method='projected_gradient', which needs none"
+        )
+    network = model if isinstance(model, CellFreeICGNN) else CellFreeICGNN.from_pretrained(model)
+    weight = network.embed.weight
+
+    def function(gain: Tensor, serve: Tensor, antennas: Tensor, power: Tensor) -> Tensor:
+        inputs = gain.to(weight), serve.to(weight.device), antennas.to(weight), power.to(weight)
+        return network(*inputs).to(gain)
+
+    return function
+
+
+def _check(gain: Tensor, serve: Tensor, antennas: Tensor, power: Tensor) -> None:
+    if gain.dim() != 3 or not gain.is_floating_point() or gain.numel() == 0:
+        raise UserError(
+            f"the gains are {gain.dtype} of shape {tuple(gain.shape)}; give real numbers (layouts, "
+            "access points, users), for one layout gain[None]"
+        )
+    if serve.shape != gain.shape or serve.dtype != torch.bool:
+        raise UserError(
+            f"serve is {serve.dtype} of shape {tuple(serve.shape)}; give booleans of shape "
+            f"{tuple(gain.shape)}, e.g. from strongest_access_points"
+        )
+    for name, value in (("gain", gain), ("antennas", antennas), ("power_mw", power)):
+        wrong = ~(value.isfinite() & (value > 0))
+        if bool(wrong.any()):
+            place = wrong.nonzero()[0].tolist()
+            where = f" at {place}" if place else ""
+            raise UserError(
+                f"{name} is {value[tuple(place)]:g}{where}; give positive numbers, not in dB"
+            )
+    alone = ~serve.any(1)
+    if bool(alone.any()):
+        layout, user = alone.nonzero()[0].tolist()
+        raise UserError(f"nobody serves user {user} of layout {layout}; serve it or leave it out")
