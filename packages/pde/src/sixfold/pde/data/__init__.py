@@ -1,0 +1,1 @@
+"""Data sets of flows: generated here, or read where they lie."""

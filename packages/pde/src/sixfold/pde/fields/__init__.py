@@ -1,0 +1,1 @@
+"""Fields on grids: classical solvers, spectra and statistics, each usable without any network."""

@@ -1,0 +1,1 @@
+"""One file an experiment: its claim, loss, scores and references."""
