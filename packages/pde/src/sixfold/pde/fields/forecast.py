@@ -1,0 +1,73 @@
+"""Forecasts in physical units by any network with a `Normalizer`: one step, or many."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.pde.fields.frames import Frames, FramesConfig, Normalizer, Predicted
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """A network that maps a history of frames to the next ones, in normalised units."""
+
+    config: Any
+    normalizer: Normalizer
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Predict ``time_future`` frames from ``time_history`` ones."""
+        ...
+
+
+def forecast(model: Forecaster, history: Frames) -> Predicted:
+    """Predict the next frames in physical units."""
+    prediction = model(model.normalizer.normalize(history))
+    return model.normalizer.denormalize(prediction)
+
+
+def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
+    """Predict without end, feeding predictions back in normalised units; yield physical frames.
+
+    Args:
+        model: Network in eval mode.
+        history: True frames, as many as the network reads.
+
+    Raises:
+        UserError: the network reads other channels than it predicts, or the history is too short.
+    """
+    config: FramesConfig = model.config
+    if config.input_channels != config.output_channels:
+        raise UserError(
+            f"a network that reads {config.input_channels} channels and predicts "
+            f"{config.output_channels} cannot be fed its own predictions"
+        )
+    if history.shape[1] < config.time_history:
+        raise UserError(
+            f"this network reads {config.time_history} frames, got {history.shape[1]}; begin the "
+            "forecast later in the trajectory"
+        )
+    known = model.normalizer.normalize(history[:, -config.time_history :])
+    while True:
+        predicted = model(known)
+        yield model.normalizer.denormalize(predicted)
+        known = torch.cat((known, predicted), 1)[:, -config.time_history :]
+
+
+def rollout(model: Forecaster, history: Frames, steps: int) -> Predicted:
+    """Predict ``steps`` frames in physical units, into one buffer.
+
+    Raises:
+        UserError: see `frames_after`.
+    """
+    result = history.new_empty(len(history), steps, *history.shape[2:])
+    done = 0
+    for frames in frames_after(model, history):
+        taken = min(frames.shape[1], steps - done)
+        result[:, done : done + taken] = frames[:, :taken]
+        done += taken
+        if done >= steps:
+            break
+    return result

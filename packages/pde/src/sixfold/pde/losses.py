@@ -1,0 +1,60 @@
+"""Losses of forecasts, functions of tensors (batch, time, channel, x, y)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sixfold.core import UserError
+
+Frames = Float[Tensor, "batch time channel x y"]
+Reduction = Literal["none", "mean", "sum"]
+
+
+def scaled_norm(
+    prediction: Frames,
+    target: Frames,
+    *,
+    order: int = 2,
+    reduction: Reduction = "mean",
+    floor: float = 0.0,
+) -> Tensor:
+    """Compute ||prediction - target||_p / ||target||_p over space, SineNet's loss at p = 2.
+
+    Zero is perfect; predicting zero gives one.
+
+    Args:
+        prediction: Predicted frames.
+        target: True frames.
+        order: Order p of the norms.
+        reduction: What is done with the values (batch, time, channel).
+        floor: Smallest norm that is divided by, for channels that may vanish; the published loss
+            has none.
+
+    Raises:
+        UserError: a channel of the target is zero and there is no floor.
+    """
+    size = target.flatten(3).norm(p=order, dim=3)
+    if floor > 0:
+        size = size.clamp(min=floor)
+    elif not torch.compiler.is_compiling() and bool((size == 0).any()):
+        batch, time, channel = (int(i) for i in (size == 0).nonzero()[0])
+        raise UserError(
+            f"the target's channel {channel} is zero everywhere in frame {time} of sample {batch}: "
+            "the scaled norm divides by its size; pass floor= or leave the channel out"
+        )
+    values = (prediction - target).flatten(3).norm(p=order, dim=3) / size
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def channel_mse(prediction: Frames, target: Frames, *, reduction: Reduction = "mean") -> Tensor:
+    """Compute the mean square error over space, summed over frames and channels.
+
+    Args:
+        prediction: Predicted frames.
+        target: True frames.
+        reduction: What is done with the values (batch).
+    """
+    values = (prediction - target).square().mean((3, 4)).sum((1, 2))
+    return values if reduction == "none" else getattr(values, reduction)()
