@@ -126,7 +126,9 @@ def split_phases(x: Maps, factor: int) -> Float[Tensor, "phase channel x_coarse 
     return parts.permute(0, 3, 5, 1, 2, 4).flatten(0, 2)
 
 
-def join_phases(x: Maps, factor: int) -> Float[Tensor, "batch channel x_fine y_fine"]:
+def join_phases(
+    x: Float[Tensor, "phase channel x y"], factor: int
+) -> Float[Tensor, "batch channel x_fine y_fine"]:
     """Undo `split_phases`."""
     parts = x.unflatten(0, (-1, factor, factor)).permute(0, 3, 4, 1, 5, 2)
     return parts.flatten(4, 5).flatten(2, 3)

@@ -99,23 +99,26 @@ def unflatten_frames(maps: Float[Tensor, "batch features x y"], config: FramesCo
     return maps.unflatten(1, (config.time_future, config.output_channels))
 
 
-def read_frames(state: Mapping[str, Tensor], inputs: int, outputs: int) -> dict[str, Any]:
+def read_frames(
+    state: Mapping[str, Tensor], inputs: int, outputs: int, statistic: str = "normalizer.mean"
+) -> dict[str, Any]:
     """Read the frames of an official checkpoint off the widths of its ends.
 
-    The weights hold the products of frames and channels alone; statistics beside them say how many
-    channels there are. Without, the network is taken to predict one frame of the channels that it
-    reads: what is otherwise is a setting for ``from_pretrained``.
+    The weights hold the products of frames and channels alone; a statistic beside them says how
+    many channels there are. Without, the network is taken to predict one frame of the channels that
+    it reads: what is otherwise is a setting for ``from_pretrained``.
     """
-    mean = state.get("normalizer.mean")
-    channels = outputs if mean is None else mean.numel()
+    channels = state[statistic].numel() if statistic in state else outputs
+    normalized = "normalizer.mean" in state
     if inputs % channels or outputs % channels:
-        return {"input_channels": inputs, "output_channels": outputs, "time_history": 1}
+        values = {"input_channels": inputs, "output_channels": outputs, "time_history": 1}
+        return values | {"normalized": normalized}
     return {
         "input_channels": channels,
         "output_channels": channels,
         "time_history": inputs // channels,
         "time_future": outputs // channels,
-        "normalized": mean is not None,
+        "normalized": normalized,
     }
 
 
@@ -137,3 +140,11 @@ def to_lightning(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `from_lightning`: write the keys that the official trainer reads."""
     beside = ("normalizer.mean", "normalizer.sd")
     return {k if k in beside else f"model.{k}": v for k, v in state.items()}
+
+
+def unit_coordinates(maps: Float[Tensor, "batch features x y"]) -> list[Float[Tensor, "x y"]]:
+    """Make the coordinates of a grid along each axis, from 0 to 1 with both ends."""
+    rows, columns = maps.shape[2:]
+    x = torch.linspace(0, 1, rows, device=maps.device, dtype=maps.dtype)
+    y = torch.linspace(0, 1, columns, device=maps.device, dtype=maps.dtype)
+    return [x[:, None].expand(rows, columns), y.expand(rows, columns)]

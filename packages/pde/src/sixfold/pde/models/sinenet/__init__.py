@@ -55,16 +55,20 @@ NETWORKS = {  # settings, and the number of parameters on each set
     "deeper_unet8": ({"num_waves": 1, "num_blocks": 8}, (28_628_084, 28_644_789, 28_624_628)),
     "sinenet8_tangle": ({"disentangle": False}, (32_831_403, 32_848_108, 32_827_947)),
 }
+CONDITIONAL = {"add": 37_987_571, "scale_shift": 40_325_243}
 PUBLISHED = {
-    f"{name} on {data}": (SineNetConfig.model_validate({**settings, **frames}), count)
+    f"{name} on {data}": (SineNetConfig.parse({**settings, **frames}, name), count)
     for name, (settings, counts) in NETWORKS.items()
     for (data, frames), count in zip(SETS.items(), counts, strict=True)
-}
-for _kind, _count in (("add", 37_987_571), ("scale_shift", 40_325_243)):
-    PUBLISHED[f"sinenet8 on conditioned INS, {_kind}"] = (
-        SineNetConfig(time_history=1, conditioning=_kind, condition_on_parameter=True),
-        _count,
+} | {
+    f"sinenet8 on conditioned INS, {how}": (
+        SineNetConfig.parse(
+            {"time_history": 1, "conditioning": how, "condition_on_parameter": True}, how
+        ),
+        count,
     )
+    for how, count in CONDITIONAL.items()
+}
 
 SYSTEM = System(
     name="sinenet",

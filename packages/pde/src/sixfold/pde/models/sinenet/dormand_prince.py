@@ -60,10 +60,7 @@ def integrate(f: Derivative, y: Tensor, tolerance: float) -> Tensor:
             reached = y + step * _weighted(row, slopes)
             slopes.append(f(s + node * step, reached))
         error = _relative(step * _weighted(ERROR, slopes), y, reached, tolerance)
-        if not error < float("inf"):
-            raise UserError(
-                f"the latent state is not finite at s = {s:.3g}; lower the learning rate"
-            )
+        _check_finite(error, s)
         if error <= 1:
             if s + step >= 1:
                 return _between(y, reached, slopes, step, (1 - s) / step)
@@ -73,6 +70,11 @@ def integrate(f: Derivative, y: Tensor, tolerance: float) -> Tensor:
         f"the latent equation needs more than {MOST_STEPS} steps (step {step:.2g} at s = {s:.3g}); "
         "raise the tolerance"
     )
+
+
+def _check_finite(size: float, s: float) -> None:
+    if not size < float("inf"):  # also for nan
+        raise UserError(f"the latent state is not finite at s = {s:.3g}; lower the learning rate")
 
 
 def _change(error: float) -> float:
@@ -86,6 +88,7 @@ def _change(error: float) -> float:
 def _starting_step(f: Derivative, y: Tensor, slope: Tensor, tolerance: float) -> float:
     """Guess a step from the sizes of the first and second derivatives."""
     state, first = _relative(y, y, y, tolerance), _relative(slope, y, y, tolerance)
+    _check_finite(first, 0.0)
     guess = 1e-6 if min(state, first) < 1e-5 else 0.01 * state / first
     change = f(guess, y + guess * slope) - slope
     second = _relative(change, y, y, tolerance) / guess

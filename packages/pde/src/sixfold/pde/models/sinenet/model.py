@@ -4,6 +4,7 @@ arXiv:2403.19507; the citation and the departures from the paper are in the docs
 `sixfold.pde.models.sinenet`. Parameters have the official names.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -150,11 +151,11 @@ class SineNet(nn.Module):
         x = self.image_proj(x)
         again = self.config.checkpoint_waves and self.training
         for down, up in zip(self.down, self.up, strict=True):
-            arguments = (down, up, x, self.config, condition, phases)
+            wave = partial(run_wave, down, up, config=self.config, phases=phases)
             if again:
-                y = checkpoint(run_wave, *arguments, use_reentrant=False)
+                y: Any = checkpoint(wave, x, condition=condition, use_reentrant=False)
             else:
-                y = run_wave(*arguments)  # type: ignore[arg-type]
+                y = wave(x, condition=condition)
             x = x + y if self.config.wave_residual else y
         return self.final(x)
 
