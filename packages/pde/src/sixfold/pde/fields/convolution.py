@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import UserError
+from sixfold.kernels._tables import tables
+from sixfold.pde.fields.recompute import Make, convolve
 
 Padding = Literal["zeros", "circular", "replicate"]
 Modes = tuple[Padding, Padding]  # of the x axis (height) and of the y axis (width)
 Maps = Float[Tensor, "batch channel x y"]
+Part = Float[Tensor, "batch _ x y"]  # one of several that stand side by side
 
 Activation = Literal["gelu", "relu", "silu", "tanh", "sigmoid"]
 ACTIVATIONS = {
@@ -51,7 +54,10 @@ def pad(
 
 
 class PaddedConv(nn.Conv2d):
-    """3x3 convolution that keeps the grid (or halves it, by ``stride=2``)."""
+    """3x3 convolution that keeps the grid (or halves it, by ``stride=2``).
+
+    Called with several maps, it convolves their concatenation.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, modes: Modes, *, dilation: int = 1, stride: int = 1
@@ -59,14 +65,19 @@ class PaddedConv(nn.Conv2d):
         super().__init__(inputs, outputs, 3, stride=stride, dilation=dilation)
         self.modes = modes
 
-    def forward(self, x: Maps) -> Float[Tensor, "batch out x_out y_out"]:
+    def forward(self, *parts: Part) -> Float[Tensor, "batch out x_out y_out"]:
+        return self.of(_joined, *parts)
+
+    def of(self, make: Make, *tensors: Tensor) -> Float[Tensor, "batch out x_out y_out"]:
+        """Convolve what a cheap function makes of tensors, which alone the gradient keeps."""
         margin = self.dilation[0]
         if self.modes == ("zeros", "zeros"):  # without a padded copy
-            return functional.conv2d(
-                x, self.weight, self.bias, self.stride, margin, self.dilation[0]
-            )
-        x = pad(x, margin, margin, self.modes)
-        return functional.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation[0])
+            return convolve(self, margin, make, *tensors)
+        return convolve(self, 0, lambda *t: pad(make(*t), margin, margin, self.modes), *tensors)
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def upsample(x: Maps, modes: Modes) -> Float[Tensor, "batch channel x_doubled y_doubled"]:
@@ -76,22 +87,23 @@ def upsample(x: Maps, modes: Modes) -> Float[Tensor, "batch channel x_doubled y_
     longer than the convolutions around it, its gradient several times as long. A circular axis
     wraps around, as often as it must; the other modes repeat the value at the border.
     """
-    tall = doubling(x.shape[2], modes[0] == "circular").to(x)
-    wide = doubling(x.shape[3], modes[1] == "circular").to(x)
+    (tall,) = tables(doubling, x.shape[2], modes[0] == "circular", like=x)
+    (wide,) = tables(doubling, x.shape[3], modes[1] == "circular", like=x)
     maps = torch.matmul(x, wide.T).flatten(0, 1)
-    maps = torch.bmm(tall.expand(len(maps), -1, -1), maps)
+    maps = torch.bmm(tall.expand(maps.shape[0], -1, -1), maps)
     return maps.unflatten(0, x.shape[:2])
 
 
-def doubling(size: int, circular: bool) -> Float[Tensor, "doubled size"]:
+def doubling(size: int, circular: bool) -> tuple[Float[Tensor, "doubled size"]]:
     """Make the matrix that doubles an axis, in float64."""
-    weights = torch.tensor([_cubic(distance) for distance in (1.75, 0.75, 0.25, 1.25)])
+    distances = (1.75, 0.75, 0.25, 1.25)
+    weights = torch.tensor([_cubic(d) for d in distances], dtype=torch.float64)
     even = torch.arange(size)[:, None] + torch.arange(-2, 2)  # output 2 i lies at i - 1/4
     odd = even + 1  # and 2 i + 1 at i + 1/4
     taken = torch.stack((even, odd), 1).flatten(0, 1)
     taken = taken % size if circular else taken.clamp(0, size - 1)
-    values = torch.stack((weights, weights.flip(0))).double().repeat(size, 1)
-    return torch.zeros(2 * size, size, dtype=torch.float64).scatter_add(1, taken, values)
+    values = torch.stack((weights, weights.flip(0))).repeat(size, 1)
+    return (torch.zeros(2 * size, size, dtype=torch.float64).scatter_add(1, taken, values),)
 
 
 def _cubic(distance: float) -> float:

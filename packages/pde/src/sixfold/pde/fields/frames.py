@@ -22,6 +22,7 @@ class FramesConfig(Config):
         output_channels: Number of channels of an output frame.
         time_history: Number of input frames.
         time_future: Number of output frames.
+        grid: Sides of the training grid, which exports keep.
         normalized: Whether the mean and standard deviation of each channel belong to the weights.
     """
 
@@ -29,6 +30,7 @@ class FramesConfig(Config):
     output_channels: int = Field(default=3, ge=1)
     time_history: int = Field(default=4, ge=1)
     time_future: int = Field(default=1, ge=1)
+    grid: tuple[int, int] = (128, 128)
     normalized: bool = True
 
 

@@ -166,6 +166,7 @@ SYSTEM = System(
     config=DilResNetConfig,
     build=DilResNet,
     convert=convert,
+    export="sixfold.pde.fields.export:exportable",
     published={
         "INS": (DilResNetConfig(), 16_672_259),
         "INS, as released": (DilResNetConfig(hidden_channels=128), 4_174_595),

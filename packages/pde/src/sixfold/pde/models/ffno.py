@@ -307,6 +307,7 @@ SYSTEM = System(
     config=FFNOConfig,
     build=FFNO,
     convert=convert,
+    export="sixfold.pde.fields.export:exportable",
     published={
         "INS": (FFNOConfig(), 30_118_534),
         "INS, shared weights": (FFNOConfig(share_weight=True), 2_986_630),

@@ -89,7 +89,7 @@ class FNO(nn.Module):
         config = self.config
         x = flatten_frames(frames, config, "FNO")
         _check_modes(x, config.modes)
-        coordinates = [c.expand(len(x), 1, -1, -1) for c in unit_coordinates(x)]
+        coordinates = [c.expand(x.shape[0], 1, -1, -1) for c in unit_coordinates(x)]
         x = torch.cat((x, *coordinates), 1).movedim(1, -1)
         x = self.fc0(x).movedim(-1, 1)
         rows, columns = x.shape[2:]
@@ -175,6 +175,7 @@ SYSTEM = System(
     config=FNOConfig,
     build=FNO,
     convert=convert,
+    export="sixfold.pde.fields.export:exportable",
     # a complex weight counts as two
     published={"vorticity, ten frames": (FNOConfig(), 926_357)},
 )

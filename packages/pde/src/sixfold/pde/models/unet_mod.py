@@ -235,5 +235,6 @@ SYSTEM = System(
     config=UNetModConfig,
     build=UNetMod,
     convert=convert,
+    export="sixfold.pde.fields.export:exportable",
     published={"INS": (UNetModConfig(), 144_263_683)},
 )

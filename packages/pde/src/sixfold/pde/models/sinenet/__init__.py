@@ -36,10 +36,10 @@ __all__ = [
     "convert_ode",
 ]
 
-SETS = {  # channels and history of the three data sets
+SETS = {  # channels, history and grid of the three data sets
     "INS": {"input_channels": 3, "output_channels": 3, "time_history": 4},
     "CNS": {"input_channels": 4, "output_channels": 4, "time_history": 10},
-    "SWE": {"input_channels": 3, "output_channels": 3, "time_history": 2},
+    "SWE": {"input_channels": 3, "output_channels": 3, "time_history": 2, "grid": (96, 192)},
 }
 NETWORKS = {  # settings, and the number of parameters on each set
     "sinenet8": ({}, (35_490_219, 35_506_924, 35_486_763)),

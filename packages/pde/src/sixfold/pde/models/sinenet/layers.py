@@ -6,6 +6,7 @@ official names. A wave has four levels: widths c_k = int(h m^k), k = 0 ... 4.
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,11 +21,13 @@ from sixfold.pde.fields.convolution import (
     Maps,
     Modes,
     PaddedConv,
+    Part,
     both_axes,
     group_norm,
     upsample,
 )
 from sixfold.pde.fields.frames import FramesConfig
+from sixfold.pde.fields.recompute import recompute
 
 LEVELS = 4
 Conditioning = Literal["none", "add", "scale_shift"]
@@ -63,16 +66,6 @@ class WaveConfig(FramesConfig):
         return [int(self.hidden_channels * self.mult**level) for level in range(LEVELS + 1)]
 
 
-class Norm(nn.GroupNorm):
-    """Normalisation over channels and space, with a scale and a shift per channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, channels)
-
-    def forward(self, x: Maps, phases: int = 1) -> Maps:
-        return group_norm(x, self.weight, self.bias, phases)
-
-
 class ConvBlock(nn.Module):
     """Two times convolution, norm, activation; a condition enters between the two."""
 
@@ -83,8 +76,8 @@ class ConvBlock(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.conv1 = PaddedConv(inputs, outputs, config.padding)
         self.conv2 = PaddedConv(outputs, outputs, config.padding)
-        self.norm1 = Norm(outputs) if config.norm else None
-        self.norm2 = Norm(outputs) if config.norm else None
+        self.norm1 = nn.GroupNorm(1, outputs) if config.norm else None
+        self.norm2 = nn.GroupNorm(1, outputs) if config.norm else None
         self.conditioning = conditioning
         if conditioning != "none":
             wide = 2 * outputs if conditioning == "scale_shift" else outputs
@@ -92,25 +85,36 @@ class ConvBlock(nn.Module):
 
     def forward(
         self,
-        x: Maps,
+        *parts: Part,
         condition: Float[Tensor, "batch embedding"] | None = None,
         phases: int = 1,
     ) -> Float[Tensor, "batch out x y"]:
-        x = self.conv1(x)
-        x = self.activation(x if self.norm1 is None else self.norm1(x, phases))
-        if condition is not None:
-            effect = self.cond_emb(condition)[..., None, None]
-            if self.conditioning == "scale_shift":
-                scale, shift = effect.chunk(2, 1)
-                x = x * (1 + scale) + shift
-            else:
-                x = x + effect
-        x = self.conv2(x)
-        return self.activation(x if self.norm2 is None else self.norm2(x, phases))
+        first, second = (list(n.parameters()) if n else [] for n in (self.norm1, self.norm2))
+        effect = [] if condition is None else [self.cond_emb(condition)[..., None, None]]
+
+        def between(x: Tensor, *rest: Tensor) -> Tensor:
+            weights, effect = rest[: len(first)], rest[len(first) :]
+            return self._conditioned(self._activated(phases, x, *weights), *effect)
+
+        x = self.conv2.of(between, self.conv1(*parts), *first, *effect)
+        return recompute(partial(self._activated, phases), x, *second)
+
+    def _activated(self, phases: int, x: Tensor, *weights: Tensor) -> Tensor:
+        return self.activation(group_norm(x, *weights, phases=phases) if weights else x)
+
+    def _conditioned(self, x: Tensor, *effect: Tensor) -> Tensor:
+        if not effect:
+            return x
+        if self.conditioning == "add":
+            return x + effect[0]
+        scale, shift = effect[0].chunk(2, 1)
+        return x * (1 + scale) + shift
 
 
 class Level(nn.Module):
     """Convolution blocks in a row, with shortcuts: one level of a wave, on its way down or up.
+
+    Called with the maps of the shortcut, then those that the first block takes side by side.
 
     Args:
         main: Width of the maps that the shortcut takes (pooled features, or upsampled ones).
@@ -137,20 +141,17 @@ class Level(nn.Module):
 
     def forward(
         self,
-        x: Maps,
-        main: Float[Tensor, "batch main x y"],
+        main: Part,
+        *parts: Part,
         condition: Float[Tensor, "batch embedding"] | None = None,
         phases: int = 1,
     ) -> Float[Tensor, "batch out x y"]:
         first, *others = self.conv
-        y = first(x, condition, phases)
-        if self.shortcut is None:
-            for block in others:
-                y = block(y, condition, phases)
-            return y
-        y = y + self.shortcut(main)
+        y = first(*parts, condition=condition, phases=phases)
+        y = y if self.shortcut is None else y + self.shortcut(main)
         for block in others:
-            y = block(y, condition, phases) + y
+            update = block(y, condition=condition, phases=phases)
+            y = update if self.shortcut is None else update + y
         return y
 
 
@@ -183,12 +184,12 @@ def run_wave(
     for depth, level in enumerate(down):
         pooled = functional.avg_pool2d(skips[-1], 2)
         carried = functional.avg_pool2d(carried, 2) if depth else pooled
-        joined = torch.cat((pooled, carried), 1) if depth and config.disentangle else pooled
-        skips.append(level(joined, pooled, condition, phases))
+        beside = [carried] if depth and config.disentangle else []
+        skips.append(level(pooled, pooled, *beside, condition=condition, phases=phases))
     y = skips.pop()
     for level in up:
         y = upsample(y, config.padding)
-        y = level(torch.cat((skips.pop(), y), 1), y, condition, phases)
+        y = level(y, skips.pop(), y, condition=condition, phases=phases)
     return y
 
 
