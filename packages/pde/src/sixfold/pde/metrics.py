@@ -49,11 +49,11 @@ def rollout_error(prediction: Frames, target: Frames) -> RolloutError:
     return RolloutError(float(curve.mean()), curve, errors)
 
 
-def mean_error(batches: Iterable[Errors], *, official_averaging: bool = False) -> float:
+def mean_error(batches: Iterable[Tensor], *, official_averaging: bool = False) -> float:
     """Average errors that come batch by batch.
 
     Args:
-        batches: Errors of each batch.
+        batches: Errors of each batch, samples first.
         official_averaging: Whether batches count alike, whatever their size, as in the released
             code: a smaller last batch then weighs too much.
     """

@@ -94,7 +94,7 @@ class FFNO(nn.Module):
         """
         return cast(FFNO, from_pretrained(path, SYSTEM, **settings))
 
-    def count_features(self, batches: Iterable[Frames]) -> None:
+    def count_features(self, batches: Iterable[Tensor]) -> None:
         """Take the statistics of the input features over a training set, afresh."""
         self.features.reset()
         for frames in batches:
