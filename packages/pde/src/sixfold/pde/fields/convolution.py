@@ -76,6 +76,18 @@ class PaddedConv(nn.Conv2d):
         return convolve(self, 0, lambda *t: pad(make(*t), margin, margin, self.modes), *tensors)
 
 
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution, computed as a matrix product."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Maps) -> Float[Tensor, "batch out x y"]:
+        assert self.bias is not None
+        y = torch.matmul(self.weight.flatten(1), x.flatten(2)) + self.bias[:, None]
+        return y.unflatten(2, x.shape[2:])
+
+
 def _joined(*parts: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

@@ -204,13 +204,17 @@ class Layer(nn.Module):
 
     def forward(self, x: Points) -> Points:
         along_y, along_x = (weight.permute(2, 0, 1, 3) for weight in self.fourier_weight)
-        mixed = _along_last(x, along_y)
-        return self.backcast_ff(mixed + _along_last(x.transpose(1, 2), along_x).transpose(1, 2))
+        mixed = _mix_lines(x.movedim(3, 2), along_y).movedim(2, 3)
+        return self.backcast_ff(
+            mixed + _mix_lines(x.permute(0, 2, 3, 1), along_x).permute(0, 3, 1, 2)
+        )
 
 
-def _along_last(x: Points, weight: Float[Tensor, "mode in out 2"]) -> Points:
-    lines = x.flatten(0, 1).transpose(1, 2)
-    return spectral_conv(lines, weight).transpose(1, 2).unflatten(0, x.shape[:2])
+def _mix_lines(
+    x: Float[Tensor, "batch line in point"], weight: Float[Tensor, "mode in out 2"]
+) -> Float[Tensor, "batch line out point"]:
+    lines = x.contiguous().flatten(0, 1)
+    return spectral_conv(lines, weight).unflatten(0, x.shape[:2])
 
 
 class FeedForward(nn.Module):

@@ -22,6 +22,7 @@ from sixfold.pde.fields.convolution import (
     Modes,
     PaddedConv,
     Part,
+    PointwiseConv,
     both_axes,
     group_norm,
     upsample,
@@ -137,7 +138,7 @@ class Level(nn.Module):
         self.conv = nn.ModuleList(
             ConvBlock(width, outputs, config, conditioning) for width in widths
         )
-        self.shortcut = nn.Conv2d(main, outputs, 1) if config.block_residual else None
+        self.shortcut = PointwiseConv(main, outputs) if config.block_residual else None
 
     def forward(
         self,
