@@ -105,8 +105,8 @@ class FFNO(nn.Module):
         _check_modes(frames, config.modes)
         mean, sd = self.features.statistics()
         x = flatten_frames((frames - mean) / sd, config, "FFNO")
-        coordinates = [_standardized(c).expand(len(x), 1, -1, -1) for c in unit_coordinates(x)]
-        x = torch.cat((x, *coordinates), 1).movedim(1, -1)
+        coordinates = torch.stack([_standardized(c) for c in unit_coordinates(x)])
+        x = torch.cat((x, coordinates.expand(x.shape[0], -1, -1, -1)), 1).movedim(1, -1)
         if self.training and config.noise_sd:
             x = x + config.noise_sd * torch.randn_like(x)
         return unflatten_frames(self.conv(x).movedim(-1, 1), config) * sd + mean

@@ -89,8 +89,8 @@ class FNO(nn.Module):
         config = self.config
         x = flatten_frames(frames, config, "FNO")
         _check_modes(x, config.modes)
-        coordinates = [c.expand(x.shape[0], 1, -1, -1) for c in unit_coordinates(x)]
-        x = torch.cat((x, *coordinates), 1).movedim(1, -1)
+        coordinates = torch.stack(unit_coordinates(x)).expand(x.shape[0], -1, -1, -1)
+        x = torch.cat((x, coordinates), 1).movedim(1, -1)
         x = self.fc0(x).movedim(-1, 1)
         rows, columns = x.shape[2:]
         added = [round(config.domain_padding * side) for side in (columns, rows)]
