@@ -5,7 +5,6 @@ official names. A wave has four levels: widths c_k = int(h m^k), k = 0 ... 4.
 """
 
 import math
-from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
@@ -168,8 +167,8 @@ def make_wave(
 
 
 def run_wave(
-    down: Iterable[nn.Module],
-    up: Iterable[nn.Module],
+    down: nn.Module,
+    up: nn.Module,
     x: Maps,
     config: WaveConfig,
     condition: Float[Tensor, "batch embedding"] | None = None,
@@ -182,13 +181,13 @@ def run_wave(
     """
     skips = [x]
     carried = x
-    for depth, level in enumerate(down):
+    for depth, level in enumerate(down.children()):
         pooled = functional.avg_pool2d(skips[-1], 2)
         carried = functional.avg_pool2d(carried, 2) if depth else pooled
         beside = [carried] if depth and config.disentangle else []
         skips.append(level(pooled, pooled, *beside, condition=condition, phases=phases))
     y = skips.pop()
-    for level in up:
+    for level in up.children():
         y = upsample(y, config.padding)
         y = level(y, skips.pop(), y, condition=condition, phases=phases)
     return y
