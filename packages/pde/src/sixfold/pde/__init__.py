@@ -1,5 +1,8 @@
 """Neural solvers of partial differential equations: SineNet and LESnets."""
 
-SYSTEMS = ()
+from sixfold.pde.models.lesnets import SYSTEM as LESNETS
+from sixfold.pde.models.lesnets import LESnets, LESnetsConfig
 
-__all__ = ["SYSTEMS"]
+SYSTEMS = (LESNETS,)
+
+__all__ = ["SYSTEMS", "LESnets", "LESnetsConfig"]
