@@ -6,7 +6,9 @@ cases with a ``flow``). An unknown setting or tensor is a failure.
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,7 +45,10 @@ def check(folder: Path) -> None:
 
 
 def compare(
-    found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, floor: float = 0.0
+    found: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    tolerance: float,
+    floors: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Compare two sets of tensors, relative to the largest value of each.
 
@@ -51,7 +56,7 @@ def compare(
         found: Our tensors.
         expected: Official tensors.
         tolerance: Largest difference, in multiples of the largest value.
-        floor: Largest difference of the gradient that is rounding, where that is more.
+        floors: Largest difference that is rounding, where that is more, by the tensor's name.
 
     Raises:
         AssertionError: a tensor differs, or one side has others.
@@ -59,7 +64,7 @@ def compare(
     assert set(found) == set(expected), f"unknown or missing: {set(found) ^ set(expected)}"
     for name, value in expected.items():
         atol = tolerance * max(float(value.abs().max()), torch.finfo(value.dtype).tiny)
-        atol = max(atol, floor) if name == "grad_u" else atol
+        atol = max(atol, floors.get(name, 0.0))
         torch.testing.assert_close(
             found[name].detach(), value, rtol=0, atol=atol, msg=lambda text, n=name: f"{n}: {text}"
         )
@@ -157,8 +162,9 @@ def compare_residuals(
     if float(expected["divergence"].abs().max()) < 1e-12 * scale:
         assert float(found.pop("divergence").abs().max()) < 1e-12 * scale
         expected.pop("divergence")
-    rounding = torch.finfo(expected["u"].dtype).eps * scale / time_step**2
-    compare(found, expected, RESIDUAL, rounding / expected["residual"].numel())
+    rounding = torch.finfo(expected["u"].dtype).eps * scale / time_step
+    floors = {"residual": rounding, "grad_u": rounding / time_step / expected["residual"].numel()}
+    compare(found, expected, RESIDUAL, floors)
 
 
 def residual_tensors(values: dict[str, Any], velocity: Tensor) -> dict[str, Tensor]:

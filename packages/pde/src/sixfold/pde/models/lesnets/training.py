@@ -6,6 +6,7 @@
 The last term makes learning the coefficient a regression of Cs2 on data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def train(
     u0: Any,
     *,
     viscosity: float,
-    box: tuple[float, float, float],
+    box: Sequence[float],
     time_step: float,
     smagorinsky: float = 0.01,
     filter_width: float | None = None,
@@ -166,7 +167,7 @@ def train(
 def make_flow(
     fields: Tensor,
     viscosity: float,
-    box: tuple[float, float, float],
+    box: Sequence[float],
     time_step: float,
     smagorinsky: float,
     filter_width: float | None,
