@@ -1,9 +1,11 @@
 """LESnets' networks and loss: sizes, resolutions, padding, checkpoints, the published mistakes."""
 
 import math
+from typing import Any, cast
 
 import pytest
 import torch
+from reference_lesnets import ReferenceLESnets, gradients
 from turbulent_fields import (
     CUBE,
     random_field,
@@ -15,7 +17,9 @@ from turbulent_fields import (
 from sixfold.core import UserError, load_strict
 from sixfold.core.pipeline.measure import count_parameters
 from sixfold.core.weights.convert import save_pretrained
+from sixfold.core.weights.export import export
 from sixfold.pde.models.lesnets import SYSTEM, LESnets, LESnetsConfig, convert, to_official
+from sixfold.pde.models.lesnets.export import exportable
 from sixfold.pde.models.lesnets.loss import (
     Flow,
     closed_form_coefficient,
@@ -25,6 +29,10 @@ from sixfold.pde.models.lesnets.loss import (
 )
 
 TINY = LESnetsConfig(num_layers=2, width=4, modes=(2, 2, 2, 2), head_width=8, frames=4)
+
+
+def tiny_config(**settings: Any) -> LESnetsConfig:
+    return LESnetsConfig.parse(TINY.model_dump() | settings, "tiny")
 
 
 def flow(viscosity: float, time_step: float, smagorinsky: float = 0.0, n: int = 8) -> Flow:
@@ -45,7 +53,8 @@ def tiny() -> LESnets:
 
 @pytest.mark.parametrize(("size", "count"), [("FNO", 1_061_733_475), ("IFNO", 622_123_565)])
 def test_sizes_are_published_with_a_complex_weight_counted_once(size, count):
-    config, real = SYSTEM.published[size]
+    published, real = SYSTEM.published[size]
+    config = cast(LESnetsConfig, published)
     layers = config.num_layers if config.network == "fno" else 1
     m1, m2, m3, m4 = config.modes
     complex_numbers = layers * 8 * m1 * m2 * m3 * m4 * config.width**2
@@ -55,7 +64,7 @@ def test_sizes_are_published_with_a_complex_weight_counted_once(size, count):
 @pytest.mark.parametrize("network", ["fno", "ifno"])
 def test_weights_go_to_the_official_names_and_back(network, tmp_path):
     values = {"network": network, "num_layers": 3, "learned_coefficient": True}
-    config = LESnetsConfig(**(TINY.model_dump() | values))
+    config = tiny_config(**values)
     torch.manual_seed(0)
     model, path = LESnets(config).eval(), tmp_path / "official.pth"
     torch.save({"model": to_official(model), "optim": {}, "scheduler": {}}, path)
@@ -85,7 +94,7 @@ def test_our_checkpoint_holds_the_flow(tiny, tmp_path):
 @pytest.mark.parametrize("network", ["fno", "ifno"])
 def test_a_batch_of_two_is_two_batches_of_one(network):
     torch.manual_seed(0)
-    model = LESnets(LESnetsConfig(**(TINY.model_dump() | {"network": network})))
+    model = LESnets(tiny_config(network=network))
     fields = torch.cat((random_field(8, 0), random_field(8, 1)))
     torch.testing.assert_close(
         model(fields), torch.cat([model(one[None]) for one in fields]), rtol=1e-4, atol=1e-6
@@ -93,7 +102,7 @@ def test_a_batch_of_two_is_two_batches_of_one(network):
 
 
 def test_the_residual_output_adds_the_initial_field(tiny):
-    added = LESnets(LESnetsConfig(**(TINY.model_dump() | {"residual_output": True})))
+    added = LESnets(tiny_config(residual_output=True))
     added.load_state_dict(tiny.state_dict())
     u0 = random_field(8, 0)
     torch.testing.assert_close(added(u0), tiny(u0) + u0[..., None])
@@ -110,7 +119,7 @@ def test_a_fourier_layer_is_the_same_on_a_grid_twice_as_fine(tiny):
 
 def test_padding_is_a_fraction_of_the_domain():
     """Twice the grid has twice the points of it, and half of it less of everything."""
-    config = LESnetsConfig(**(TINY.model_dump() | {"domain_padding": (0.25, 0.0, 0.5, 0.5)}))
+    config = tiny_config(domain_padding=(0.25, 0.0, 0.5, 0.5))
     torch.manual_seed(0)
     model, seen = LESnets(config), []
     model.layers[0].register_forward_hook(lambda _, args, out: seen.append(out.shape[2:]))
@@ -122,7 +131,7 @@ def test_padding_is_a_fraction_of_the_domain():
 def test_grids_and_frames_too_small_for_the_modes_are_refused(tiny):
     with pytest.raises(UserError, match=r"takes grids from \(4, 4, 4\) points, got \(3, 3, 3\)"):
         tiny(torch.zeros(1, 3, 3, 3, 3))
-    model = LESnets(LESnetsConfig(**(TINY.model_dump() | {"frames": 2, "modes": (2, 2, 2, 3)})))
+    model = LESnets(tiny_config(frames=2, modes=(2, 2, 2, 3)))
     with pytest.raises(UserError, match="3 modes of time, but 2 frames have 2"):
         model(random_field(8, 0))
 
@@ -187,3 +196,35 @@ def test_the_network_compiles_whole(tiny, unchecked):
     u0 = random_field(8, 0)
     compiled = torch.compile(tiny, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(u0), tiny(u0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_network_is_the_published_one_term_by_term():
+    """Against a literal transcription, at an uneven grid, with more points than a head's block."""
+    config = tiny_config(modes=(2, 3, 2, 2), frames=6)
+    torch.manual_seed(0)
+    model = LESnets(config)
+    reference, u0 = ReferenceLESnets(model), torch.randn(2, 10, 12, 14, 3)
+    found, expected = model(u0), reference(u0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for output in (found, expected):
+        output.square().mean().backward()
+    spectral = gradients(reference)["sp_convs_0_weights7"]
+    ours = model.get_parameter("layers.0.spectral").grad
+    assert ours is not None
+    block = torch.view_as_complex(ours[:2, 3:, 2:].contiguous()).movedim((-2, -1), (0, 1))
+    torch.testing.assert_close(block, spectral, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["fno", "ifno"])
+def test_exports_compute_the_same_for_any_number_of_fields(network, tmp_path, unchecked):
+    """Only real products are left in the graphs; the batch is free, the grid is not."""
+    torch.manual_seed(0)
+    model = LESnets(tiny_config(network=network, grid=(6, 8, 8))).eval()
+    given = exportable(model)
+    report = export(
+        given.module, given.inputs, tmp_path, dynamic=given.dynamic, outputs=given.outputs
+    )
+    for form in ("torch_export", "onnx"):
+        assert max(report[form]["max_abs_error"].values()) < 1e-4
+        assert set(report[form]["max_abs_error"]) == {"example", "twice the example", "smallest"}

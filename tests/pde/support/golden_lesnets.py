@@ -45,8 +45,8 @@ def check(folder: Path) -> None:
 
 
 def compare(
-    found: dict[str, Tensor],
-    expected: dict[str, Tensor],
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     tolerance: float,
     floors: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
@@ -114,7 +114,7 @@ def check_network(
     compare(network_tensors(model, tensors), tensors, NETWORK)
 
 
-def network_tensors(model: LESnets, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def network_tensors(model: LESnets, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Run a network forward and backward; return the tensors under the golden names."""
     u0, target = tensors["u0"], tensors["target"]
     given = features(u0, model.config.frames).movedim(1, 4)
@@ -122,7 +122,7 @@ def network_tensors(model: LESnets, tensors: dict[str, Tensor]) -> dict[str, Ten
     output = model.network(inputs.movedim(4, 1)).movedim(1, 4)
     loss = relative_l2(output, target)
     loss.backward()
-    found = {"u0": u0, "target": target, "input": given, "output": model(u0)}
+    found: dict[str, Any] = {"u0": u0, "target": target, "input": given, "output": model(u0)}
     found |= {"loss_rel_l2": loss[None], "grad_input": inputs.grad}
     if model.smagorinsky is not None:
         found["cs_square"] = model.smagorinsky[None]
@@ -149,9 +149,7 @@ def check_residuals(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Non
         compare_residuals(found, own, step)
 
 
-def compare_residuals(
-    found: dict[str, Tensor], expected: dict[str, Tensor], time_step: float
-) -> None:
+def compare_residuals(found: dict[str, Any], expected: dict[str, Tensor], time_step: float) -> None:
     """Compare as `compare` does, where the flow solves the equations too.
 
     There the divergence is rounding on both sides, and the gradient 2 J^T r / N has that of the
@@ -167,7 +165,7 @@ def compare_residuals(
     compare(found, expected, RESIDUAL, floors)
 
 
-def residual_tensors(values: dict[str, Any], velocity: Tensor) -> dict[str, Tensor]:
+def residual_tensors(values: dict[str, Any], velocity: Tensor) -> dict[str, Any]:
     """Compute what the official functions return, in the right order and in their wrapper's."""
     name = values["flow"]
     official: Any = name.lower()

@@ -4,6 +4,7 @@ Features are (batch, channel, x, y, z, time): the layout of `sixfold.kernels.spe
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -70,15 +71,12 @@ class Head(nn.Module):
         points = x.flatten(2)
         if torch.compiler.is_compiling():  # a graph has one product, which any batch fits
             return self._velocity(points).unflatten(2, x.shape[2:])
-        blocks = points.split(BLOCK, 2)
-        if torch.is_grad_enabled():
-            parts = [
-                checkpoint(self._velocity, block, use_reentrant=False, preserve_rng_state=False)
-                for block in blocks
-            ]
-        else:
-            parts = [self._velocity(block) for block in blocks]
+        velocity = self._recomputed if torch.is_grad_enabled() else self._velocity
+        parts = [velocity(block) for block in points.split(BLOCK, 2)]
         return torch.cat(parts, 2).unflatten(2, x.shape[2:])
+
+    def _recomputed(self, points: Tensor) -> Any:
+        return checkpoint(self._velocity, points, use_reentrant=False, preserve_rng_state=False)
 
     def _velocity(self, points: Tensor) -> Tensor:
         hidden = self.act(self.fc1.weight @ points + self.fc1.bias[:, None])
