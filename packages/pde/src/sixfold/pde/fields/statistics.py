@@ -147,7 +147,9 @@ def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bi
     return counts / counts.sum() / edges.diff().to(counts)
 
 
-def coarsen(velocity: Velocity, points: tuple[int, int, int]) -> Velocity:
+def coarsen(
+    velocity: Velocity, points: tuple[int, int, int]
+) -> Float[Tensor, "batch 3 coarse_x coarse_y coarse_z"]:
     """Filter by a sharp cut-off and sample on a coarser grid, whose Nyquist modes stay empty."""
     hat = torch.fft.fftn(velocity, dim=(-3, -2, -1), norm="forward")
     for axis, n in zip((-3, -2, -1), points, strict=True):
