@@ -115,9 +115,12 @@ def filtered(u: Tensor) -> dict[str, Tensor]:
 
 
 def slope(u: Tensor, nu: float, cs2: float, delta: float) -> Tensor:
-    """Return du/dt by the equations: of three equal frames the residual is minus that."""
+    """Return du/dt by the equations: of three equal frames the residual is minus that.
+
+    The published function of full spectra has the Nyquist modes of the stress as they are here.
+    """
     still = u[:, :, None].expand(-1, -1, 3, -1, -1, -1).contiguous()
-    return -les_residual(still, 1.0, nu, cs2, delta)[0][:, :, 0]
+    return -les_residual(still, 1.0, nu, cs2, delta, CUBE, "tml")[0][:, :, 0]
 
 
 def runge_kutta(u: Tensor, dt: float, count: int, nu: float, cs2: float, delta: float) -> Tensor:
