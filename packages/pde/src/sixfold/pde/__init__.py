@@ -8,6 +8,8 @@ from sixfold.pde.models.ffno import FFNO, FFNOConfig
 from sixfold.pde.models.ffno import SYSTEM as FFNO_SYSTEM
 from sixfold.pde.models.fno import FNO, FNOConfig
 from sixfold.pde.models.fno import SYSTEM as FNO_SYSTEM
+from sixfold.pde.models.lesnets import SYSTEM as LESNETS
+from sixfold.pde.models.lesnets import LESnets, LESnetsConfig
 from sixfold.pde.models.sinenet import ODE_SYSTEM as SINENET_ODE
 from sixfold.pde.models.sinenet import SYSTEM as SINENET
 from sixfold.pde.models.sinenet import SineNet, SineNetConfig, SineNetODE, SineNetODEConfig
@@ -17,6 +19,7 @@ from sixfold.pde.models.unet_mod import UNetMod, UNetModConfig
 SYSTEMS = (
     SINENET,
     SINENET_ODE,
+    LESNETS,
     UNET_MOD,
     DIL_RESNET,
     FFNO_SYSTEM,
@@ -31,6 +34,8 @@ __all__ = [
     "DilResNetConfig",
     "FFNOConfig",
     "FNOConfig",
+    "LESnets",
+    "LESnetsConfig",
     "SineNet",
     "SineNetConfig",
     "SineNetODE",

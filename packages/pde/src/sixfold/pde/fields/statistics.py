@@ -1,0 +1,185 @@
+"""Statistics of three-dimensional periodic velocity fields (batch, component, x, y, z).
+
+Derivatives are spectral, by `sixfold.kernels`; lengths are in the units of ``box``, the lengths of
+a period along x, y and z.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sixfold.kernels import (
+    curl_hat,
+    grad_hat,
+    irfft3,
+    rfft3,
+    wavenumbers,
+)
+
+Velocity = Float[Tensor, "batch 3 x y z"]
+Box = tuple[float, float, float]
+
+
+class Scales(NamedTuple):
+    """Means and scales of isotropic turbulence, one value a field; symbols in brackets."""
+
+    kinetic_energy: Float[Tensor, " batch"]  # K, per unit of mass
+    dissipation: Float[Tensor, " batch"]  # epsilon = 2 nu <S:S>
+    enstrophy: Float[Tensor, " batch"]  # <w^2> / 2
+    u_rms: Float[Tensor, " batch"]  # sqrt(2 K / 3)
+    vorticity_rms: Float[Tensor, " batch"]  # sqrt(<w^2> / 3)
+    integral_scale: Float[Tensor, " batch"]  # pi / (2 u_rms^2) sum E / k
+    taylor_microscale: Float[Tensor, " batch"]  # sqrt(15 nu u_rms^2 / epsilon)
+    re_lambda: Float[Tensor, " batch"]
+    kolmogorov: Float[Tensor, " batch"]  # (nu^3 / epsilon)^(1/4)
+    turnover_time: Float[Tensor, " batch"]  # integral scale / u_rms
+
+
+def velocity_gradient(velocity: Velocity, box: Box) -> Float[Tensor, "batch 3 3 x y z"]:
+    """Return the derivative of component i along axis j, as [:, i, j]."""
+    k = wavenumbers(velocity.shape[-3:], box, velocity)
+    return irfft3(grad_hat(rfft3(velocity), k), velocity.shape[-1]).transpose(1, 2)
+
+
+def vorticity(velocity: Velocity, box: Box) -> Velocity:
+    """Return the curl of the velocity."""
+    k = wavenumbers(velocity.shape[-3:], box, velocity)
+    return irfft3(curl_hat(rfft3(velocity), k), velocity.shape[-1])
+
+
+def strain(velocity: Velocity, box: Box) -> Float[Tensor, "batch 3 3 x y z"]:
+    """Return S_ij = (d_j u_i + d_i u_j) / 2."""
+    gradient = velocity_gradient(velocity, box)
+    return (gradient + gradient.transpose(1, 2)) / 2
+
+
+def strain_magnitude(rate: Float[Tensor, "batch 3 3 x y z"]) -> Float[Tensor, "batch x y z"]:
+    """Return |S| = sqrt(2 S_ij S_ij)."""
+    return (2 * rate.square().sum((1, 2))).sqrt()
+
+
+def smagorinsky_stress(
+    rate: Float[Tensor, "batch 3 3 x y z"], smagorinsky: float, filter_width: float
+) -> Float[Tensor, "batch 3 3 x y z"]:
+    """Return tau_ij = -2 Cs2 Delta^2 |S| S_ij, the stress of the filtered-out motion."""
+    return -2 * smagorinsky * filter_width**2 * strain_magnitude(rate)[:, None, None] * rate
+
+
+def q_criterion(velocity: Velocity, box: Box) -> Float[Tensor, "batch x y z"]:
+    """Return Q = (Omega:Omega - S:S) / 2, positive in vortices."""
+    gradient = velocity_gradient(velocity, box)
+    return -(gradient * gradient.transpose(1, 2)).sum((1, 2)) / 2
+
+
+def pressure(velocity: Velocity, box: Box) -> Float[Tensor, "batch x y z"]:
+    """Solve lap p = -d_j u_i d_i u_j, the pressure without mean of an incompressible flow.
+
+    Products have Nyquist modes; unlike the first derivative, the Laplacian has theirs too.
+    """
+    square = _square_wavenumbers(velocity.shape[-3:], box).to(velocity)[..., None]
+    source = rfft3(2 * q_criterion(velocity, box))
+    found = torch.where(square > 0, -source / square.clamp(min=1e-30), 0.0)
+    return irfft3(found, velocity.shape[-1])
+
+
+def energy_spectrum(velocity: Velocity, box: Box) -> Float[Tensor, "batch shell"]:
+    """Sum the kinetic energy of each shell; all shells together have all of it.
+
+    Shell s holds floor(|k| + 1/2) = s with k in units of 2 pi / the longest side of the box.
+    """
+    z = velocity.shape[-1]
+    square = _square_wavenumbers(velocity.shape[-3:], box) * (max(box) / (2 * math.pi)) ** 2
+    shell, column = (square.sqrt() + 0.5).floor().long(), torch.arange(z // 2 + 1)
+    # A column of the half spectrum stands for itself and its mirror image, but the first and last.
+    count = torch.where((column == 0) | (2 * column == z), 0.5, 1.0).to(velocity)
+    energy = (rfft3(velocity).square().sum((1, -1)) * count).flatten(1)
+    found = energy.new_zeros(len(energy), int(shell.max()) + 1)
+    return found.index_add(1, shell.flatten().to(energy.device), energy)
+
+
+def _square_wavenumbers(sizes: torch.Size, box: Box) -> Float[Tensor, "x y half"]:
+    """Return |k|^2 of the modes of a half spectrum, Nyquist modes included."""
+    x, y, z = ((n, length / n) for n, length in zip(sizes, box, strict=True))
+    axes = [torch.fft.fftfreq(*x, dtype=torch.float64), torch.fft.fftfreq(*y, dtype=torch.float64)]
+    axes.append(torch.fft.rfftfreq(*z, dtype=torch.float64))
+    kx, ky, kz = torch.meshgrid(*axes, indexing="ij")
+    return (2 * math.pi) ** 2 * (kx**2 + ky**2 + kz**2)
+
+
+def turbulence_scales(velocity: Velocity, box: Box, viscosity: float) -> Scales:
+    """Compute means and scales of each field; `Scales` has the formulas."""
+    spectrum = energy_spectrum(velocity, box)
+    k = torch.arange(1, spectrum.shape[1]).to(spectrum) * (2 * math.pi / max(box))
+    energy = velocity.square().sum(1).mean((1, 2, 3)) / 2
+    dissipation = viscosity * strain_magnitude(strain(velocity, box)).square().mean((1, 2, 3))
+    enstrophy = vorticity(velocity, box).square().sum(1).mean((1, 2, 3)) / 2
+    u_rms = (2 * energy / 3).sqrt()
+    integral = math.pi / (2 * u_rms**2) * (spectrum[:, 1:] / k).sum(1)
+    taylor = (15 * viscosity / dissipation).sqrt() * u_rms
+    return Scales(
+        kinetic_energy=energy,
+        dissipation=dissipation,
+        enstrophy=enstrophy,
+        u_rms=u_rms,
+        vorticity_rms=(2 * enstrophy / 3).sqrt(),
+        integral_scale=integral,
+        taylor_microscale=taylor,
+        re_lambda=u_rms * taylor / viscosity,
+        kolmogorov=(viscosity**3 / dissipation) ** 0.25,
+        turnover_time=integral / u_rms,
+    )
+
+
+def longitudinal_increments(velocity: Velocity, cells: int) -> Velocity:
+    """Return u_i(x + r e_i) - u_i(x) of each component along its own axis, r in cells."""
+    shifted = [velocity[:, i].roll(-cells, dims=i + 1) for i in range(3)]
+    return torch.stack(shifted, 1) - velocity
+
+
+def structure_functions(
+    velocity: Velocity, distances: int, orders: int = 6
+) -> Float[Tensor, "batch distance order"]:
+    """Average |longitudinal increment|^p over space and directions, for each r and p from 1."""
+    rows = []
+    for cells in range(1, distances + 1):
+        size = longitudinal_increments(velocity, cells).abs().flatten(1)
+        rows.append(torch.stack([(size**p).mean(1) for p in range(1, orders + 1)], 1))
+    return torch.stack(rows, 1)
+
+
+def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bin"]:
+    """Estimate a probability density: the integral over all bins is one."""
+    counts = torch.histogram(values.flatten().cpu(), edges.to(values).cpu()).hist
+    return counts / counts.sum() / edges.diff().to(counts)
+
+
+def coarsen(
+    velocity: Velocity, points: tuple[int, int, int]
+) -> Float[Tensor, "batch 3 coarse_x coarse_y coarse_z"]:
+    """Filter by a sharp cut-off and sample on a coarser grid, whose Nyquist modes stay empty."""
+    hat = torch.fft.fftn(velocity, dim=(-3, -2, -1), norm="forward")
+    for axis, n in zip((-3, -2, -1), points, strict=True):
+        half = (n + 1) // 2  # modes 0 to half - 1, and the negative ones of them
+        low, high = (
+            hat.narrow(axis, 0, half),
+            hat.narrow(axis, hat.shape[axis] - half + 1, half - 1),
+        )
+        gap = low.narrow(axis, 0, 1) * 0 if n % 2 == 0 else low.narrow(axis, 0, 0)
+        hat = torch.cat((low, gap, high), axis)
+    return torch.fft.ifftn(hat, dim=(-3, -2, -1), norm="forward").real
+
+
+def sphere_filter(velocity: Velocity, box: Box, cutoff: float) -> Velocity:
+    """Remove the modes beyond a wavenumber, in units of 2 pi / the longest side of the box."""
+    sizes = velocity.shape[-3:]
+    axes = [
+        torch.fft.fftfreq(n, length / n, dtype=torch.float64) * max(box)
+        for n, length in zip(sizes, box, strict=True)
+    ]
+    square = sum(g.square() for g in torch.meshgrid(*axes, indexing="ij"))
+    keep = (torch.as_tensor(square) <= cutoff**2 * (1 + 1e-12)).to(velocity.device)
+    hat = torch.fft.fftn(velocity, dim=(-3, -2, -1))
+    return torch.fft.ifftn(hat * keep, dim=(-3, -2, -1)).real

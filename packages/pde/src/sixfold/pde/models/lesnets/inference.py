@@ -1,0 +1,229 @@
+"""Use LESnets: roll out from a field, report what the result does to the equations, find Cs2."""
+
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.pde.models.lesnets.loss import Flow, closed_form_coefficient, residual
+
+if TYPE_CHECKING:
+    from sixfold.pde.models.lesnets.model import LESnets
+
+DIVERGENT = 0.05  # of |grad u|: beyond rounding, files in half precision and interpolation
+UNEVEN = 2.5  # ratio of a cell's sides
+
+
+class Prediction(NamedTuple):
+    """What `predict` returns.
+
+    Args:
+        velocity: Frames after the given one (batch, x, y, z, 3, time).
+        residual: Root mean square of the equations' residual at each frame but the last, in units
+            of an acceleration (batch, time).
+        divergence: Root mean square of the divergence at each frame, per unit of time.
+    """
+
+    velocity: Float[Tensor, "batch x y z 3 time"]
+    residual: Float[Tensor, "batch inner"]
+    divergence: Float[Tensor, "batch time"]
+
+
+class Coefficient(NamedTuple):
+    """What `coefficient` returns.
+
+    Args:
+        smagorinsky: Squared Smagorinsky constant, Cs2.
+        residual: Root mean square of the residual with it.
+        residual_without: The same with Cs2 = 0: a sequence without a model behind it gains little.
+        divergence: Root mean square of the sequence's divergence.
+    """
+
+    smagorinsky: float
+    residual: float
+    residual_without: float
+    divergence: float
+
+
+def predict(model: "LESnets", u0: Any, blocks: int = 1) -> Prediction:
+    """Predict ``blocks`` times the frames of the network, each block from the last frame before.
+
+    Args:
+        model: Trained network; it knows its flow.
+        u0: Field (x, y, z, 3), or a batch of them, as a tensor or an array.
+        blocks: Number of blocks.
+
+    Raises:
+        UserError: the network was not trained, or the field is not what it takes.
+    """
+    flow, frames = flow_of(model), model.config.frames
+    if blocks < 1:
+        raise UserError(f"blocks={blocks} is no number of blocks; give 1 or more")
+    reference = next(model.parameters())
+    field = as_fields(u0, "u0").to(reference)
+    check_divergence(field, flow.box, "u0")
+    value = flow.smagorinsky if model.smagorinsky is None else float(model.smagorinsky)
+    velocity = field.new_empty(*field.shape, blocks * frames)
+    accelerations, divergences = [], []
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        window = field[..., None]  # the frames before a block that its first residual needs
+        for number in range(blocks):
+            block = model(window[..., -1])
+            velocity[..., number * frames : (number + 1) * frames] = block
+            window = torch.cat((window, block), -1)
+            accelerations_, divergence = residual(window, flow, value)
+            accelerations.append(accelerations_.square().mean((1, 3, 4, 5)).sqrt())
+            divergences.append(divergence.square().mean((2, 3, 4)).sqrt()[:, -frames:])
+            window = window[..., -2:]
+    model.train(training)
+    return Prediction(velocity, torch.cat(accelerations, 1), torch.cat(divergences, 1))
+
+
+def coefficient(sequence: Any, flow: Flow) -> Coefficient:
+    """Find the squared Smagorinsky constant of a sequence, without any training.
+
+    Args:
+        sequence: Frames (x, y, z, 3, time), or a batch, as a tensor or an array.
+        flow: Equations; their own Cs2 is not used.
+
+    Raises:
+        UserError: there are fewer than three frames, or the frames are not what was said.
+    """
+    frames = as_sequence(sequence, "the sequence")
+    check_divergence(frames[..., 0], flow.box, "the sequence")
+    with torch.no_grad():
+        found = float(closed_form_coefficient(frames, flow))
+        (best, divergence), (without, _) = (residual(frames, flow, c) for c in (found, 0.0))
+    values = (found, *(float(f.square().mean().sqrt()) for f in (best, without, divergence)))
+    return Coefficient(*values)
+
+
+def flow_of(model: "LESnets") -> Flow:
+    """Return the flow that a network was trained for.
+
+    Raises:
+        UserError: it was not trained, nor told.
+    """
+    if model.config.flow is None:
+        raise UserError(
+            "this network knows no flow: fit it, or load it with "
+            "flow={'viscosity': ..., 'box': ..., 'time_step': ..., ...}"
+        )
+    return model.config.flow
+
+
+def as_fields(values: Any, name: str) -> Float[Tensor, "batch x y z 3"]:
+    """Turn a field or a batch, a tensor or an array, into a batch of floats.
+
+    Half precision becomes single.
+
+    Raises:
+        UserError: the shape is another's, or values are not finite.
+    """
+    fields = _floats(values, name)
+    fields = fields[None] if fields.ndim == 4 else fields
+    if fields.ndim != 5 or fields.shape[-1] != 3 or 0 in fields.shape:
+        raise UserError(
+            f"{name} should be (x, y, z, 3) or (batch, x, y, z, 3), the components last, got "
+            f"{tuple(torch.as_tensor(values).shape)}; move the axis of the components"
+        )
+    _check_finite(fields, name)
+    return fields
+
+
+def as_sequence(values: Any, name: str) -> Float[Tensor, "batch x y z 3 time"]:
+    """Turn a sequence or a batch, tensors or arrays, into a batch of floats.
+
+    Raises:
+        UserError: the shape is another's, values are not finite, or frames too few.
+    """
+    frames = _floats(values, name)
+    frames = frames[None] if frames.ndim == 5 else frames
+    if frames.ndim != 6 or frames.shape[-2] != 3 or 0 in frames.shape:
+        raise UserError(
+            f"{name} should be (x, y, z, 3, time) or (batch, x, y, z, 3, time), got "
+            f"{tuple(torch.as_tensor(values).shape)}; move the axes of components and time"
+        )
+    if frames.shape[-1] < 3:
+        raise UserError(
+            f"{name} has {frames.shape[-1]} frames, but the residual compares each frame with the "
+            "one before and the one after; give three or more"
+        )
+    _check_finite(frames, name)
+    return frames
+
+
+def check_box(box: tuple[float, float, float], space: Any) -> None:
+    """Refuse boxes that do not belong to a grid.
+
+    Raises:
+        UserError: a length is not positive, or a cell is far from a cube.
+    """
+    if min(box) <= 0:
+        raise UserError(f"box {tuple(box)} has a length that is not positive; give three lengths")
+    cells = [length / n for length, n in zip(box, space, strict=True)]
+    if max(cells) > UNEVEN * min(cells):
+        sides = ", ".join(f"{cell:.4g}" for cell in cells)
+        raise UserError(
+            f"box {tuple(box)} does not match the grid {tuple(space)}: a cell would have sides "
+            f"{sides}; check the order of the axes and the lengths"
+        )
+
+
+def check_divergence(fields: Tensor, box: tuple[float, float, float], name: str) -> None:
+    """Refuse fields with a divergence, and name the order of components that has none.
+
+    Raises:
+        UserError: the divergence is more than a twentieth of the gradient.
+    """
+    check_box(box, fields.shape[1:4])
+    found = _relative_divergence(fields, box)
+    if found <= DIVERGENT:
+        return
+    orders = [o for o in permutations(range(3)) if _relative_divergence(fields[..., o], box) < 0.05]
+    mend = "project it on fields without divergence, or check box and axes"
+    if orders:
+        mend = f"the components in the order {orders[0]} have none: pass {name}[..., {orders[0]}]"
+    raise UserError(
+        f"{name} has a divergence of {found:.2g} of its gradient, and the equations are of "
+        f"incompressible flow; {mend}"
+    )
+
+
+def _relative_divergence(fields: Tensor, box: tuple[float, float, float]) -> float:
+    """Return the root mean square of the divergence over that of the gradient."""
+    sums = torch.zeros_like(fields[..., 0])
+    square = 0.0
+    for axis, length in enumerate(box):
+        n = fields.shape[axis + 1]
+        k = torch.fft.rfftfreq(n, length / n, device=fields.device).to(fields.dtype)
+        k[n // 2 :] *= n % 2  # the Nyquist mode has no derivative
+        shape = [1] * fields.ndim
+        shape[axis + 1] = -1
+        waves = torch.fft.rfft(fields, dim=axis + 1) * (2j * torch.pi * k.view(shape))
+        gradient = torch.fft.irfft(waves, n, dim=axis + 1)
+        sums += gradient[..., axis]
+        square += float(gradient.square().sum())
+    return (float(sums.square().sum()) / square) ** 0.5 if square else 0.0
+
+
+def _floats(values: Any, name: str) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise UserError(f"{name} should hold real numbers, got {tensor.dtype}")
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    wrong = ~values.isfinite()
+    if bool(wrong.any()):
+        place = tuple(int(i) for i in wrong.nonzero()[0])
+        raise UserError(
+            f"{name} holds {int(wrong.sum())} values that are not finite, the first at {place} of "
+            f"(batch, x, y, z, component{', time' if values.ndim == 6 else ''}); repair the data"
+        )
