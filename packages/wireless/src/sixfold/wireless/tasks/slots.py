@@ -1,0 +1,191 @@
+"""What the experiments on slots share: training from the linear start, scores, |H| to show."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Complex, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sixfold.core.pipeline.claim import Scores
+from sixfold.core.pipeline.figures import picture_row
+from sixfold.core.pipeline.job import Job
+from sixfold.core.pipeline.page import Row, Table, mean_std
+from sixfold.core.pipeline.report import Outcome
+from sixfold.core.training.distributed import rank
+from sixfold.core.training.fit import FitConfig, derive_seed, fit
+from sixfold.core.training.run import Run
+from sixfold.core.weights.convert import save_pretrained
+from sixfold.wireless.data.channel_estimation import (
+    DELAY_SPREADS_S,
+    MAX_DOPPLERS_HZ,
+    POINTS,
+    SNRS_DB,
+    ChannelData,
+    FreshSlots,
+    Point,
+    gaps_db,
+    point_errors,
+    read_settings,
+    read_slots,
+)
+from sixfold.wireless.data.slots import Fading, SlotsConfig, SyntheticSlots
+from sixfold.wireless.iq import estimators
+from sixfold.wireless.iq.ofdm import noise_variance
+from sixfold.wireless.iq.tdl import TDL
+from sixfold.wireless.models.adafortitran.training import (
+    Slots,
+    mse_loss,
+    relative_loss,
+    squared_error,
+    start_linear,
+)
+
+VALID_SLOTS = 256
+# Test points whose first slot the report shows: a slow channel and a fast one.
+EXAMPLES = (Point(10.0, 3e-7, 100.0), Point(10.0, 3e-7, 1000.0))
+MAGNITUDES = "magnitudes.safetensors"
+# Conditions over which errors are drawn: label, beginning of the group's name, value in its unit.
+SWEEPS = {
+    "maximum Doppler, Hz": ("doppler", MAX_DOPPLERS_HZ),
+    "SNR, dB": ("snr", SNRS_DB),
+    "delay spread, ns": ("spread", tuple(x * 1e9 for x in DELAY_SPREADS_S)),
+}
+Pilots = Complex[Tensor, "slot pilot_subcarrier pilot_symbol"]
+Grids = Complex[Tensor, "slot subcarrier symbol"]
+Make = Callable[[SlotsConfig, Path, Point], Callable[[Pilots], Grids]]
+LOSSES = {"mse": mse_loss, "relative": relative_loss}
+
+
+class Training(FitConfig):
+    """The ``train:`` block.
+
+    Args:
+        loss: Published mean square error, or the mean of each slot's error over its bound.
+        fading: Kind of fading of the slots that are trained on and tested on.
+    """
+
+    loss: Literal["mse", "relative"] = "mse"
+    fading: Fading = "independent"
+
+
+def train_seed(job: Job[ChannelData]) -> None:
+    """Train one seed from the linear start, on slots that never come again."""
+    torch.manual_seed(derive_seed(job.seed, "init"))
+    model = job.system.build(job.model)
+    config, fading = job.train, job.train.fading
+    run_settings = {"model": job.model.model_dump(), "train": config.model_dump()}
+    run = Run.open(job.run, run_settings | {"seed": job.seed}, job.identity)
+    start_linear(model, Slots(read_slots(job.prepared, fading, "start")))
+    fresh = FreshSlots(job.data.slots(fading))
+    valid = SyntheticSlots(job.data.slots(fading), VALID_SLOTS, derive_seed(job.seed, "valid"))
+    batch = valid.batch(range(VALID_SLOTS))
+    fit(
+        run, model, fresh, LOSSES[config.loss], config, seed=job.seed,
+        evaluate=lambda trained: {"over_bound_db": over_bound_db(trained, batch)},
+    )  # fmt: skip
+    if rank() == 0:
+        save_pretrained(job.weights, model, job.system.name, job.model)
+
+
+def over_bound_db(model: Any, batch: dict[str, Tensor]) -> float:
+    """Return the mean of each slot's error over its bound, in dB."""
+    ratio = 2 * squared_error(model, batch).double() / batch["bound"]
+    return float(10 * ratio.mean().log10())
+
+
+def evaluate(job: Job[ChannelData], samples: Path | None) -> Scores:
+    """Score a trained network on test slots of the fading that it was trained on."""
+    test = read_slots(job.prepared, job.train.fading, "test")
+    return score(estimate(job.trained(), test), test, samples)
+
+
+def estimate(
+    model: Any, test: Mapping[str, Tensor]
+) -> Complex[Tensor, "point slot subcarrier symbol"]:
+    """Run a network over the test slots, a point at a time."""
+    found = []
+    for pilots, conditions in zip(test["pilots"], test["conditions"], strict=True):
+        found.append(model(pilots, *([conditions] if model.adaptive else [])))
+    return torch.view_as_complex(torch.stack(found).contiguous())
+
+
+def score(
+    found: Complex[Tensor, "point slot subcarrier symbol"],
+    test: Mapping[str, Tensor],
+    samples: Path | None,
+) -> Scores:
+    """Score estimates; see `gaps_db`. Leave |H| of the examples for the report."""
+    if samples is not None:
+        save_file({example_key(p): magnitude(found, p) for p in EXAMPLES}, samples / MAGNITUDES)
+    return {**gaps_db(point_errors(found, torch.view_as_complex(test["target"])), test)}
+
+
+def magnitude(
+    channels: Complex[Tensor, "point slot subcarrier symbol"], point: Point
+) -> Float[Tensor, "subcarrier symbol"]:
+    """Return |H| of the first slot of a point."""
+    return channels[POINTS.index(point), 0].abs().contiguous()
+
+
+def example_key(point: Point) -> str:
+    """Return the name of a point in words, as the report shows it."""
+    spread_ns = point.delay_spread_s * 1e9
+    return f"{point.snr_db:g} dB, {spread_ns:g} ns, {point.max_doppler_hz:g} Hz"
+
+
+def magnitude_rows(outcome: Outcome, fading: Fading, keys: list[str]) -> list[Row]:
+    """Show |H| of the examples, true and as rows of the results estimate it."""
+    true = torch.view_as_complex(read_slots(outcome.run.prepared, fading, "test")["target"])
+    shown = [key for key in keys if (outcome.samples(key) / MAGNITUDES).is_file()]
+    rows = []
+    for number, point in enumerate(EXAMPLES):
+        panels = {"true": magnitude(true, point).numpy()}
+        for key in shown:
+            found = load_file(outcome.samples(key) / MAGNITUDES)[example_key(point)]
+            panels[outcome.claim.label(key)] = found.numpy()
+        name = f"{outcome.run.key}-{number}"
+        rows.append(picture_row(name, f"|H| at {example_key(point)}", panels, colour_map="viridis"))
+    return rows
+
+
+def known_statistics(
+    config: SlotsConfig, prepared: Path, point: Point
+) -> Callable[[Pilots], Grids]:
+    """Return LMMSE that knows a point's statistics: the best of all estimators."""
+    del prepared
+    channel = TDL(config.profile, config.grid)
+    statistics = estimators.tdl_statistics(channel, point.delay_spread_s, point.max_doppler_hz)
+    noise = noise_variance(point.snr_db, config.grid, config.pilots)
+    return estimators.lmmse(statistics, config.pilots, noise)
+
+
+def score_estimator(make: Make, fading: Fading, prepared: Path, samples: Path | None) -> Scores:
+    """Score an estimator without training, made for each point.
+
+    Args:
+        make: Function that makes it, such as `known_statistics`.
+        fading: Kind of fading of the test slots.
+        prepared: Prepared folder.
+        samples: Folder for the report's |H|.
+    """
+    config = read_settings(prepared).slots(fading)
+    test = read_slots(prepared, fading, "test")
+    pilots = torch.view_as_complex(test["pilots"])
+    found = [make(config, prepared, p)(one) for p, one in zip(POINTS, pilots, strict=True)]
+    return score(torch.stack(found), test, samples)
+
+
+def gap_table(outcome: Outcome, over: str) -> Table:
+    """Show the gap of every row at each value of one condition."""
+    name, values = SWEEPS[over]
+    rows = []
+    for key, result in outcome.results.items():
+        row = {"system": outcome.claim.label(key)}
+        for value in values:
+            found = [one[f"gap_{name}_{value:g}"] for one in result["seeds"].values()]
+            row[f"{value:g}"] = mean_std(found)
+        rows.append(row)
+    return Table(f"Gap to the bound in dB over {over}", list(rows[0]), rows)
