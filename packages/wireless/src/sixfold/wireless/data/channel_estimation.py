@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -21,8 +21,11 @@ from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
 from sixfold.wireless.data.slots import Fading, SlotsConfig, SyntheticSlots
-from sixfold.wireless.iq.ofdm import Grid, Pilots
+from sixfold.wireless.iq.estimators import Estimator, lmmse, tdl_statistics
+from sixfold.wireless.iq.ofdm import Grid, Pilots, noise_variance
+from sixfold.wireless.iq.tdl import TDL
 
+Level = Literal["bound", "known"]
 SEED = 0  # of the slots that are prepared
 SNRS_DB = (0.0, 10.0, 20.0)
 DELAY_SPREADS_S = (5e-8, 1.5e-7, 3e-7)
@@ -37,7 +40,8 @@ class Point(NamedTuple):
     max_doppler_hz: float
 
 
-POINTS = [Point(*one) for one in itertools.product(SNRS_DB, DELAY_SPREADS_S, MAX_DOPPLERS_HZ)]
+AXES = (SNRS_DB, DELAY_SPREADS_S, MAX_DOPPLERS_HZ)
+POINTS = [Point(*one) for one in itertools.product(*AXES)]
 # Groups of points over which gaps are averaged.
 GROUPS: dict[str, Callable[[Point], bool]] = {
     "slow": lambda point: point.max_doppler_hz <= 200,
@@ -57,17 +61,22 @@ class ChannelData(Config):
         subcarriers: Number of subcarriers of the grid; every third has pilots, from the second.
         start_slots: Number of slots that give the linear start and the averaged statistics.
         test_slots: Number of test slots of a point.
+        trained: Conditions of the slots that are trained on: those of the published data, or those
+            of the test points alone.
     """
 
     subcarriers: PositiveInt = 24
     start_slots: PositiveInt = 2000
     test_slots: PositiveInt = 64
+    trained: Literal["published", "test"] = "published"
 
     def slots(self, fading: Fading, **changed: object) -> SlotsConfig:
-        """Return what slots are drawn from: the conditions are those of the published data."""
+        """Return what slots are drawn from."""
         grid = Grid(subcarriers=self.subcarriers)
         pilots = Pilots(subcarriers=tuple(range(1, self.subcarriers, 3)))
-        return SlotsConfig(grid=grid, pilots=pilots, fading=fading).model_copy(update=changed)
+        config = SlotsConfig(grid=grid, pilots=pilots, fading=fading)
+        axes = dict(zip(Point._fields, AXES, strict=True)) if self.trained == "test" else {}
+        return config.model_copy(update=axes | changed)
 
 
 class FreshSlots:
@@ -107,15 +116,29 @@ def prepare(fadings: Sequence[Fading], data: ChannelData, source: str, folder: P
 
 
 def _draw_test(data: ChannelData, fading: Fading) -> dict[str, Tensor]:
-    """Draw the test slots of every point, with the bounds of the point."""
+    """Draw the test slots of every point, with its bounds and the error of the best estimator."""
     drawn = []
     for number, point in enumerate(POINTS):
         alone = {name: (value,) for name, value in point._asdict().items()}
         config, seed = data.slots(fading, **alone), derive_seed(SEED, "test", number)
         slots = SyntheticSlots(config, data.test_slots, seed)
-        bounds = {"bound": slots.bounds.flatten(), "part_bound": slots.part_bounds.flatten()}
-        drawn.append(slots.batch(range(data.test_slots)) | bounds)
+        batch = slots.batch(range(data.test_slots))
+        pilots, true = (torch.view_as_complex(batch[name]) for name in ("pilots", "target"))
+        levels = {
+            "bound": slots.bounds.flatten(),
+            "part_bound": slots.part_bounds.flatten(),
+            "known": point_errors(known_statistics(config, point)(pilots)[None], true[None]),
+        }
+        drawn.append(batch | levels)
     return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+
+
+def known_statistics(config: SlotsConfig, point: Point) -> Estimator:
+    """Return LMMSE that knows a point's statistics: the best of all estimators."""
+    channel = TDL(config.profile, config.grid)
+    statistics = tdl_statistics(channel, point.delay_spread_s, point.max_doppler_hz)
+    noise = noise_variance(point.snr_db, config.grid, config.pilots)
+    return lmmse(statistics, config.pilots, noise)
 
 
 def read_slots(folder: Path, fading: Fading, part: str) -> dict[str, Tensor]:
@@ -144,18 +167,22 @@ def point_errors(
     return (found - true).abs().double().square().mean((1, 2, 3))
 
 
-def gaps_db(errors: Float[Tensor, " point"], test: Mapping[str, Tensor]) -> dict[str, float]:
-    """Score errors by what they have over the bound.
+def gaps_db(
+    errors: Float[Tensor, " point"], test: Mapping[str, Tensor], against: Level
+) -> dict[str, float]:
+    """Score errors by what they have over others.
 
     Args:
         errors: Mean square error of each point.
-        test: Test slots, with the bounds of the points.
+        test: Test slots, with bounds and errors of the points.
+        against: Error that they are compared with: the ``bound``, or that of LMMSE with ``known``
+            statistics on the same slots, where these are too few channels to average over.
 
     Returns:
         ``gap``, the mean over all points in dB, the same of each group of points as ``gap_...``,
         and ``mse``, the mean error over all points in dB, which is that of the fast ones.
     """
-    gap = 10 * (errors / test["bound"].flatten()).log10()
+    gap = 10 * (errors / test[against].flatten()).log10()
     scores = {"gap": float(gap.mean()), "mse": float(10 * errors.mean().log10())}
     for name, holds in GROUPS.items():
         scores[f"gap_{name}"] = float(gap[torch.tensor([holds(p) for p in POINTS])].mean())

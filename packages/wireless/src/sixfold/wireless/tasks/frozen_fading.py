@@ -7,23 +7,24 @@ fading is a function of delay spread and Doppler: a network that is told both ca
 import statistics
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
-from sixfold.core.pipeline.claim import Claim, Comparison, Curve, Metric, paired_test
+from sixfold.core.pipeline.claim import Claim, Comparison, Curve, Metric, Scores, paired_test
 from sixfold.core.pipeline.page import Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
-from sixfold.wireless.data.channel_estimation import ChannelData, prepare
-from sixfold.wireless.tasks.slots import (
-    SWEEPS,
-    Training,
-    evaluate,
-    gap_table,
-    known_statistics,
-    score_estimator,
-    train_seed,
-)
+from sixfold.wireless.data.channel_estimation import ChannelData, gaps_db, prepare, read_slots
+from sixfold.wireless.data.slots import Fading
+from sixfold.wireless.tasks.slots import SWEEPS, Training, evaluate, gap_table, train_seed
 
 FADINGS = ("frozen_240", "independent")
+
+
+def score_bound(fading: Fading, prepared: Path, samples: Path | None) -> Scores:
+    """Score the bound: on frozen fading, how lucky the few channels of the test are."""
+    del samples
+    test = read_slots(prepared, fading, "test")
+    return {**gaps_db(test["bound"].flatten(), test, "known")}
 
 
 def sections(outcome: Outcome) -> Iterator[Section]:
@@ -40,16 +41,18 @@ def sections(outcome: Outcome) -> Iterator[Section]:
             {"system": name, "gap, dB": mean_std(gaps), "below, dB": below, "test": verdict}
         )
     text = (
-        "On independent fading no estimator passes the bound. On frozen fading it binds none that "
-        "has seen the channel before: errors below it measure memory, not estimation."
+        "On independent fading no estimator has less error than LMMSE with known statistics. On "
+        "frozen fading this binds none that has seen the channel before: errors below it measure "
+        "memory, not estimation. The bound is the mean over all channels; the test has 21 frozen "
+        "ones, some of them weak, so each error counts over that of LMMSE on the same slots."
     )
-    below = Table("Below the bound; two-sided t-test over seeds", list(rows[0]), rows)
+    below = Table("Below LMMSE; two-sided t-test over seeds", list(rows[0]), rows)
     tables = [below, *(gap_table(outcome, over) for over in SWEEPS)]
     yield Section(f"{outcome.claim.title}: against independent fading", text, tables=tables)
 
 
 def _gap(words: str) -> Metric:
-    return Metric(f"gap to the bound{words}, dB", better="lower")
+    return Metric(f"error over LMMSE{words}, dB", better="lower")
 
 
 CLAIM = Claim(
@@ -57,9 +60,10 @@ CLAIM = Claim(
     text="The generator of the paper's data (arXiv:2505.09076) never seeds its channel, so that "
     "100,000 training slots would hold 240 different channels, and the test slots the same ones. "
     "That would explain published errors that are below what any estimator reaches on independent "
-    "fading. If so, a network that is told delay spread and Doppler should go below the bound, "
-    "and further than one that is not. Both are trained here on such slots, beside the same "
-    "network on independent ones, each tested on other slots of its own kind at the same points.",
+    "fading. If so, a network that is told delay spread and Doppler should go below LMMSE with "
+    "known statistics, and further than one that is not. Both are trained here on such slots, "
+    "beside the same network on independent ones, each tested on other slots of its own kind at "
+    "the same points.",
     metrics={
         "gap": _gap(""),
         "gap_slow": _gap(" to 200 Hz"),
@@ -75,8 +79,8 @@ CLAIM = Claim(
         "adafortitran": "AdaFortiTran, frozen",
         "fortitran": "FortiTran, frozen",
         "adafortitran_independent": "AdaFortiTran, independent",
-        "lmmse_frozen": "LMMSE with known statistics, frozen",
-        "lmmse_independent": "LMMSE with known statistics, independent",
+        "bound_frozen": "bound of independent fading, frozen",
+        "bound_independent": "bound of independent fading, independent",
     },
     curve=Curve("over_bound_db", "validation error over the bound, dB"),
     caption="Test slots of the fading that was trained on",
@@ -89,10 +93,10 @@ TASK = Task(
     prepare=partial(prepare, FADINGS),
     synthetic="simulated TDL-A channels",
     train=train_seed,
-    evaluate=evaluate,
+    evaluate=partial(evaluate, "known"),
     references={
-        "lmmse_frozen": partial(score_estimator, known_statistics, "frozen_240"),
-        "lmmse_independent": partial(score_estimator, known_statistics, "independent"),
+        "bound_frozen": partial(score_bound, "frozen_240"),
+        "bound_independent": partial(score_bound, "independent"),
     },
     settings=Training,
     sections=sections,

@@ -1,6 +1,6 @@
 """What the experiments on slots share: training from the linear start, scores, |H| to show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,16 +25,13 @@ from sixfold.wireless.data.channel_estimation import (
     SNRS_DB,
     ChannelData,
     FreshSlots,
+    Level,
     Point,
     gaps_db,
     point_errors,
-    read_settings,
     read_slots,
 )
-from sixfold.wireless.data.slots import Fading, SlotsConfig, SyntheticSlots
-from sixfold.wireless.iq import estimators
-from sixfold.wireless.iq.ofdm import noise_variance
-from sixfold.wireless.iq.tdl import TDL
+from sixfold.wireless.data.slots import Fading, SyntheticSlots
 from sixfold.wireless.models.adafortitran.training import (
     Slots,
     mse_loss,
@@ -53,9 +50,6 @@ SWEEPS = {
     "SNR, dB": ("snr", SNRS_DB),
     "delay spread, ns": ("spread", tuple(x * 1e9 for x in DELAY_SPREADS_S)),
 }
-Pilots = Complex[Tensor, "slot pilot_subcarrier pilot_symbol"]
-Grids = Complex[Tensor, "slot subcarrier symbol"]
-Make = Callable[[SlotsConfig, Path, Point], Callable[[Pilots], Grids]]
 LOSSES = {"mse": mse_loss, "relative": relative_loss}
 
 
@@ -72,13 +66,14 @@ class Training(FitConfig):
 
 
 def train_seed(job: Job[ChannelData]) -> None:
-    """Train one seed from the linear start, on slots that never come again."""
+    """Train one seed from the best linear map for its loss, on slots that never come again."""
     torch.manual_seed(derive_seed(job.seed, "init"))
     model = job.system.build(job.model)
     config, fading = job.train, job.train.fading
     run_settings = {"model": job.model.model_dump(), "train": config.model_dump()}
     run = Run.open(job.run, run_settings | {"seed": job.seed}, job.identity)
-    start_linear(model, Slots(read_slots(job.prepared, fading, "start")))
+    start = read_slots(job.prepared, fading, "start")
+    start_linear(model, Slots(start), 1 / start["bound"] if config.loss == "relative" else None)
     fresh = FreshSlots(job.data.slots(fading))
     valid = SyntheticSlots(job.data.slots(fading), VALID_SLOTS, derive_seed(job.seed, "valid"))
     batch = valid.batch(range(VALID_SLOTS))
@@ -96,10 +91,16 @@ def over_bound_db(model: Any, batch: dict[str, Tensor]) -> float:
     return float(10 * ratio.mean().log10())
 
 
-def evaluate(job: Job[ChannelData], samples: Path | None) -> Scores:
-    """Score a trained network on test slots of the fading that it was trained on."""
+def evaluate(against: Level, job: Job[ChannelData], samples: Path | None) -> Scores:
+    """Score a trained network on test slots of the fading that it was trained on.
+
+    Args:
+        against: Error that it is compared with; see `gaps_db`.
+        job: Seed of an entry.
+        samples: Folder for the report's |H|.
+    """
     test = read_slots(job.prepared, job.train.fading, "test")
-    return score(estimate(job.trained(), test), test, samples)
+    return score(estimate(job.trained(), test), test, against, samples)
 
 
 def estimate(
@@ -115,12 +116,14 @@ def estimate(
 def score(
     found: Complex[Tensor, "point slot subcarrier symbol"],
     test: Mapping[str, Tensor],
+    against: Level,
     samples: Path | None,
 ) -> Scores:
     """Score estimates; see `gaps_db`. Leave |H| of the examples for the report."""
     if samples is not None:
         save_file({example_key(p): magnitude(found, p) for p in EXAMPLES}, samples / MAGNITUDES)
-    return {**gaps_db(point_errors(found, torch.view_as_complex(test["target"])), test)}
+    errors = point_errors(found, torch.view_as_complex(test["target"]))
+    return {**gaps_db(errors, test, against)}
 
 
 def magnitude(
@@ -151,33 +154,6 @@ def magnitude_rows(outcome: Outcome, fading: Fading, keys: list[str]) -> list[Ro
     return rows
 
 
-def known_statistics(
-    config: SlotsConfig, prepared: Path, point: Point
-) -> Callable[[Pilots], Grids]:
-    """Return LMMSE that knows a point's statistics: the best of all estimators."""
-    del prepared
-    channel = TDL(config.profile, config.grid)
-    statistics = estimators.tdl_statistics(channel, point.delay_spread_s, point.max_doppler_hz)
-    noise = noise_variance(point.snr_db, config.grid, config.pilots)
-    return estimators.lmmse(statistics, config.pilots, noise)
-
-
-def score_estimator(make: Make, fading: Fading, prepared: Path, samples: Path | None) -> Scores:
-    """Score an estimator without training, made for each point.
-
-    Args:
-        make: Function that makes it, such as `known_statistics`.
-        fading: Kind of fading of the test slots.
-        prepared: Prepared folder.
-        samples: Folder for the report's |H|.
-    """
-    config = read_settings(prepared).slots(fading)
-    test = read_slots(prepared, fading, "test")
-    pilots = torch.view_as_complex(test["pilots"])
-    found = [make(config, prepared, p)(one) for p, one in zip(POINTS, pilots, strict=True)]
-    return score(torch.stack(found), test, samples)
-
-
 def gap_table(outcome: Outcome, over: str) -> Table:
     """Show the gap of every row at each value of one condition."""
     name, values = SWEEPS[over]
@@ -188,4 +164,4 @@ def gap_table(outcome: Outcome, over: str) -> Table:
             found = [one[f"gap_{name}_{value:g}"] for one in result["seeds"].values()]
             row[f"{value:g}"] = mean_std(found)
         rows.append(row)
-    return Table(f"Gap to the bound in dB over {over}", list(rows[0]), rows)
+    return Table(f"Gap in dB over {over}", list(rows[0]), rows)
