@@ -191,7 +191,7 @@ def gaps_db(
 
 def levels_db(bounds: Float[Tensor, " point"]) -> dict[str, float]:
     """Return the mean of bounds over each group of points, in dB."""
-    level = 10 * bounds.flatten().log10()
+    level = 10 * bounds.log10()
     return {
         name: float(level[torch.tensor([holds(p) for p in POINTS])].mean())
         for name, holds in GROUPS.items()

@@ -102,8 +102,9 @@ def score_bound(kind: str, prepared: Path, samples: Path | None) -> Scores:
     """Score a bound, and give its level for each group of points in dB, as ``level_...``."""
     del samples
     test = read_slots(prepared, FADING, "test")
-    levels = {f"level_{name}": level for name, level in levels_db(test[kind]).items()}
-    return {**gaps_db(test[kind].flatten(), test, "bound"), **levels}
+    bound = test[kind].flatten()
+    levels = {f"level_{name}": level for name, level in levels_db(bound).items()}
+    return {**gaps_db(bound, test, "bound"), **levels}
 
 
 def sections(outcome: Outcome) -> Iterator[Section]:

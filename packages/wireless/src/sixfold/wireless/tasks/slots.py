@@ -87,7 +87,7 @@ def train_seed(job: Job[ChannelData]) -> None:
 
 def over_bound_db(model: Any, batch: dict[str, Tensor]) -> float:
     """Return the mean of each slot's error over its bound, in dB."""
-    ratio = 2 * squared_error(model, batch).double() / batch["bound"]
+    ratio = 2 * squared_error(model, batch).detach().double() / batch["bound"]
     return float(10 * ratio.mean().log10())
 
 
