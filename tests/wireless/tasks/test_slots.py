@@ -71,7 +71,7 @@ def test_the_report_shows_both_bounds_and_the_frozen_fading(done):
     for words in (
         "bound of separate parts",
         "delay spread, ns",
-        "Below LMMSE",
+        "At 800 and 1000 Hz",
         "6 of 6 reproduced",
     ):
         assert words in text
