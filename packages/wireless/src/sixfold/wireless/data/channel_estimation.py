@@ -20,6 +20,7 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.one_thread import one_thread
 from sixfold.wireless.data.slots import Fading, SlotsConfig, SyntheticSlots
 from sixfold.wireless.iq.estimators import Estimator, lmmse, tdl_statistics
 from sixfold.wireless.iq.ofdm import Grid, Pilots, noise_variance
@@ -99,6 +100,7 @@ class FreshSlots:
         return self.slots.draw(positions, seed)
 
 
+@one_thread()
 def prepare(fadings: Sequence[Fading], data: ChannelData, source: str, folder: Path) -> None:
     """Write the slots of the linear start and of the test, for each kind of fading."""
     tensors: dict[str, Tensor] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.one_thread import one_thread
 from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
 from sixfold.wireless.iq.spectrum import fold, folded_shape, peak_normalised_spectrum
 
@@ -82,6 +83,7 @@ def draw_batch(data: SensingData, size: int, seed: int) -> dict[str, Tensor]:
     return {"spectrum": spectrum, "mask": scene_masks(config, scenes)}
 
 
+@one_thread()
 def prepare(data: SensingData, source: str, folder: Path) -> None:
     """Write test scenes of each SNR, and recordings of many blocks; all is simulated."""
     tensors = {}
