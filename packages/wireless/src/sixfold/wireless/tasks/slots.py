@@ -14,10 +14,7 @@ from sixfold.core.pipeline.figures import picture_row
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.page import Row, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
-from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, derive_seed, fit
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import save_pretrained
+from sixfold.core.training.fit import FitConfig, derive_seed
 from sixfold.wireless.data.channel_estimation import (
     DELAY_SPREADS_S,
     MAX_DOPPLERS_HZ,
@@ -39,6 +36,7 @@ from sixfold.wireless.models.adafortitran.training import (
     squared_error,
     start_linear,
 )
+from sixfold.wireless.tasks.training import train_on
 
 VALID_SLOTS = 256
 # Test points whose first slot the report shows: a slow channel and a fast one.
@@ -67,22 +65,18 @@ class Training(FitConfig):
 
 def train_seed(job: Job[ChannelData]) -> None:
     """Train one seed from the best linear map for its loss, on slots that never come again."""
-    torch.manual_seed(derive_seed(job.seed, "init"))
-    model = job.system.build(job.model)
-    config, fading = job.train, job.train.fading
-    run_settings = {"model": job.model.model_dump(), "train": config.model_dump()}
-    run = Run.open(job.run, run_settings | {"seed": job.seed}, job.identity)
-    start = read_slots(job.prepared, fading, "start")
-    start_linear(model, Slots(start), 1 / start["bound"] if config.loss == "relative" else None)
-    fresh = FreshSlots(job.data.slots(fading))
-    valid = SyntheticSlots(job.data.slots(fading), VALID_SLOTS, derive_seed(job.seed, "valid"))
-    batch = valid.batch(range(VALID_SLOTS))
-    fit(
-        run, model, fresh, LOSSES[config.loss], config, seed=job.seed,
-        evaluate=lambda trained: {"over_bound_db": over_bound_db(trained, batch)},
-    )  # fmt: skip
-    if rank() == 0:
-        save_pretrained(job.weights, model, job.system.name, job.model)
+    config, drawn_from = job.train, job.data.slots(job.train.fading)
+    start = read_slots(job.prepared, config.fading, "start")
+    weights = 1 / start["bound"] if config.loss == "relative" else None
+    seed = derive_seed(job.seed, "valid")
+    valid = SyntheticSlots(drawn_from, VALID_SLOTS, seed).batch(range(VALID_SLOTS))
+    train_on(
+        FreshSlots(drawn_from),
+        LOSSES[config.loss],
+        job,
+        start=lambda model: start_linear(model, Slots(start), weights),
+        evaluate=lambda model: {"over_bound_db": over_bound_db(model, valid)},
+    )
 
 
 def over_bound_db(model: Any, batch: dict[str, Tensor]) -> float:

@@ -24,10 +24,7 @@ from sixfold.core.pipeline.learning import read_curve
 from sixfold.core.pipeline.page import Row, Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
-from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, derive_seed, fit
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import save_pretrained
+from sixfold.core.training.fit import FitConfig, derive_seed
 from sixfold.wireless.data.fresh_scenes import (
     RECORDED_AT_DB,
     SNRS_DB,
@@ -73,19 +70,13 @@ class Training(FitConfig):
 
 def train(job: Job[SensingData]) -> None:
     """Train one seed on scenes that never come again."""
-    torch.manual_seed(derive_seed(job.seed, "init"))
-    model = job.system.build(job.model)
-    settings = {"model": job.model.model_dump(), "train": job.train.model_dump()}
-    run = Run.open(job.run, settings | {"seed": job.seed}, job.identity)
-    fresh = FreshScenes(job.data, job.train.batch)
     valid = draw_batch(job.data, VALID_SCENES, derive_seed(job.seed, "valid"))
-    loss = partial(masked_loss, LOSSES[job.train.loss])
-    fit(
-        run, model, fresh, loss, job.train, seed=job.seed,
-        evaluate=lambda trained: {"valid_accuracy": accuracy(trained, valid)},
-    )  # fmt: skip
-    if rank() == 0:
-        save_pretrained(job.weights, model, job.system.name, job.model)
+    train_on(
+        FreshScenes(job.data, job.train.batch),
+        partial(masked_loss, LOSSES[job.train.loss]),
+        job,
+        evaluate=lambda model: {"valid_accuracy": accuracy(model, valid)},
+    )
 
 
 def masked_loss(loss: Callable[..., Tensor], model: Any, batch: dict[str, Tensor]) -> Tensor:
