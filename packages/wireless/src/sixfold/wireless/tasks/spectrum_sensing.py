@@ -42,6 +42,7 @@ from sixfold.wireless.iq.spectrum import spectrum
 from sixfold.wireless.iq.waterfall import outlined
 from sixfold.wireless.models.cmusenet import SYSTEM
 from sixfold.wireless.models.cmusenet.loss import complex_bce, complex_focal_loss
+from sixfold.wireless.tasks.training import train_on
 
 # What gave most on other scenes, of rates 1e-2 to 1e-4 and means of 5 to 25 bins: the recall at
 # 0.7 of the plain detector, the accuracy of the one that snaps.
