@@ -110,6 +110,12 @@ BAD = {
     ),
     "files end in .parquet": ("t.xlsx", lambda path: path.write_text("a")),
     "has the column a more than once": ("t.csv", lambda path: path.write_text("a,b,a\n1,2,3\n")),
+    "row 2: quotes are opened and not closed": (
+        "t.csv", lambda path: path.write_text('a,b\n1,2\n3,"4\n5,6\n'),
+    ),
+    "the header is no line; end lines by LF or CRLF": (
+        "t.csv", lambda path: path.write_bytes(b"a,b\r1,2\r"),
+    ),
     "row 2 has 3 cells instead of 2": ("t.csv", lambda path: path.write_text("a,b\n1,2\n1,2,3\n")),
     "has no column 'a'; did you mean 'aa'": ("t.csv", lambda path: path.write_text("aa,b\n1,2\n")),
 }  # fmt: skip
@@ -169,3 +175,28 @@ def test_a_column_of_two_types_in_two_files_is_one_of_texts(tmp_path):
 def test_frames_are_cut_into_pieces():
     source = open_source(pa.table({"x": [*range(1 << 18), 7]}))
     assert [piece.chunk.rows for piece in source.pieces] == [1 << 18, 1]
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_a_quote_within_a_cell_is_a_letter(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK_BYTES", size)
+    file = tmp_path / "t.csv"
+    file.write_text('a,b\n1,27" screen\n2,5"\n3"",x\n"4\n""4""",y\n5,"z"\n')
+    rows = [("1", '27" screen'), ("2", '5"'), ('3""', "x"), ('4\n"4"', "y"), ("5", "z")]
+    assert read(file, ["a", "b"]) == rows
+    source = open_source(file)
+    found = [block.table.num_rows for block in source.blocks(["a"])]
+    assert [piece.chunk.rows for piece in source.pieces] == found
+
+
+def test_a_header_may_hold_line_ends_and_follow_empty_lines(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text('\ufeff\n\r\n"a\nb", c\n1,2\n')
+    assert read(file, ["a\nb", "c"]) == [("1", "2")]
+
+
+def test_marks_and_blank_lines_are_no_rows_of_libsvm(tmp_path):
+    file = tmp_path / "t.libsvm"
+    file.write_text("\ufeff1 5:1\n  \n0 6:1\n \n")
+    assert len(open_source(file)) == 2
+    assert read(file, ["label", "features"]) == [("1", [5]), ("0", [6])]
