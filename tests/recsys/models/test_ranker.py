@@ -9,7 +9,7 @@ import sample_tables
 from tiny_ranker import TinyRanker
 
 from sixfold.core import UserError
-from sixfold.recsys import LR
+from sixfold.recsys import LR, DualMLP
 from sixfold.recsys.tables.encode import EncodingReport
 from sixfold.recsys.tables.schema import Schema
 from sixfold.recsys.tables.vocabulary import Vocabulary
@@ -137,6 +137,15 @@ def test_a_stopped_training_goes_on_with_the_same_numbers(stream, folder, tmp_pa
     table = folder / "valid.parquet"
     found = fit("stopped").predict(table)["click"]
     np.testing.assert_allclose(found, whole.predict(table)["click"], rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_epoch_may_end_with_a_single_row(stream):
+    table = sample_tables.interactions(65)  # two batches of 32 and one row
+    model = DualMLP.from_schema(sample_tables.SCHEMA, embedding_dim=2).fit(
+        table, valid=table, epochs=1, batch=32, threads=1, stream=stream
+    )
+    assert np.isfinite(model.predict(table)["click"]).all()
 
 
 def test_a_finished_run_is_loaded_and_not_trained_again(folder, capsys):
