@@ -81,3 +81,13 @@ def test_an_empty_batch_and_a_missing_field():
 def test_fields_that_contradict_each_other_are_refused(fields, reason):
     with pytest.raises(UserError, match=reason):
         FieldEmbedding(fields, 3)
+
+
+@pytest.mark.parametrize(("name", "id"), [("user", 7), ("item", -1), ("genres", 5), ("hour", 4)])
+def test_an_id_of_no_row_is_refused_and_not_a_neighbours(name, id):
+    batch = batch_of(3)
+    batch[name][-1] = id
+    with pytest.raises(UserError, match=f"field '{name}': id {id} is not one of its"):
+        embedding()(batch)
+    with pytest.raises(UserError, match=f"field '{name}': id {id} is not one of its"):
+        embedding().lookup(name, batch[name])
