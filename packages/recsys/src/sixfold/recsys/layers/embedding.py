@@ -81,9 +81,7 @@ class FieldEmbedding(nn.Module):
         return self._vectors(self._rows_of(name, ids), self._field(name).frozen)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch field dim"]:
-        missing = [field.name for field in self.fields if field.name not in batch]
-        if missing:
-            raise UserError(f"the batch has no field {', '.join(missing)}")
+        _check_batch(self.fields, batch)
         looked_up = iter(self._looked_up(batch))
         numeric = iter(self._numeric(batch))
         blocks = []
@@ -184,6 +182,29 @@ def _as_rows(ids: Int[Tensor, "batch *length"]) -> Int[Tensor, "batch _"]:
 def _shifted(ids: Int[Tensor, "*shape"], first: int | Tensor) -> Int[Tensor, "*shape"]:
     """Turn a field's ids into rows of the table; every padding is row 0."""
     return torch.where(ids == 0, 0, ids + first)
+
+
+def _check_batch(fields: Sequence[Field], batch: Batch) -> None:
+    """Check that a batch has every field, in the shape and type of its kind.
+
+    Raises:
+        UserError: a field is missing or is not as it should be.
+    """
+    if missing := [field.name for field in fields if field.name not in batch]:
+        raise UserError(f"the batch has no field {', '.join(missing)}")
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return
+    rows = len(batch[fields[0].name])
+    for field in fields:
+        found, axes = batch[field.name], 2 if field.kind == "sequence" else 1
+        floats = field.kind != "numeric" and found.is_floating_point()
+        if floats or found.ndim != axes or len(found) != rows:
+            expected = f"({rows}, length)" if axes == 2 else f"({rows},)"
+            what = "numbers" if field.kind == "numeric" else "integers"
+            raise UserError(
+                f"field {field.name!r} should be {what} {expected}, as the others of the batch; "
+                f"got {found.dtype} {tuple(found.shape)}"
+            )
 
 
 def _check_ids(ids: Int[Tensor, "*shape"], sizes: int | Tensor, names: Sequence[str]) -> None:
