@@ -250,6 +250,14 @@ def test_wrong_options_are_named(options, words):
         trained(sample_tables.interactions(50), **options)
 
 
+def test_a_mended_label_is_another_table(tmp_path):
+    table = sample_tables.interactions(200)
+    for data in (table, table.with_columns(click=1 - pl.col("click"))):
+        file = sample_tables.write(data, tmp_path / "t.csv")  # of the same name and size
+        trained(file, tmp_path / "run", epochs=1)
+    assert (tmp_path / "run.old-1").is_dir()
+
+
 def test_another_table_sets_the_run_aside(folder, tmp_path):
     for seed in (3, 4):
         trained(sample_tables.interactions(200, seed=seed), tmp_path / "run", epochs=1)
