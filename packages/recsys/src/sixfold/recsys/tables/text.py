@@ -147,11 +147,7 @@ class LibsvmChunk:
 def list_csv_chunks(
     file: Path, text: TextFormat, separator: str
 ) -> tuple[list[str], list[CsvChunk]]:
-    """Return the names of the columns and the blocks of lines of a CSV file.
-
-    Raises:
-        UserError: there is a header and no row.
-    """
+    """Return the names of the columns and the blocks of lines of a CSV file."""
     begin, names = _header(file, separator)
     if text.names is not None:
         begin, names = 0, list(text.names)
@@ -159,8 +155,6 @@ def list_csv_chunks(
     for lines in _index(file, begin, separator):
         chunks.append(CsvChunk(lines, tuple(names), separator, row))
         row += lines.rows
-    if not chunks:
-        raise UserError(f"{file} is empty: it has a header and no rows")
     return names, chunks
 
 
