@@ -217,7 +217,10 @@ def test_pretrained_vectors_are_the_first_rows_and_stay_if_frozen(tmp_path):
         TinyRanker.from_schema(tmp_path / "s.yaml", embedding_dim=4).fit(table)
     with pytest.raises(UserError, match="LR has no vectors; leave out pretrained of x"):
         LR.from_schema(tmp_path / "s.yaml").fit(table)
-    vectors.with_columns(value=pl.lit(9)).write_parquet(tmp_path / "v.parquet")
+    vectors.with_columns(value=pl.lit(1)).write_parquet(tmp_path / "v.parquet")
+    with pytest.raises(UserError, match=r"v.parquet has two vectors of 1; keep one"):
+        TinyRanker.from_schema(tmp_path / "s.yaml").fit(table)
+    vectors.with_columns(value=pl.Series([7, 8, 9])).write_parquet(tmp_path / "v.parquet")
     with pytest.raises(UserError, match="has no vector of a value of column 'x'"):
         TinyRanker.from_schema(tmp_path / "s.yaml").fit(table)
 

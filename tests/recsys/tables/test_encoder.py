@@ -318,3 +318,19 @@ def test_weights_are_read_and_checked():
     assert batch["label"].tolist() == [0, 1]
     with pytest.raises(UserError, match="row 2 is -2, not a sample weight"):
         EncodedTable.read(pa.table(data | {"w": [1, -2]}), encoder)
+
+
+DAMAGE = {
+    "no metadata": lambda table: table.replace_schema_metadata({}),
+    "no schema": lambda table: table.replace_schema_metadata({b"sixfold.encoder": b"{}"}),
+    "no counts": lambda table: table.drop_columns(["count"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_encoder_file_is_an_error_of_one_line(damage, tmp_path):
+    file = tmp_path / "encoder.parquet"
+    Encoder.fit(schema(x={}), pa.table({"x": [1, 2]})).save(file)
+    pq.write_table(DAMAGE[damage](pq.read_table(file)), file)
+    with pytest.raises(UserError, match="is no encoder file, or damaged; copy it again"):
+        Encoder.load(file)
