@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from timing import error_line, write_benchmark
 from torch import Tensor, nn
+from wireless_cases import ALLOCATION, ESTIMATION, PRECODING, SENSING
 
 from sixfold.core import System
 from sixfold.core.pipeline.measure import peak_memory
@@ -47,7 +48,8 @@ NOTE = (
     "Published sizes, weights and inputs drawn at random, no dropout. Speech: "
     f"{ITEMS} items of {SECONDS:g} s; vision: {ITEMS} pictures of 224 x 224, or "
     "of 64 x 64 that are enlarged; graphs: block models as large as Cora_ML, Flickr and "
-    "Squirrel; recsys: 4,096 rows, and Adam that regularises tables. bfloat16 is by autocast, for "
+    "Squirrel; recsys: 4,096 rows, and Adam that regularises tables; wireless: "
+    "one spectrum, 16 slots, 64 channels or 16 layouts an item. bfloat16 is by autocast, for "
     "graphs of weights and features. Time: median by CUDA events; a training step includes Adam, a "
     "fit its set-up and a copy of the model. Memory: the most that the call held above model and "
     "data. Errors are relative 2-norms against the CPU in float32, of the output, of all gradients "
@@ -351,6 +353,13 @@ CASES: dict[str, Case | Estimator] = {
     "recsys/shared_bottom": Case(**RANKING, settings=TASKS),
     "recsys/mmoe": Case(**RANKING, settings=TASKS),
     "recsys/ple": Case(**RANKING, settings=TASKS),
+    "wireless/cmusenet": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/rvnn": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/adafortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/fortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/linear": Case(**ESTIMATION),
+    "wireless/icgnn": Case(**PRECODING),
+    "wireless/icgnn_cell_free": Case(**ALLOCATION),
 }
 
 
