@@ -242,7 +242,9 @@ def _coloured(
         distinct, which = doppler.unique(return_inverse=True)
         root = _root_of_jakes(distinct, times_s)[which]
     root, white = root.to(pairs.dtype), complex_normal(pairs)
-    return torch.complex(white.real @ root.mT, white.imag @ root.mT)
+    # one product of a contiguous copy: a batched product of strided parts goes matrix by matrix
+    coloured = torch.cat([white.real, white.imag], 1) @ root.mT
+    return torch.complex(*coloured.chunk(2, 1))
 
 
 def _root_of_jakes(
