@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from timing import error_line, write_benchmark
 from torch import Tensor, nn
+from wireless_cases import ALLOCATION, ESTIMATION, PRECODING, SENSING
 
 from sixfold.core import System
 from sixfold.core.pipeline.measure import peak_memory
@@ -298,6 +299,13 @@ CASES: dict[str, Case | Estimator] = {
         small={"hidden": 16, "layers": 4, "chunks": 4},
         fit=random_chunks,
     ),
+    "wireless/cmusenet": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/rvnn": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/adafortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/fortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/linear": Case(**ESTIMATION),
+    "wireless/icgnn": Case(**PRECODING),
+    "wireless/icgnn_cell_free": Case(**ALLOCATION),
 }
 
 
