@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sixfold.core.pipeline.measure import peak_memory
 from sixfold.recsys.layers.fields import Field
-from sixfold.recsys.layers.optimizers import ranking_adam
+from sixfold.recsys.layers.optimizers import RankingAdam, ranking_adam
 
 ROWS = 4096
 Loss = Callable[[Any, dict[str, Tensor]], Tensor]
@@ -62,12 +62,17 @@ def published_call(model: nn.Module, batch: dict[str, Tensor], l2: float) -> Cal
     return lambda: published_step(model, optimizer, batch, l2)
 
 
+def ranking_optimizer(model: nn.Module, l2: float, *, lazy: bool = False) -> RankingAdam:
+    """Make our optimiser of a ranking model, with the published learning rate."""
+    settings = SimpleNamespace(learning_rate=1e-3, betas=(0.9, 0.999))
+    return ranking_adam(embedding=l2, lazy=lazy)(model, settings)
+
+
 def sixfold_call(
     model: nn.Module, loss: Loss, batch: dict[str, Tensor], l2: float, *, lazy: bool = False
 ) -> Callable[[], Tensor]:
     """Return a call that takes a training step of ours."""
-    settings = SimpleNamespace(learning_rate=1e-3, betas=(0.9, 0.999))
-    optimizer = ranking_adam(embedding=l2, lazy=lazy)(model.train(), settings)
+    optimizer = ranking_optimizer(model.train(), l2, lazy=lazy)
 
     def call() -> Tensor:
         optimizer.zero_grad()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from timing import error_line, write_benchmark
 from torch import Tensor, nn
+from wireless_cases import ALLOCATION, ESTIMATION, PRECODING, SENSING
 
 from sixfold.core import System
 from sixfold.core.pipeline.measure import peak_memory
@@ -47,14 +48,21 @@ NOTE = (
     "Published sizes, weights and inputs drawn at random, no dropout. Speech: "
     f"{ITEMS} items of {SECONDS:g} s; vision: {ITEMS} pictures of 224 x 224, or "
     "of 64 x 64 that are enlarged; graphs: block models as large as Cora_ML, Flickr and "
-    "Squirrel. bfloat16 is by autocast, for graphs of weights and features. Time: median by CUDA "
-    "events; a training step includes Adam, a fit its set-up and a copy of the model. Memory: the "
-    "most that the call held above model and data. Errors are relative 2-norms against the CPU in "
-    "float32, of the output, of all gradients of one item, or of the losses of a fit; bfloat16 may "
-    "have one and a half times the error that it has on the CPU."
+    "Squirrel; recsys: 4,096 rows, and Adam that regularises tables; wireless: "
+    "one spectrum, 16 slots, 64 channels or 16 layouts an item. bfloat16 is by autocast, for "
+    "graphs of weights and features. Time: median by CUDA events; a training step includes Adam, a "
+    "fit its set-up and a copy of the model. Memory: the most that the call held above model and "
+    "data. Errors are relative 2-norms against the CPU in float32, of the output, of all gradients "
+    "of one item or 16 rows, or of the losses of a fit; bfloat16 may have one and a half times the "
+    "error that it has on the CPU."
 )
 
 Batch = dict[str, Tensor]
+
+
+def fused_adam(model: nn.Module) -> torch.optim.Optimizer:
+    """Make Adam in one kernel."""
+    return torch.optim.Adam(model.parameters(), fused=True)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,8 @@ class Case:
         draw: Function from the model's config, a number of items and their seconds to a batch.
         infer: Function from model and batch to the output.
         loss: Function from model and batch to the training loss.
+        optimizer: Function that makes the optimiser of a model.
+        compared: Number of items that devices are compared by; batch norm needs several.
         settings: Fields of the config that differ from the published size.
         small: Further fields for the rehearsal.
     """
@@ -72,6 +82,8 @@ class Case:
     draw: Callable[[Any, int, float], Batch]
     infer: Callable[[Any, Batch], Tensor]
     loss: Callable[[Any, Batch], Tensor]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = fused_adam
+    compared: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     small: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,12 +92,12 @@ class Case:
         return self.draw(config, 2, 0.25) if rehearse else self.draw(config, ITEMS, SECONDS)
 
     def result(self, what: str, model: nn.Module, batch: Batch) -> Tensor:
-        """Compute what devices are compared by, on one item: all gradients, or the output."""
-        one = {name: value[:1] for name, value in batch.items()}
+        """Compute what devices are compared by, on a few items: all gradients, or the output."""
+        few = {name: value[: self.compared] for name, value in batch.items()}
         if what == INFERENCE:
             with torch.inference_mode():
-                return self.infer(model.eval(), one)
-        self.loss(model.train(), one).backward()
+                return self.infer(model.eval(), few)
+        self.loss(model.train(), few).backward()
         gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
         return torch.cat(gradients)
 
@@ -94,7 +106,7 @@ class Case:
         if what == INFERENCE:
             model.eval()
             return torch.inference_mode()(lambda: self.infer(model, batch))
-        optimizer = torch.optim.Adam(model.train().parameters(), fused=True)
+        optimizer = self.optimizer(model.train())
 
         def step() -> None:
             optimizer.zero_grad()
@@ -190,6 +202,15 @@ def masks(config: Any, items: int, seconds: float) -> Batch:
     return {"picture": picture, "mask": mask}
 
 
+def table_rows(config: Any, items: int, seconds: float) -> Batch:
+    """Draw the encoded rows of a table, and a label for each task."""
+    from ctr_cases import ROWS, zipf_batch
+
+    rows = ROWS if seconds == SECONDS else 16
+    batch = zipf_batch(config.fields, rows=rows)
+    return batch | {label: torch.randint(2, (rows,)).float() for label in config.labels}
+
+
 def frcrn_loss(model: Any, batch: Batch) -> Tensor:
     """Add up the two published losses of FRCRN."""
     from sixfold.speech.models.frcrn import Estimate, estimate_losses
@@ -232,6 +253,13 @@ def class_loss(model: Any, batch: Batch) -> Tensor:
     return torch.nn.functional.cross_entropy(model(batch["picture"]).float(), labels)
 
 
+def ranking_adam(model: nn.Module) -> torch.optim.Optimizer:
+    """Make Adam as ranking models are trained, with the tables regularised as published."""
+    from ctr_cases import ranking_optimizer
+
+    return ranking_optimizer(model, l2=0.05)
+
+
 def random_chunks(model: Any, graph: Any) -> None:
     """Fit GNNPipe on chunks of equal size, because METIS may be missing and greedy is slow."""
     order = torch.randperm(len(graph.x), generator=torch.Generator().manual_seed(0))
@@ -242,7 +270,16 @@ SEPARATION = {"draw": separation, "loss": separation_loss, "infer": lambda m, b:
 ARRAY = {"draw": multichannel, "loss": spectral_loss, "infer": lambda m, b: m(b["noisy"])}
 ENLARGING = {"draw": enlarging, "loss": absolute_error, "infer": lambda m, b: m(b["picture"])}
 CLASSES = {"draw": pictures, "loss": class_loss, "infer": lambda m, b: m(b["picture"])}
+RANKING = {
+    "draw": table_rows,
+    "infer": lambda m, b: m(b),
+    "loss": lambda m, b: m.batch_loss(m, b).float(),
+    "optimizer": ranking_adam,
+    "compared": 16,
+}
 NO_DROPOUT = {"dropout": 0.0}
+PERCEPTRON = {"mlp": {"hidden": [400, 400, 400]}}  # without the dropout of the default
+TASKS = {**NO_DROPOUT, "labels": ["like", "love", "dislike"]}
 CASES: dict[str, Case | Estimator] = {
     "speech/frcrn": Case(
         enhancement, lambda m, b: m(b["noisy"]).waveform, frcrn_loss, small={"channels": 8}
@@ -298,6 +335,31 @@ CASES: dict[str, Case | Estimator] = {
         small={"hidden": 16, "layers": 4, "chunks": 4},
         fit=random_chunks,
     ),
+    "recsys/finalmlp": Case(
+        **RANKING, settings={"mlp1": {"hidden": [400]}, "mlp2": {"hidden": [800]}}
+    ),
+    "recsys/dualmlp": Case(
+        **RANKING, settings={"mlp1": {"hidden": [400, 400, 400]}, "mlp2": {"hidden": [400]}}
+    ),
+    "recsys/fcn": Case(**RANKING, settings={"deep_dropout": 0.0, "shallow_dropout": 0.0}),
+    "recsys/ecn": Case(**RANKING, settings=NO_DROPOUT),
+    "recsys/lcn": Case(**RANKING, settings=NO_DROPOUT),
+    "recsys/lr": Case(**RANKING),
+    "recsys/fm": Case(**RANKING),
+    "recsys/dnn": Case(**RANKING, settings=PERCEPTRON),
+    "recsys/crossnet_v2": Case(**RANKING),
+    "recsys/dcnv2": Case(**RANKING, settings=PERCEPTRON),
+    "recsys/dtrn": Case(**RANKING, settings=TASKS),
+    "recsys/shared_bottom": Case(**RANKING, settings=TASKS),
+    "recsys/mmoe": Case(**RANKING, settings=TASKS),
+    "recsys/ple": Case(**RANKING, settings=TASKS),
+    "wireless/cmusenet": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/rvnn": Case(**SENSING, small={"bins": 1024, "width": 4, "layers": [1, 1]}),
+    "wireless/adafortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/fortitran": Case(**ESTIMATION, settings=NO_DROPOUT, small={"layers": 1}),
+    "wireless/linear": Case(**ESTIMATION),
+    "wireless/icgnn": Case(**PRECODING),
+    "wireless/icgnn_cell_free": Case(**ALLOCATION),
 }
 
 

@@ -81,3 +81,29 @@ def test_an_empty_batch_and_a_missing_field():
 def test_fields_that_contradict_each_other_are_refused(fields, reason):
     with pytest.raises(UserError, match=reason):
         FieldEmbedding(fields, 3)
+
+
+@pytest.mark.parametrize(("name", "id"), [("user", 7), ("item", -1), ("genres", 5), ("hour", 4)])
+def test_an_id_of_no_row_is_refused_and_not_a_neighbours(name, id):
+    batch = batch_of(3)
+    batch[name][-1] = id
+    with pytest.raises(UserError, match=f"field '{name}': id {id} is not one of its"):
+        embedding()(batch)
+    with pytest.raises(UserError, match=f"field '{name}': id {id} is not one of its"):
+        embedding().lookup(name, batch[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("user", lambda x: x.float(), r"'user' should be integers \(4,\).*float32 \(4,\)"),
+        ("item", lambda x: x[:, None], r"'item' should be integers \(4,\).*int64 \(4, 1\)"),
+        ("price", lambda x: x[:3], r"'price' should be numbers \(4,\).*float32 \(3,\)"),
+        ("genres", lambda x: x[:, 0], r"'genres' should be integers \(4, length\).*int64 \(4,\)"),
+    ],
+)
+def test_a_field_of_another_shape_or_type_is_named(name, change, words):
+    batch = batch_of(4)
+    batch[name] = change(batch[name])
+    with pytest.raises(UserError, match=words):
+        embedding()(batch)

@@ -60,8 +60,9 @@ def test_constant_gates_are_no_part_of_the_graph():
 
 
 def test_inputs_are_named_as_columns_or_nearly_so(tmp_path, unchecked):
-    names = ["user", "C1", "c1", "is new", "_2nd", "class", "Größe", "__"]
+    names = ["user", "C1", "c1", "is new", "_2nd", "class", "Größe", "__", "self", "probabilities"]
     expected = ["user", "c1", "c1_2", "is_new", "column_2nd", "column_class", "gr_e", "column"]
+    expected += ["column_self", "column_probabilities"]
     assert argument_names(names) == expected
     fields = tuple(Field(name=name, vocab_size=3) for name in names)
     (system,) = (system for system in SYSTEMS if system.name == "lr")

@@ -177,3 +177,13 @@ def test_it_compiles_whole(unchecked):
     model, batch = build(FinalMLP), batch_of(6)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(batch), model(batch))
+
+
+def test_gates_of_short_integers_are_those_of_long_ones():
+    sizes = {"user": 70_000, "item": 70_000}  # their pairs are more than 2^31
+    fields = tuple(Field(name=name, vocab_size=size) for name, size in sizes.items())
+    model = build(FinalMLP, fields)
+    ids = torch.arange(69_000, 69_008)
+    batch = {"user": ids, "item": ids.flip(0)}
+    expected = model(batch)
+    assert torch.equal(model({name: column.int() for name, column in batch.items()}), expected)

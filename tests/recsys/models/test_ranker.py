@@ -9,7 +9,7 @@ import sample_tables
 from tiny_ranker import TinyRanker
 
 from sixfold.core import UserError
-from sixfold.recsys import LR
+from sixfold.recsys import LR, DualMLP
 from sixfold.recsys.tables.encode import EncodingReport
 from sixfold.recsys.tables.schema import Schema
 from sixfold.recsys.tables.vocabulary import Vocabulary
@@ -139,6 +139,15 @@ def test_a_stopped_training_goes_on_with_the_same_numbers(stream, folder, tmp_pa
     np.testing.assert_allclose(found, whole.predict(table)["click"], rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_epoch_may_end_with_a_single_row(stream):
+    table = sample_tables.interactions(65)  # two batches of 32 and one row
+    model = DualMLP.from_schema(sample_tables.SCHEMA, embedding_dim=2).fit(
+        table, valid=table, epochs=1, batch=32, threads=1, stream=stream
+    )
+    assert np.isfinite(model.predict(table)["click"]).all()
+
+
 def test_a_finished_run_is_loaded_and_not_trained_again(folder, capsys):
     before = (folder / "run" / "curve.csv").read_bytes()
     model = trained(folder / "train.parquet", folder / "run", valid=folder / "valid.parquet")
@@ -208,7 +217,10 @@ def test_pretrained_vectors_are_the_first_rows_and_stay_if_frozen(tmp_path):
         TinyRanker.from_schema(tmp_path / "s.yaml", embedding_dim=4).fit(table)
     with pytest.raises(UserError, match="LR has no vectors; leave out pretrained of x"):
         LR.from_schema(tmp_path / "s.yaml").fit(table)
-    vectors.with_columns(value=pl.lit(9)).write_parquet(tmp_path / "v.parquet")
+    vectors.with_columns(value=pl.lit(1)).write_parquet(tmp_path / "v.parquet")
+    with pytest.raises(UserError, match=r"v.parquet has two vectors of 1; keep one"):
+        TinyRanker.from_schema(tmp_path / "s.yaml").fit(table)
+    vectors.with_columns(value=pl.Series([7, 8, 9])).write_parquet(tmp_path / "v.parquet")
     with pytest.raises(UserError, match="has no vector of a value of column 'x'"):
         TinyRanker.from_schema(tmp_path / "s.yaml").fit(table)
 
@@ -239,6 +251,14 @@ def test_an_encoder_of_other_weights_is_refused(folder, tmp_path):
 def test_wrong_options_are_named(options, words):
     with pytest.raises(UserError, match=words):
         trained(sample_tables.interactions(50), **options)
+
+
+def test_a_mended_label_is_another_table(tmp_path):
+    table = sample_tables.interactions(200)
+    for data in (table, table.with_columns(click=1 - pl.col("click"))):
+        file = sample_tables.write(data, tmp_path / "t.csv")  # of the same name and size
+        trained(file, tmp_path / "run", epochs=1)
+    assert (tmp_path / "run.old-1").is_dir()
 
 
 def test_another_table_sets_the_run_aside(folder, tmp_path):

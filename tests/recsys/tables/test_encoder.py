@@ -87,6 +87,20 @@ def test_floats_that_are_whole_are_the_integers_that_pandas_made_them_of():
     assert ids_of([1, 5], [5.0, None, 1.0]) == [2, 3, 1]
 
 
+@pytest.mark.parametrize("trained", [".csv", ".parquet"])
+def test_whole_floats_have_the_same_ids_in_csv_and_parquet(trained, tmp_path):
+    values = [10.0, 9.0, None, 9.0, -0.0]
+    files = {
+        ending: sample_tables.write(pl.DataFrame({"x": values}), tmp_path / f"t{ending}")
+        for ending in (".csv", ".parquet")
+    }
+    (tmp_path / "t.csv").write_text('x\n10.0\n9\n""\n9.0\n-0.0\n')
+    encoder = Encoder.fit(schema(x={}), files[trained])
+    for file in files.values():
+        assert encode(encoder, file)["x"].tolist() == [3, 2, 4, 2, 1]
+    assert ids_of(["1.0", "1.5"], ["1", "1.0"]) == [3, 1]  # not all are whole: texts
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -125,6 +139,21 @@ def test_lists_of_any_type_are_read(kind, tmp_path):
     pq.write_table(pa.table({"x": KINDS[kind]}), tmp_path / "x.parquet")
     encoder = Encoder.fit(schema(x=column), tmp_path / "x.parquet")
     assert encode(encoder, tmp_path / "x.parquet")["x"].tolist() == [[1, 2], [0, 0], [3, 0]]
+
+
+def test_a_decimal_has_one_id_whatever_its_block_holds(tmp_path):
+    values = pa.array(["1.00", "2.00", "1.00", "2.50"]).cast(pa.decimal128(5, 2))
+    pq.write_table(pa.table({"x": values}), tmp_path / "t.parquet", row_group_size=2)
+    encoder = Encoder.fit(schema(x={}), tmp_path / "t.parquet")
+    assert encode(encoder, tmp_path / "t.parquet")["x"].tolist() == [1, 2, 1, 3]
+
+
+def test_labels_may_be_booleans_or_their_texts():
+    table = pl.DataFrame({"x": [1, 2], "label": [True, False]})
+    for labels in ([True, False], ["True", "false"], ["1", "0.0"]):
+        data = table.with_columns(label=pl.Series(labels))
+        encoded = EncodedTable.read(data, Encoder.fit(schema(x={}), data))
+        assert encoded.arrays["label"].tolist() == [1, 0]
 
 
 def test_decimals_and_dictionaries_are_categories():
@@ -289,3 +318,19 @@ def test_weights_are_read_and_checked():
     assert batch["label"].tolist() == [0, 1]
     with pytest.raises(UserError, match="row 2 is -2, not a sample weight"):
         EncodedTable.read(pa.table(data | {"w": [1, -2]}), encoder)
+
+
+DAMAGE = {
+    "no metadata": lambda table: table.replace_schema_metadata({}),
+    "no schema": lambda table: table.replace_schema_metadata({b"sixfold.encoder": b"{}"}),
+    "no counts": lambda table: table.drop_columns(["count"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_encoder_file_is_an_error_of_one_line(damage, tmp_path):
+    file = tmp_path / "encoder.parquet"
+    Encoder.fit(schema(x={}), pa.table({"x": [1, 2]})).save(file)
+    pq.write_table(DAMAGE[damage](pq.read_table(file)), file)
+    with pytest.raises(UserError, match="is no encoder file, or damaged; copy it again"):
+        Encoder.load(file)

@@ -2,6 +2,7 @@
 
 import gzip
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from sixfold.core import UserError
 from sixfold.recsys.tables import text
 from sixfold.recsys.tables.read import open_source
 from sixfold.recsys.tables.schema import TextFormat
+from sixfold.recsys.tables.values import to_floats
 
 
 def read(data, columns, format=None) -> list[tuple]:
@@ -97,8 +99,10 @@ def damaged(path):
 BAD = {
     "there is no file or folder": ("none.csv", lambda path: None),
     "is empty$": ("t.csv", lambda path: path.write_text("\n\n")),
-    "is empty: it has a header and no rows": ("t.csv", lambda path: path.write_text("a,b\n")),
-    "is empty: it has columns": ("t.parquet", lambda p: pl.DataFrame({"a": []}).write_parquet(p)),
+    "is empty: it has columns and no rows": ("t.csv", lambda path: path.write_text("a,b\n")),
+    "t.parquet is empty: it has columns": (
+        "t.parquet", lambda path: pl.DataFrame({"a": []}).write_parquet(path),
+    ),
     "is cut short: its end is missing": ("t.parquet", truncated),
     "is damaged": ("t.parquet", damaged),
     "is no csv file by its content, but parquet; rename it": (
@@ -108,8 +112,15 @@ BAD = {
     "but a gzip archive; unpack it": (
         "t.csv", lambda path: path.write_bytes(gzip.compress(b"a\n1\n")),
     ),
-    "files end in .parquet": ("t.xlsx", lambda path: path.write_text("a")),
+    "files end in .parquet.*; unpack it": ("t.csv.gz", lambda path: path.write_text("a")),
+    "files end in .parquet.*; rename it": ("t.xlsx", lambda path: path.write_text("a")),
     "has the column a more than once": ("t.csv", lambda path: path.write_text("a,b,a\n1,2,3\n")),
+    "row 2: quotes are opened and not closed": (
+        "t.csv", lambda path: path.write_text('a,b\n1,2\n3,"4\n5,6\n'),
+    ),
+    "the header is no line; end lines by LF or CRLF": (
+        "t.csv", lambda path: path.write_bytes(b"a,b\r1,2\r"),
+    ),
     "row 2 has 3 cells instead of 2": ("t.csv", lambda path: path.write_text("a,b\n1,2\n1,2,3\n")),
     "has no column 'a'; did you mean 'aa'": ("t.csv", lambda path: path.write_text("aa,b\n1,2\n")),
 }  # fmt: skip
@@ -144,10 +155,47 @@ def test_a_bad_folder_is_named(tmp_path):
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize("data", [[], [1, 2], 5, {}])
+@pytest.mark.parametrize("data", [[], [1, 2], 5, {}, np.zeros((2, 2)), pl.LazyFrame()])
 def test_what_is_no_table_is_refused(data):
     with pytest.raises(UserError, match=r"a table is|rows should be mappings"):
         open_source(data)
+
+
+def test_empty_parts_of_a_folder_are_passed_over(tmp_path):
+    for ending in (".parquet", ".csv"):
+        folder = tmp_path / ending
+        for name, values in {"a": [], "b": [1, 2], "c": []}.items():
+            frame = pl.DataFrame({"x": values}, schema={"x": pl.Int64})
+            sample_tables.write(frame, folder / f"{name}{ending}")
+        assert [str(x) for (x,) in read(folder, ["x"])] == ["1", "2"]
+        (folder / f"b{ending}").unlink()
+        with pytest.raises(UserError, match="is empty: it has columns and no rows"):
+            open_source(folder)
+
+
+def test_a_dict_of_arrays_is_a_table():
+    columns = {"a": np.array([2, 3]), "b": ["x", None], "c": np.array([[1, 2], [3, 4]])}
+    assert read(columns, ["a", "b", "c"]) == [(2, "x", [1, 2]), (3, None, [3, 4])]
+    with pytest.raises(UserError, match="differ in their numbers of rows: a 1, b 2"):
+        open_source({"a": [1], "b": [1, 2]})
+
+
+def test_categoricals_of_polars_are_texts_also_where_numbers_are_wanted():
+    frame = pl.DataFrame({"c": pl.Series(["1.5", "x"], dtype=pl.Categorical)})
+    block = next(open_source(frame).blocks(["c"]))
+    with pytest.raises(UserError, match="row 2 is 'x', no number"):
+        to_floats(block.column("c"), block, "c")
+    texts = pl.DataFrame({"t": pl.Series([["a", "b"]], dtype=pl.Array(pl.String, 2))})
+    assert read(texts, ["t"]) == [(["a", "b"],)]
+
+
+def test_a_frame_that_arrow_cannot_take_is_an_error_of_one_line():
+    pd = pytest.importorskip("pandas")
+    mixed = pd.DataFrame({"x": [1, "a"]})
+    with pytest.raises(UserError, match=r"cannot be read: .*column x.*; give each column one type"):
+        open_source(mixed)
+    with pytest.raises(UserError, match="cannot be read: Duplicate column names"):
+        open_source(pd.DataFrame([[1, 2]], columns=["x", "x"]))
 
 
 def test_rows_may_lack_columns_and_mix_types():
@@ -169,3 +217,28 @@ def test_a_column_of_two_types_in_two_files_is_one_of_texts(tmp_path):
 def test_frames_are_cut_into_pieces():
     source = open_source(pa.table({"x": [*range(1 << 18), 7]}))
     assert [piece.chunk.rows for piece in source.pieces] == [1 << 18, 1]
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_a_quote_within_a_cell_is_a_letter(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK_BYTES", size)
+    file = tmp_path / "t.csv"
+    file.write_text('a,b\n1,27" screen\n2,5"\n3"",x\n"4\n""4""",y\n5,"z"\n')
+    rows = [("1", '27" screen'), ("2", '5"'), ('3""', "x"), ('4\n"4"', "y"), ("5", "z")]
+    assert read(file, ["a", "b"]) == rows
+    source = open_source(file)
+    found = [block.table.num_rows for block in source.blocks(["a"])]
+    assert [piece.chunk.rows for piece in source.pieces] == found
+
+
+def test_a_header_may_hold_line_ends_and_follow_empty_lines(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text('\ufeff\n\r\n"a\nb", c\n1,2\n')
+    assert read(file, ["a\nb", "c"]) == [("1", "2")]
+
+
+def test_marks_and_blank_lines_are_no_rows_of_libsvm(tmp_path):
+    file = tmp_path / "t.libsvm"
+    file.write_text("\ufeff1 5:1\n  \n0 6:1\n \n")
+    assert len(open_source(file)) == 2
+    assert read(file, ["label", "features"]) == [("1", [5]), ("0", [6])]

@@ -6,7 +6,7 @@ import sample_tables
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.infer import infer_schema
-from sixfold.recsys.tables.schema import Schema, as_schema
+from sixfold.recsys.tables.schema import Column, Schema, as_schema
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_first_schema_is_guessed(ending, tmp_path, capsys):
     }
     assert schema.columns["genres"].separator == "|"
     assert (schema.labels, schema.group) == (("click",), "user")
-    assert "left out, another value in every row: id" in capsys.readouterr().out
+    assert "left out, no categories or another value in every row: id" in capsys.readouterr().out
 
 
 def test_a_table_without_a_usual_label_asks_for_one():
@@ -88,3 +88,29 @@ def test_numbers_with_gaps_have_a_rule():
     schema = infer_schema(pl.DataFrame({"x": [1.5, None], "y": [0.5, 0.1], "label": [0, 1]}))
     assert schema.columns["x"].missing == 0.0
     assert schema.columns["y"].missing is None
+
+
+def test_types_without_categories_are_left_out_of_a_guess(capsys):
+    frame = pl.DataFrame(
+        {
+            "label": [0, 1],
+            "struct": [{"a": 1}, {"a": 2}],
+            "bytes": [b"a", b"b"],
+            "vector": [[0.5, 1.0], [0.1, 2.0]],
+            "pair": pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2)),
+            "kind": pl.Series(["a", "b"], dtype=pl.Categorical),
+        }
+    )
+    columns = infer_schema(frame).columns
+    assert list(columns) == ["pair", "kind"]
+    assert columns["pair"] == Column(kind="multivalued", max_length=2)
+    assert "in every row: struct, bytes, vector" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_the_character_between_cells_is_guessed(separator, tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("user,click\n7,0\n8,1\n".replace(",", separator))
+    schema = infer_schema(file, tmp_path / "schema.yaml")
+    assert schema.text.separator == separator
+    assert list(Schema.read(tmp_path / "schema.yaml").columns) == ["user"]

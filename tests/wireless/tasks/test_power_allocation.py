@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from finished_pipeline import finished_pipeline
 
-from sixfold.core.pipeline import stages
 from sixfold.core.pipeline.params import Pipeline
-from sixfold.core.pipeline.report import write_report
 from sixfold.wireless import CellFreeICGNN, CellFreeICGNNConfig
 from sixfold.wireless.data.power_allocation import SIZES, FreshLayouts, PowerData
 from sixfold.wireless.tasks.power_allocation import REFERENCES, fairness_loss, sum_loss
@@ -32,19 +31,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    root = tmp_path_factory.mktemp("repository")
-    folder = root / "pipelines" / "wireless"
-    folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(PARAMS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        pipeline = Pipeline.find("wireless")
-        (task,) = pipeline.tasks.values()
-        stages.prepare(task)
-        stages.train(task, workers=1)
-        stages.evaluate(task, workers=1)
-        write_report(pipeline)
-    return pipeline
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
 
 
 def test_no_rule_and_no_network_is_above_the_reference(done):

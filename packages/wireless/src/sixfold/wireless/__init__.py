@@ -35,6 +35,7 @@ SYSTEMS = (
     ICGNN_SYSTEM,
     ICGNN_CELL_FREE,
 )
+SCORE = "sixfold.wireless.scoring:score"  # behind `sixfold score wireless`
 
 __all__ = [
     "ICGNN",

@@ -36,6 +36,7 @@ class FieldEmbedding(nn.Module):
 
     frozen_table: Tensor
     first_rows: Tensor
+    sizes: Tensor
 
     def __init__(self, fields: Sequence[Field], dim: int) -> None:
         super().__init__()
@@ -52,6 +53,8 @@ class FieldEmbedding(nn.Module):
         self.single = [name for run in self.runs if run.kind == "single" for name in run.names]
         firsts = torch.tensor([self.first_row[name] for name in self.single], dtype=torch.int64)
         self.register_buffer("first_rows", firsts, persistent=False)
+        sizes = torch.tensor([self._field(name).vocab_size for name in self.single])
+        self.register_buffer("sizes", sizes, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,14 +78,10 @@ class FieldEmbedding(nn.Module):
 
     def lookup(self, name: str, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Look up ids of one field, without pooling; id 0 gives zeros and no gradient."""
-        field = self._field(name)
-        rows = _shifted(ids, self.first_row[field.name])
-        return self._vectors(rows, field.frozen)
+        return self._vectors(self._rows_of(name, ids), self._field(name).frozen)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch field dim"]:
-        missing = [field.name for field in self.fields if field.name not in batch]
-        if missing:
-            raise UserError(f"the batch has no field {', '.join(missing)}")
+        _check_batch(self.fields, batch)
         looked_up = iter(self._looked_up(batch))
         numeric = iter(self._numeric(batch))
         blocks = []
@@ -107,18 +106,22 @@ class FieldEmbedding(nn.Module):
             return ()
         singles: Sequence[Tensor] = ()
         if self.single:
-            ids = _shifted(torch.stack([batch[n] for n in self.single], 1), self.first_rows)
+            together = torch.stack([batch[name] for name in self.single], 1)
+            _check_ids(together, self.sizes, self.single)
+            ids = _shifted(together, self.first_rows)
             if len(runs) == 1:
                 return (self._vectors(ids),)
             singles = ids.split([len(run.names) for run in runs if run.kind == "single"], 1)
         rest = iter(singles)
         blocks = [
-            next(rest)
-            if run.kind == "single"
-            else _shifted(batch[run.names[0]], self.first_row[run.names[0]])
+            next(rest) if run.kind == "single" else self._rows_of(run.names[0], batch[run.names[0]])
             for run in runs
         ]
         return self._vectors(torch.cat(blocks, 1)).split([block.shape[1] for block in blocks], 1)
+
+    def _rows_of(self, name: str, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        _check_ids(ids, self._field(name).vocab_size or 0, [name])
+        return _shifted(ids, self.first_row[name])
 
     def _numeric(self, batch: Batch) -> Sequence[Float[Tensor, "batch _ dim"]]:
         if not self.numbers:
@@ -179,6 +182,50 @@ def _as_rows(ids: Int[Tensor, "batch *length"]) -> Int[Tensor, "batch _"]:
 def _shifted(ids: Int[Tensor, "*shape"], first: int | Tensor) -> Int[Tensor, "*shape"]:
     """Turn a field's ids into rows of the table; every padding is row 0."""
     return torch.where(ids == 0, 0, ids + first)
+
+
+def _check_batch(fields: Sequence[Field], batch: Batch) -> None:
+    """Check that a batch has every field, in the shape and type of its kind.
+
+    Raises:
+        UserError: a field is missing or is not as it should be.
+    """
+    if missing := [field.name for field in fields if field.name not in batch]:
+        raise UserError(f"the batch has no field {', '.join(missing)}")
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return
+    rows = len(batch[fields[0].name])
+    for field in fields:
+        found, axes = batch[field.name], 2 if field.kind == "sequence" else 1
+        floats = field.kind != "numeric" and found.is_floating_point()
+        if floats or found.ndim != axes or len(found) != rows:
+            expected = f"({rows}, length)" if axes == 2 else f"({rows},)"
+            what = "numbers" if field.kind == "numeric" else "integers"
+            raise UserError(
+                f"field {field.name!r} should be {what} {expected}, as the others of the batch; "
+                f"got {found.dtype} {tuple(found.shape)}"
+            )
+
+
+def _check_ids(ids: Int[Tensor, "*shape"], sizes: int | Tensor, names: Sequence[str]) -> None:
+    """Check that ids are those of their fields: others would be the rows of a neighbour.
+
+    Not in a graph, and not on a GPU, which would have to be waited for.
+
+    Raises:
+        UserError: an id is negative or too large.
+    """
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return
+    wrong = (ids < 0) | (ids >= sizes)
+    if wrong.any():
+        place = wrong.nonzero()[0]
+        name = names[int(place[-1])] if len(names) > 1 else names[0]
+        size = sizes if isinstance(sizes, int) else int(sizes[names.index(name)])
+        raise UserError(
+            f"field {name!r}: id {ids[tuple(place)]} is not one of its {size} rows, 0 to "
+            f"{size - 1}; encode by the encoder that belongs to the model"
+        )
 
 
 def _height(fields: Sequence[Field], frozen: bool) -> int:

@@ -16,6 +16,8 @@ from sixfold.core.weights.export import Exportable
 from sixfold.recsys.layers.embedding import FieldEmbedding
 from sixfold.recsys.layers.fields import Field
 
+OUTPUT = "probabilities"
+TAKEN = ("self", OUTPUT)  # names that an exported graph has already
 EXAMPLE_ROWS, EXAMPLE_LENGTH = 4, 3
 
 
@@ -57,7 +59,7 @@ def columns_exportable(model: Any) -> Exportable:
         "columns": {name: field.name for name, field in zip(names, fields, strict=True)},
         "tasks": list(model.config.labels),
     }
-    return Exportable(ByColumn(model.eval()), inputs, dynamic, ["probabilities"], facts)
+    return Exportable(ByColumn(model.eval()), inputs, dynamic, [OUTPUT], facts)
 
 
 def write_embeddings(model: nn.Module, file: str | Path) -> None:
@@ -94,7 +96,8 @@ def argument_names(columns: Sequence[str]) -> list[str]:
     names: list[str] = []
     for column in columns:
         plain = "_".join(re.findall(r"[a-z0-9]+", column.lower())) or "column"
-        plain = f"column_{plain}" if plain[0].isdigit() or keyword.iskeyword(plain) else plain
+        if plain[0].isdigit() or keyword.iskeyword(plain) or plain in TAKEN:
+            plain = f"column_{plain}"
         name, copies = plain, 1
         while name in names:
             copies += 1

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from pydantic import Field as Setting
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sixfold.core import Config
 from sixfold.recsys.layers.dropout import Dropout
@@ -54,7 +55,7 @@ class MLP(nn.Module):
         for width, kind, rate in zip(hidden, kinds, rates, strict=True):
             layers.append(nn.Linear(inputs, width))
             if batch_norm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(BatchNorm(width))
             layers.append(kind())
             if rate > 0:
                 layers.append(Dropout(rate))
@@ -68,6 +69,20 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         return self.mlp(x)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that takes a single sample while training, too: by its running statistics.
+
+    The last batch of an epoch may be one row, or one process's part of it, which has no variance.
+    The running statistics stay as they are then.
+    """
+
+    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        if self.training and len(x) < 2:
+            statistics = self.running_mean, self.running_var
+            return functional.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 class MLPConfig(Config):

@@ -160,11 +160,11 @@ class Encoder:
         try:
             table = pq.read_table(path)
             header = json.loads((table.schema.metadata or {})[KEY])
-        except (KeyError, ValueError, pa.ArrowException, OSError):
+            rules = {name: _restore(name, kind, table) for name, kind in header["kinds"].items()}
+            facts = header["schema"], header["kept_negatives"], header["weights_sha256"]
+        except (KeyError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, OSError):
             raise UserError(f"{path} is no encoder file, or damaged; copy it again") from None
-        schema = Schema.parse(header["schema"], str(path))
-        rules = {name: _restore(name, kind, table) for name, kind in header["kinds"].items()}
-        return cls(schema, rules, header["kept_negatives"], header["weights_sha256"])
+        return cls(Schema.parse(facts[0], str(path)), rules, *facts[1:])
 
     def digest(self) -> str:
         """Return a hash of the schema and of every id."""

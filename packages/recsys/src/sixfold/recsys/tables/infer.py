@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.read import Block, open_source
 from sixfold.recsys.tables.schema import Column, Schema, TextFormat
-from sixfold.recsys.tables.values import MISSING, is_list, plain, to_floats
-from sixfold.recsys.tables.vocabulary import INT
+from sixfold.recsys.tables.values import MISSING, is_list, plain, split_lists, to_floats
 
 LABELS = ("label", "click", "clk", "is_click", "clicked", "target", "conversion", "purchase")
 GROUPS = ("user", "user_id", "userid", "uid")
+CELLS = (";", "\t", "|")  # characters between cells, where they are no commas
 SEPARATORS = ("|", "^", ";", " ", ",")
+DIGITS = r"^-?[0-9]+$"
 MANY_NUMBERS = 0.05  # share of different values from which whole floats are numbers, not codes
 LISTS = 0.5  # share of rows with a separator that make a column one of lists
 
@@ -25,7 +28,8 @@ def infer_schema(
     """Guess a schema from the first rows of a table, and write it as YAML.
 
     Integers, texts and booleans become categories, fractions numbers, lists and texts with a
-    separator multivalued columns. A column with another text in every row is left out.
+    separator multivalued columns. A column with another text in every row is left out, and one of a
+    type that has no categories, such as structs.
 
     Args:
         data: Table; see `sixfold.recsys.tables.read.open_source`.
@@ -35,7 +39,11 @@ def infer_schema(
     Raises:
         UserError: no column has a usual name of a label, or one asked for is missing.
     """
-    source = open_source(data, TextFormat())
+    text = TextFormat()
+    source = open_source(data, text)
+    if source.files and len(source.columns) == 1:  # the header was not cut
+        text = TextFormat(separator=next((c for c in CELLS if c in source.columns[0]), ","))
+        source = open_source(data, text)
     block = source.read(0, source.columns)
     if labels is None:
         lower = {name.lower(): name for name in source.columns}
@@ -57,10 +65,10 @@ def infer_schema(
             columns[name] = column
         left_out += [name] if column is None else []
     if left_out:
-        print(f"left out, another value in every row: {', '.join(left_out)}")
+        print(f"left out, no categories or another value in every row: {', '.join(left_out)}")
     group = next((name for name in source.columns if name.lower() in GROUPS), None)
     schema = Schema.parse(
-        {"columns": columns, "labels": tuple(labels), "group": group}, source.name
+        {"columns": columns, "labels": tuple(labels), "group": group, "text": text}, source.name
     )
     if out is not None:
         schema.write(out)
@@ -70,12 +78,13 @@ def infer_schema(
 def _guess(block: Block, name: str) -> Column | None:
     array = block.column(name)
     if is_list(array.type):
-        longest = pl.Series(array).list.len().max()
-        return Column(kind="multivalued", max_length=int(longest or 1))  # type: ignore[arg-type]
+        return _lists(array, block, name)
+    if pa.types.is_nested(array.type) or _is_binary(array.type):
+        return None
     values = pl.Series(plain(array)).drop_nulls()
     if values.dtype == pl.String:
         texts = values.filter(values != "")
-        if len(texts) == 0 or texts.str.contains(INT).all():
+        if len(texts) == 0 or texts.str.contains(DIGITS).all():
             return Column()
         numbers = texts.filter(~texts.str.to_lowercase().is_in(MISSING))
         if numbers.cast(pl.Float64, strict=False).null_count() == 0:
@@ -84,6 +93,19 @@ def _guess(block: Block, name: str) -> Column | None:
     if values.dtype.is_float() or values.dtype.is_decimal():
         return _number(block, name)
     return Column()
+
+
+def _lists(array: pa.Array, block: Block, name: str) -> Column | None:
+    try:
+        offsets = split_lists(array, None, block, name).offsets
+    except UserError:  # of structs or fractions, such as vectors
+        return None
+    return Column(kind="multivalued", max_length=max(1, int(np.diff(offsets).max())))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(test(kind) for test in (*tests, pa.types.is_fixed_size_binary))
 
 
 def _number(block: Block, name: str) -> Column:

@@ -35,7 +35,7 @@ def list_row_groups(file: Path) -> tuple[list[str], list[RowGroup]]:
     """Return the names of the columns and the row groups of a file.
 
     Raises:
-        UserError: the file is cut short or holds no rows.
+        UserError: the file is cut short or damaged.
     """
     with file.open("rb") as stream:
         stream.seek(-4, 2)
@@ -48,8 +48,6 @@ def list_row_groups(file: Path) -> tuple[list[str], list[RowGroup]]:
         raise UserError(f"{file} is damaged: {_first_line(error)}; get it again") from None
     counts = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
     groups = [RowGroup(file, i, rows) for i, rows in enumerate(counts) if rows]
-    if not groups:
-        raise UserError(f"{file} is empty: it has columns and no rows")
     return list(opened.schema_arrow.names), groups
 
 

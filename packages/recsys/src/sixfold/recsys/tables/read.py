@@ -28,6 +28,7 @@ FORMATS = {
     ".libfm": "libsvm",
     ".svm": "libsvm",
 }
+ARCHIVES = (".gz", ".zst", ".zip", ".bz2", ".xz")
 FRAME_ROWS = 1 << 18  # of a piece of a table in memory
 
 
@@ -165,8 +166,9 @@ def open_source(data: Any, text: TextFormat | None = None) -> Source:
     """Open a table: a file, a folder of files, a frame, or rows as mappings.
 
     Args:
-        data: Path of a parquet, CSV or libsvm file or of a folder of such; an arrow table, a polars
-            or pandas frame; or a list of mappings from names to values.
+        data: Path of a parquet, CSV or libsvm file or of a folder of such, whose empty parts are
+            passed over; an arrow table, a polars or pandas frame, or a mapping from names to
+            arrays; or a list of mappings from names to values.
         text: Format of CSV and libsvm files.
 
     Raises:
@@ -199,6 +201,8 @@ def _open_files(path: Path, text: TextFormat) -> Source:
         for chunk in chunks:
             pieces.append(Piece(chunk, str(file), row))
             row += chunk.rows
+    if not pieces:
+        raise UserError(f"{path} is empty: it has columns and no rows")
     assert names is not None  # there is a file
     return Source(str(path), tuple(names), tuple(pieces), tuple(files))
 
@@ -206,7 +210,8 @@ def _open_files(path: Path, text: TextFormat) -> Source:
 def _chunks(file: Path, text: TextFormat) -> tuple[Sequence[str], Sequence[Chunk]]:
     kind = FORMATS.get(file.suffix.lower())
     if kind is None:
-        raise UserError(f"{file}: files end in {', '.join(FORMATS)}; rename it for what it is")
+        mend = "unpack it" if file.suffix.lower() in ARCHIVES else "rename it for what it is"
+        raise UserError(f"{file}: files end in {', '.join(FORMATS)}; {mend}")
     found = _sniff(file)
     if found != (kind if kind == "parquet" else "text"):
         raise UserError(f"{file} is no {kind} file by its content, but {found}; {_mend(found)}")
@@ -265,27 +270,52 @@ def _mend(found: str) -> str:
 
 def _to_table(data: Any) -> pa.Table:
     if isinstance(data, pa.RecordBatch) or hasattr(data, "__arrow_c_stream__"):
-        table = pa.table(data)
-        return table.cast(pa.schema([field.with_type(_kept(field.type)) for field in table.schema]))
+        return _from_frame(data)
+    if isinstance(data, Mapping) and data:
+        return _from_columns(data)
     if isinstance(data, Sequence) and not isinstance(data, str) and len(data):
         if not all(isinstance(row, Mapping) for row in data):
             raise UserError("rows should be mappings from the names of columns to values")
         return _from_rows(data)
     raise UserError(
-        f"a table is a path, an arrow table, a frame or a list of rows, none of which is "
-        f"{'an empty list' if data == [] else type(data).__name__}"
+        f"a table is a path, an arrow table, a frame, a dict of arrays or a list of rows, none of "
+        f"which is {'an empty ' if isinstance(data, list | dict) else ''}{type(data).__name__}"
     )
+
+
+def _from_frame(frame: Any) -> pa.Table:
+    try:
+        table = pa.table(frame)
+        return table.cast(pa.schema([field.with_type(_kept(field.type)) for field in table.schema]))
+    except (pa.ArrowException, ValueError) as error:
+        reason = " ".join(map(str, error.args)).partition("\n")[0]
+        raise UserError(
+            f"the table cannot be read: {reason}; give each column one type and one name"
+        ) from None
+
+
+def _from_columns(columns: Mapping[str, Any]) -> pa.Table:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"the table's columns differ in their numbers of rows: {found}")
+    # arrow takes arrays of one axis only; those of two are lists of rows
+    return pa.table({n: _array(v if np.ndim(v) == 1 else list(v)) for n, v in columns.items()})
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
     """Return the type to read a column of a type as: text views, which arrow cannot take, as text.
 
-    Views are what polars hands on, in lists too.
+    Views are what polars hands on, in lists and categoricals too.
     """
     if pa.types.is_string_view(kind):
         return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _kept(kind.value_type), kind.ordered)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_kept(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_kept(kind.value_type), kind.list_size)
     return kind
 
 
@@ -295,7 +325,7 @@ def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
 
 
-def _array(values: list[Any]) -> pa.Array:
+def _array(values: Any) -> pa.Array:
     for kind in (None, pa.uint64()):
         try:
             return pa.array(values, kind)

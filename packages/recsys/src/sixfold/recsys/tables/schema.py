@@ -44,7 +44,8 @@ class Column(Config):
             which the first ``max_length`` count; sequence: values in the order of time, of which
             the last ``max_length`` count.
         source: Name of the column in the table; None is the name of the field.
-        dtype: Type of the values; None lets the training data decide, and ``"007"`` is a text.
+        dtype: Type of the values; None lets the training data decide: ``007`` is a text, and where
+            all are whole numbers ``1.0`` is 1.
         transform: Rule that makes a category of the value: see `sixfold.recsys.tables.preprocess`;
             quantiles are those of the training data.
         buckets: Number of quantile buckets.

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -108,8 +109,7 @@ class LibsvmChunk:
             UserError: a row has another number of entries than there are names, or an entry is not
                 ``index:1``.
         """
-        text = self.lines.text().decode("utf-8", "replace").splitlines()
-        parts = pl.Series("row", [line for line in text if line.strip()], pl.String)
+        parts = pl.Series("row", _filled_lines(self.lines.text()), pl.String)
         parts = parts.str.strip_chars().str.replace_all(r"\s+", " ").str.split(" ")
         label = parts.list.first().replace({"-1": "0", "+1": "1", "-1.0": "0"})
         entries = parts.list.slice(1)
@@ -147,43 +147,61 @@ class LibsvmChunk:
 def list_csv_chunks(
     file: Path, text: TextFormat, separator: str
 ) -> tuple[list[str], list[CsvChunk]]:
-    """Return the names of the columns and the blocks of lines of a CSV file.
-
-    Raises:
-        UserError: there is a header and no row.
-    """
+    """Return the names of the columns and the blocks of lines of a CSV file."""
     begin, names = _header(file, separator)
     if text.names is not None:
         begin, names = 0, list(text.names)
     chunks, row = [], 1
-    for lines in _index(file, begin, quotes=True):
+    for lines in _index(file, begin, separator):
         chunks.append(CsvChunk(lines, tuple(names), separator, row))
         row += lines.rows
-    if not chunks:
-        raise UserError(f"{file} is empty: it has a header and no rows")
     return names, chunks
 
 
 def list_libsvm_chunks(file: Path, text: TextFormat) -> tuple[list[str], list[LibsvmChunk]]:
     """Return the names of the columns and the blocks of lines of a libsvm file."""
     names = text.names or ("label", "features")
+    with file.open("rb") as stream:
+        begin = len(BOM) if stream.read(len(BOM)) == BOM else 0
     chunks, row = [], 1
-    for lines in _index(file, 0, quotes=False):
+    for lines in _index(file, begin, separator=None):
         chunks.append(LibsvmChunk(lines, names, row))
         row += lines.rows
     return list(names), chunks
 
 
 def _header(file: Path, separator: str) -> tuple[int, list[str]]:
-    """Return where the first line ends, and the names in it."""
+    """Return where the first line that is not empty ends, and the names in it."""
+    begin = 0
+
+    def lines(stream: BinaryIO) -> Iterator[str]:
+        nonlocal begin
+        for line in stream:
+            text = line if begin else line.removeprefix(BOM)
+            begin += len(line)
+            yield text.decode("utf-8", "replace")
+
     with file.open("rb") as stream:
-        line = stream.readline()
-    text = line.removeprefix(BOM).decode("utf-8", "replace").rstrip("\r\n")
-    return len(line), [name.strip() for name in next(csv.reader([text], delimiter=separator))]
+        try:
+            names = next(filter(None, csv.reader(lines(stream), delimiter=separator)), [])
+        except csv.Error:
+            raise UserError(f"{file}: the header is no line; end lines by LF or CRLF") from None
+    return begin, [name.strip() for name in names]
 
 
-def _index(file: Path, begin: int, quotes: bool) -> Iterator[Lines]:
-    """Yield blocks of whole lines; a line end within quotes is none."""
+def _index(file: Path, begin: int, separator: str | None) -> Iterator[Lines]:
+    """Yield blocks of whole lines; a line end within quotes is none.
+
+    Args:
+        file: Path of the file.
+        begin: Position of the first line.
+        separator: Character between cells; None where quotes have no meaning.
+
+    Raises:
+        UserError: quotes are opened and not closed.
+    """
+    count = _count_filled if separator is None else _count_rows
+    row = 1
     with file.open("rb") as stream:
         stream.seek(begin)
         held, start = b"", begin
@@ -192,14 +210,37 @@ def _index(file: Path, begin: int, quotes: bool) -> Iterator[Lines]:
             held += more
             codes = np.frombuffer(held, np.uint8)
             ends = np.flatnonzero(codes == NEWLINE)
-            if quotes and (marks := np.flatnonzero(codes == QUOTE)).size:
+            if separator is not None and len(marks := _quotes(codes, separator)):
                 ends = ends[np.searchsorted(marks, ends) % 2 == 0]
+                if not more and len(marks) % 2:
+                    row += _count_rows(codes[: marks[-1]], ends[ends < marks[-1]]) - 1
+                    raise UserError(f"{file}, row {row}: quotes are opened and not closed")
             stop = len(held) if not more else (int(ends[-1]) + 1 if ends.size else 0)
-            if stop and (rows := _count_rows(codes[:stop], ends)):
+            if stop and (rows := count(codes[:stop], ends)):
                 yield Lines(file, start, start + stop, rows)
+                row += rows
             held, start = held[stop:], start + stop
             if not more:
                 return
+
+
+def _quotes(codes: np.ndarray, separator: str) -> np.ndarray:
+    """Return the places of the quotes that open and close, in turn; a doubled one does both.
+
+    A quote opens at the start of a cell only: in ``27" screen`` it is a letter.
+    """
+    marks = np.flatnonzero(codes == QUOTE)
+    before = codes[marks - 1]
+    opens = (marks == 0) | (before == NEWLINE) | (before == ord(separator))
+    doubled = np.diff(marks, prepend=-2) == 1
+    if (opens | doubled)[::2].all():
+        return marks
+    kept: list[int] = []
+    for mark, is_start in zip(marks.tolist(), opens.tolist(), strict=True):
+        closes = len(kept) % 2
+        if closes or is_start or (kept and kept[-1] == mark - 1):
+            kept.append(mark)
+    return np.array(kept, np.int64)
 
 
 def _count_rows(codes: np.ndarray, ends: np.ndarray) -> int:
@@ -210,3 +251,13 @@ def _count_rows(codes: np.ndarray, ends: np.ndarray) -> int:
     lengths = ends - starts
     returns = (lengths == 1) & (codes[np.minimum(starts, len(codes) - 1)] == RETURN)
     return int(((lengths > 0) & ~returns).sum())
+
+
+def _count_filled(codes: np.ndarray, _: np.ndarray) -> int:
+    """Count the lines that hold more than blanks."""
+    return len(_filled_lines(codes.tobytes()))
+
+
+def _filled_lines(text: bytes) -> list[str]:
+    lines = text.decode("utf-8", "replace").split("\n")
+    return [line for line in lines if line.strip()]

@@ -89,8 +89,10 @@ def to_floats(array: pa.Array, block: Block, column: str) -> Float[np.ndarray, "
     kind = array.type
     if _is_text(kind):
         texts = pl.Series(array.cast(pa.large_string())).str.strip_chars()
-        numbers = texts.cast(pl.Float64, strict=False)
-        missing = texts.is_null() | texts.str.to_lowercase().is_in(MISSING)
+        lower = texts.str.to_lowercase()
+        words = lower.replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
+        numbers = texts.cast(pl.Float64, strict=False).fill_null(words)
+        missing = texts.is_null() | lower.is_in(MISSING)
         if (wrong := numbers.is_null() & ~missing).any():
             row = int(wrong.arg_max() or 0)
             raise UserError(f"{block.where(column, row)} is {texts[row]!r}, no number")
@@ -102,6 +104,7 @@ def to_floats(array: pa.Array, block: Block, column: str) -> Float[np.ndarray, "
     return floats.fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
+BOOLEANS = {"false": 0.0, "true": 1.0}
 MISSING = ["", "na", "n/a", "nan", "null", "none", "-nan"]  # texts that mean no number
 
 
@@ -144,8 +147,11 @@ def _whole(array: pa.Array, block: Block, column: str) -> pa.Array:
 
 
 def _from_decimal(array: pa.Array) -> pa.Array:
-    """Convert decimals: to integers where all are whole, else to texts."""
-    for kind in (pa.int64(), pa.uint64()):
+    """Convert decimals: to integers if their type has no fractions, else to texts.
+
+    By their type alone, for another block may hold other values.
+    """
+    for kind in (pa.int64(), pa.uint64()) if array.type.scale <= 0 else ():
         try:
             return array.cast(kind)
         except pa.ArrowInvalid:

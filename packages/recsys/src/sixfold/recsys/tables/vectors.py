@@ -55,4 +55,6 @@ def _read(file: Path, width: int) -> tuple[list[Any], np.ndarray]:
         )
     if not np.isfinite(vectors).all():
         raise UserError(f"{file} holds a vector with NaN or infinity")
+    if (twice := table["value"].is_duplicated()).any():
+        raise UserError(f"{file} has two vectors of {table['value'].filter(twice)[0]!r}; keep one")
     return table["value"].to_list(), vectors

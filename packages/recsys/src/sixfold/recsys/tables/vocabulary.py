@@ -23,7 +23,8 @@ TYPES = {
     "str": pa.large_string(),
     "bool": pa.large_string(),
 }
-INT = r"^(?:0|-?[1-9][0-9]*)$"  # "007" and "+7" are texts: as numbers they would be those of 7
+# "007" and "+7" are texts: as numbers they would be those of 7; 1.0 is pandas' 1 beside empty cells
+INTEGERS = r"^(?:0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.0+)$"
 MERGE_ROWS = 1 << 17  # of counts, from which on blocks' counts are added up
 SEARCHED = 4  # a search takes as long as hashing this many values of the vocabulary
 FEW = 32  # values that are searched one by one
@@ -184,7 +185,11 @@ def as_kind(values: pa.Array, kind: Kind) -> pa.Array:
     texts = pl.Series(values).cast(pl.String)
     if kind == "str":
         return texts.to_arrow().cast(target)
-    return texts.cast(pl.Int64 if kind == "int" else pl.UInt64, strict=False).to_arrow()
+    dtype = pl.Int64 if kind == "int" else pl.UInt64
+    numbers = texts.cast(dtype, strict=False)
+    if numbers.null_count() > texts.null_count():
+        numbers = numbers.fill_null(texts.str.replace(r"\.0+$", "").cast(dtype, strict=False))
+    return numbers.to_arrow()
 
 
 def restored(kind: Kind, texts: pa.Array, counts: pa.Array) -> Vocabulary:
@@ -200,11 +205,12 @@ def _kind_of(values: pl.Series) -> Kind:
         return "int" if len(values) == 0 or values.max() <= 2**63 - 1 else "uint"  # type: ignore[operator]
     if len(values) and values.str.to_lowercase().is_in(["true", "false"]).all():
         return "bool"
-    if len(values) == 0 or not values.str.contains(INT).all():
+    if len(values) == 0 or not values.str.contains(INTEGERS).all():
         return "str"
-    for kind, dtype in (("int", pl.Int64), ("uint", pl.UInt64)):
-        if values.cast(dtype, strict=False).null_count() == 0:
-            return kind  # type: ignore[return-value]
+    kinds: tuple[Kind, ...] = ("int", "uint")
+    for kind in kinds:
+        if as_kind(values.to_arrow(), kind).null_count == 0:
+            return kind
     return "str"
 
 

@@ -261,5 +261,5 @@ TASK = Task(
     ],
     settings=Training,
     sections=sections,
-    benchmarks=["finalmlp", "fcn"],
+    benchmarks=["finalmlp", "finalmlp_latency", "fcn", "lazy_adam"],
 )

@@ -226,4 +226,5 @@ TASK = Task(
     references={"popularity": score_popularity},
     settings=Training,
     sections=sections,
+    benchmarks=["dtrn"],
 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,16 @@ class Channels:
     files: list[Path]
 
 
+class Received(NamedTuple):
+    """What a receiver saw; see `Channels`."""
+
+    estimates: Complex[Tensor, "sample pilot_subcarrier pilot_symbol"]
+    pilots: Pilots | None
+    conditions: Mapping[str, Float[Tensor, " sample"]]
+
+
 def read_channels(path: Path) -> Channels:
-    """Read a folder of .mat files or an .npz file.
+    """Read a folder of .mat files, one of them, or an .npz file.
 
     Raises:
         UserError: there is nothing to read, a name or shape is not as above, or a number is not
@@ -59,9 +67,29 @@ def read_channels(path: Path) -> Channels:
         return _from_mat(files)
     if not path.is_file():
         raise UserError(f"there is no {path}; give a folder of .mat files or an .npz file")
+    if path.suffix == ".mat":
+        return _from_mat([path])
     if path.suffix != ".npz":
         raise UserError(f"{path} is no .npz file; give one, or a folder of .mat files")
     return _from_npz(path)
+
+
+def read_received(file: Path) -> Received:
+    """Read what a receiver saw, from a .mat or an .npz file; an .npz needs no ``H`` here.
+
+    Raises:
+        UserError: as `read_channels`, or the file has neither ``pilots`` nor ``ls``.
+    """
+    if file.suffix == ".mat":
+        both = _from_mat([file])
+        estimates, pilots, conditions = both.estimates, both.pilots, both.conditions
+    else:
+        found = _load_npz(file)
+        estimates, pilots = _observed(found, file)
+        conditions = {} if estimates is None else _conditions(found, len(estimates), file)
+    if estimates is None:
+        raise UserError(f"{file} has neither pilots nor ls; add one of them")
+    return Received(estimates, pilots, conditions)
 
 
 def _from_mat(files: list[Path]) -> Channels:
@@ -119,6 +147,19 @@ def _read_hdf5(file: Path) -> np.ndarray:
 
 
 def _from_npz(file: Path) -> Channels:
+    found = _load_npz(file)
+    if "H" not in found:
+        raise UserError(f"{file} holds no array H (sample, subcarrier, symbol); add it")
+    channels = _complex(found["H"], 3, f"{file}: H")
+    if "ls" in found and found["ls"].shape != tuple(channels.shape):
+        raise UserError(f"{file}: ls has shape {found['ls'].shape}, H {tuple(channels.shape)}")
+    estimates, pilots = _observed(found, file)
+    if estimates is not None and len(estimates) != len(channels):
+        raise UserError(f"{file}: {len(estimates)} samples of pilots, {len(channels)} of H")
+    return Channels(channels, estimates, pilots, _conditions(found, len(channels), file), [file])
+
+
+def _load_npz(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as content:
             found = {name: content[name] for name in content.files}
@@ -127,27 +168,33 @@ def _from_npz(file: Path) -> Channels:
     for name in found:
         if name not in FIELDS:
             raise UserError(unknown_name_error(str(file), "array", name, FIELDS))
-    if "H" not in found:
-        raise UserError(f"{file} holds no array H (sample, subcarrier, symbol); add it")
-    channels = _complex(found["H"], 3, f"{file}: H")
-    estimates, pilots = None, None
+    return found
+
+
+def _observed(found: Mapping[str, np.ndarray], file: Path) -> tuple[Tensor | None, Pilots | None]:
     if "ls" in found:
         whole = _complex(found["ls"], 3, f"{file}: ls")
-        if whole.shape != channels.shape:
-            raise UserError(f"{file}: ls has shape {tuple(whole.shape)}, H {tuple(channels.shape)}")
         pilots = _find_pilots(whole, f"{file}: ls")
-        estimates = pilots.pick(whole)
-    elif "pilots" in found:
-        estimates = _complex(found["pilots"], 3, f"{file}: pilots")
+        return pilots.pick(whole), pilots
+    if "pilots" in found:
+        return _complex(found["pilots"], 3, f"{file}: pilots"), None
+    return None, None
+
+
+def _conditions(found: Mapping[str, np.ndarray], count: int, file: Path) -> dict[str, Tensor]:
     conditions = {}
     for name in CONDITIONS:
         if name in found:
-            values = np.broadcast_to(found[name], (len(channels),)).astype(np.float32)
+            try:
+                values = np.broadcast_to(found[name], (count,)).astype(np.float32)
+            except ValueError:
+                raise UserError(
+                    f"{file}: {name} has shape {found[name].shape} for {count} samples; write one "
+                    "number, or one per sample"
+                ) from None
             _check_finite(values, f"{file}: {name}")
             conditions[name] = torch.from_numpy(values)
-    if estimates is not None and len(estimates) != len(channels):
-        raise UserError(f"{file}: {len(estimates)} samples of pilots, {len(channels)} of H")
-    return Channels(channels, estimates, pilots, conditions, [file])
+    return conditions
 
 
 def _find_pilots(whole: Complex[Tensor, "sample subcarrier symbol"], what: str) -> Pilots:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.one_thread import one_thread
 from sixfold.wireless.iq.cell_free import draw_layout, strongest_access_points
 from sixfold.wireless.iq.power_control import projected_gradient, spectral_efficiency
 
@@ -97,6 +98,7 @@ def draw(size: Size, batch: int, generator: torch.Generator) -> dict[str, Tensor
     }
 
 
+@one_thread()
 def prepare(data: PowerData, source: str, folder: Path) -> None:
     """Write test layouts, and the sums that the projected gradient reaches; all is simulated."""
     tensors, facts = {}, {"source": source, "seed": SEED, "data": data.model_dump(mode="json")}

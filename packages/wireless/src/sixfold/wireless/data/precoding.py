@@ -13,6 +13,7 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.one_thread import one_thread
 from sixfold.wireless.iq.mimo_channels import rayleigh
 from sixfold.wireless.iq.wmmse import wmmse
 
@@ -107,6 +108,7 @@ class FreshChannels:
         }
 
 
+@one_thread()
 def prepare(data: PrecodingData, source: str, folder: Path) -> None:
     """Write test channels, and the sum rates that WMMSE reaches on them; all is simulated."""
     tensors, facts = {}, {"source": source, "seed": SEED, "data": data.model_dump(mode="json")}

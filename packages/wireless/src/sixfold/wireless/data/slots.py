@@ -6,6 +6,7 @@ seeds its channel: a network that is told both can look the channel up, and goes
 no estimator passes on independent fading. The two are never mixed.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from sixfold.wireless.iq.estimators import Statistics, lmmse, tdl_statistics
 from sixfold.wireless.iq.ofdm import Grid, NoiseReference, Pilots, SnrReference, add_noise
 from sixfold.wireless.iq.ofdm import noise_variance as variance_of
 from sixfold.wireless.iq.tdl import TDL
+
+Fading = Literal["independent", "frozen_240"]
 
 
 class SlotsConfig(Config):
@@ -42,7 +45,7 @@ class SlotsConfig(Config):
     snr_db: tuple[float, ...] = tuple(range(0, 26, 5))
     delay_spread_s: tuple[float, ...] = tuple(25e-9 * n for n in range(1, 13))
     max_doppler_hz: tuple[float, ...] = tuple(50.0 * n for n in range(1, 21))
-    fading: Literal["independent", "frozen_240"] = "independent"
+    fading: Fading = "independent"
     snr_reference: SnrReference = "grid"
     noise_reference: NoiseReference = "ensemble"
 
@@ -61,21 +64,26 @@ class SyntheticSlots:
         config.pilots.check(config.grid)
         self.config, self.count, self.seed, self.frozen_seed = config, count, seed, frozen_seed
         self.channel = TDL(config.profile, config.grid)
-        self._frozen: dict[tuple[int, int], Tensor] = {}
+        self._frozen: dict[tuple[float, float], Tensor] = {}
 
     def __len__(self) -> int:
         return self.count
 
-    def batch(self, indices: list[int]) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Return ``pilots`` and ``target`` as pairs of reals, ``conditions`` and ``bound``."""
+        return self.draw(indices, self.seed)
+
+    def draw(self, indices: Sequence[int], seed: int) -> dict[str, Tensor]:
+        """Return what `batch` does, of another seed."""
         config, pairs = self.config, 2 * self.config.pilots.count
         axes = (config.snr_db, config.delay_spread_s, config.max_doppler_hz)
         places, fadings, noises = [], [], []
         for index in indices:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "slot", index))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "slot", index))
             places.append([int(torch.randint(len(axis), (), generator=generator)) for axis in axes])
             noises.append(torch.rand(pairs, generator=generator))
-            fadings.append(self._fading(generator, places[-1][1], places[-1][2]))
+            _, spread, doppler = (axis[i] for axis, i in zip(axes, places[-1], strict=True))
+            fadings.append(self._fading(generator, spread, doppler))
         place = torch.tensor(places).unbind(1)
         conditions = torch.stack(
             [torch.tensor(axis)[i] for axis, i in zip(axes, place, strict=True)], 1
@@ -118,11 +126,12 @@ class SyntheticSlots:
         shape = (len(config.delay_spread_s), len(config.max_doppler_hz))
         return torch.stack(rows, 1).unflatten(1, shape)
 
-    def _fading(self, generator: torch.Generator, spread: int, doppler: int) -> Tensor:
+    def _fading(self, generator: torch.Generator, spread_s: float, doppler_hz: float) -> Tensor:
         if self.config.fading == "independent":
             return self.channel.draw(1, generator)[0]
-        if (spread, doppler) not in self._frozen:
-            seed = derive_seed(self.frozen_seed, "frozen", spread, doppler)
+        key = spread_s, doppler_hz
+        if key not in self._frozen:
+            seed = derive_seed(self.frozen_seed, "frozen", f"{spread_s:g}", f"{doppler_hz:g}")
             fixed = torch.Generator().manual_seed(seed)
-            self._frozen[spread, doppler] = self.channel.draw(1, fixed)[0]
-        return self._frozen[spread, doppler]
+            self._frozen[key] = self.channel.draw(1, fixed)[0]
+        return self._frozen[key]

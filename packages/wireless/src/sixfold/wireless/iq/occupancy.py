@@ -114,17 +114,36 @@ def segmentation_scores(
         official: Whether blocks without any found interval are left out of overlap and recall, as
             in the authors' evaluation; by default all their true intervals are misses.
     """
-    found, true = (np.asarray((value != 0).cpu()) for value in (decided, mask))
-    overlaps = []
-    for one, other in zip(true, found, strict=True):
-        expected, given = intervals(one), intervals(other)
-        if len(expected) and not (official and not len(given)):
-            overlaps.append(match_intervals(expected, given)[1])
-    every = np.concatenate(overlaps) if overlaps else np.full(1, np.nan)
-    recall = {
-        at: float(np.where(np.isnan(every), np.nan, every >= at).mean()) for at in RECALLED_AT
-    }
-    return SegmentationScores(float((found == true).mean()), float(every.mean()), recall)
+    tally = SegmentationTally(official)
+    tally.add(decided, mask)
+    return tally.scores()
+
+
+class SegmentationTally:
+    """`segmentation_scores` of more blocks than fit into memory, batch after batch."""
+
+    def __init__(self, official: bool = False) -> None:
+        self.official = official
+        self.right = self.bins = 0
+        self.overlaps: list[np.ndarray] = []
+
+    def add(self, decided: Shaped[Tensor, "batch bin"], mask: Shaped[Tensor, "batch bin"]) -> None:
+        """Count some blocks; the arguments are those of `segmentation_scores`."""
+        found, true = (np.asarray((value != 0).cpu()) for value in (decided, mask))
+        self.right += int((found == true).sum())
+        self.bins += true.size
+        for one, other in zip(true, found, strict=True):
+            expected, given = intervals(one), intervals(other)
+            if len(expected) and not (self.official and not len(given)):
+                self.overlaps.append(match_intervals(expected, given)[1])
+
+    def scores(self) -> SegmentationScores:
+        """Return the scores of all blocks."""
+        every = np.concatenate(self.overlaps) if self.overlaps else np.full(1, np.nan)
+        recall = {
+            at: float(np.where(np.isnan(every), np.nan, every >= at).mean()) for at in RECALLED_AT
+        }
+        return SegmentationScores(self.right / self.bins, float(every.mean()), recall)
 
 
 def complex_plane_iou(

@@ -6,20 +6,19 @@ asked for is read and converted; integers become values in [-1, 1).
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Complex, Shaped
+from jaxtyping import Complex
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.wireless.iq.datatypes import parse_datatype, quantised, scaled
 
 META, DATA = ".sigmf-meta", ".sigmf-data"
-DATATYPE = re.compile(r"([rc])([fiu])(8|16|32|64)(?:_(le|be))?")
 
 
 @dataclass(frozen=True)
@@ -90,35 +89,6 @@ class Recording:
         return values.view(np.complex64)[:, 0]
 
 
-def parse_datatype(name: str, where: str) -> np.dtype:
-    """Return the type of a component of a SigMF datatype such as ``ci16_le``.
-
-    Raises:
-        UserError: there is no such datatype, or it is real.
-    """
-    match = DATATYPE.fullmatch(name)
-    if match is None or (match[2] == "f" and match[3] in ("8", "16")):
-        raise UserError(f"{where}: {name!r} is no datatype of SigMF; one is e.g. cf32_le, ci16_le")
-    if match[4] is None and match[3] != "8":
-        raise UserError(f"{where}: {name!r} lacks its byte order; write {name}_le or {name}_be")
-    if match[1] == "r":
-        raise UserError(
-            f"{where}: {name!r} holds real samples, whose spectrum has only one half; make them "
-            "complex first, e.g. by scipy.signal.hilbert"
-        )
-    return np.dtype(f"{'>' if match[4] == 'be' else '<'}{match[2]}{int(match[3]) // 8}")
-
-
-def scaled(values: Shaped[np.ndarray, "time 2"]) -> Shaped[np.ndarray, "time 2"]:
-    """Return components as float32, with the largest integer of their type as 1."""
-    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
-    if kind == "f":
-        return np.ascontiguousarray(values, np.float32)
-    half = 2.0 ** (bits - 1)
-    zero = half - 0.5 if kind == "u" else 0.0  # unsigned zero lies between two numbers
-    return np.ascontiguousarray((values - zero) / half, np.float32)
-
-
 def open_recording(
     path: str | Path,
     *,
@@ -144,7 +114,7 @@ def open_recording(
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     if path.suffix == META:
-        metadata = _read_metadata(path)
+        metadata = read_metadata(path)
         data = path.with_name(metadata["global"].get("core:dataset", path.stem + DATA))
     elif datatype is None:
         raise UserError(f"{path} is a raw file; say what it holds, e.g. --datatype cf32_le")
@@ -165,9 +135,16 @@ def open_recording(
     return Recording(data, dtype, _channels(facts, path), float(rate), captures, metadata)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read SigMF metadata alone; ``captures`` and ``annotations`` are there in any case.
+
+    Raises:
+        UserError: the file is missing, or holds no such metadata.
+    """
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:  # not UTF-8, or not JSON
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
@@ -257,7 +234,7 @@ def write_recording(
     dtype = parse_datatype(datatype, str(path))
     frames = np.atleast_2d(np.asarray(samples, np.complex128)).T
     parts = np.ascontiguousarray(frames).view(np.float64).reshape(*frames.shape, 2)
-    content = _quantised(parts, dtype).tobytes()
+    content = quantised(parts, dtype).tobytes()
     metadata = {
         "global": {
             "core:datatype": datatype,
@@ -295,13 +272,3 @@ def _validate(metadata: Mapping[str, Any], path: Path) -> None:
     except ValidationError as error:
         place = "/".join(map(str, error.absolute_path))
         raise UserError(f"{path}: SigMF allows no such {place}: {error.message}") from None
-
-
-def _quantised(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    half = 2.0 ** (8 * dtype.itemsize - 1)
-    zero = half - 0.5 if dtype.kind == "u" else 0.0
-    limits = np.iinfo(dtype)
-    rounded = np.rint(values.astype(np.float64) * half + zero)
-    return rounded.clip(limits.min, limits.max).astype(dtype)

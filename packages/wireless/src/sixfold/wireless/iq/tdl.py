@@ -236,12 +236,25 @@ def _coloured(
             "exact fading has no gradient with respect to max_doppler_hz; build the channel with "
             'fading="sinusoids"'
         )
+    if torch.compiler.is_compiling():  # how many there are is not known before it runs
+        root = _root_of_jakes(doppler, times_s)
+    else:  # each Doppler once: the decompositions are most of the time
+        distinct, which = doppler.unique(return_inverse=True)
+        root = _root_of_jakes(distinct, times_s)[which]
+    root, white = root.to(pairs.dtype), complex_normal(pairs)
+    # one product of a contiguous copy: a batched product of strided parts goes matrix by matrix
+    coloured = torch.cat([white.real, white.imag], 1) @ root.mT
+    return torch.complex(*coloured.chunk(2, 1))
+
+
+def _root_of_jakes(
+    doppler: Float[Tensor, " doppler"], times_s: Float[Tensor, " time"]
+) -> Float[Tensor, "doppler time time"]:
+    """Return a root of the covariance J0(2 pi f t) of each Doppler, in float64."""
     lags = (times_s[:, None] - times_s).double()
     angles = 2 * math.pi * doppler.double()[:, None, None] * lags
     values, vectors = torch.linalg.eigh(torch.special.bessel_j0(angles))
-    root = (vectors * values.clamp(min=0).sqrt()[:, None]).to(pairs.dtype)
-    white = complex_normal(pairs)
-    return torch.complex(white.real @ root.mT, white.imag @ root.mT)
+    return vectors * values.clamp(min=0).sqrt()[:, None]
 
 
 def _sinusoids(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sixfold.core.data.atomic import atomic_file
 from sixfold.wireless.iq.detections import Block
@@ -85,3 +86,20 @@ class Waterfall:
             center = (captures or self.recording.captures)[-1 if captures else 0].center_hz
             boxes.append((low - center, high - low, start, count))
         return boxes
+
+
+def outlined(
+    power_db: Float[np.ndarray, "block bin"], occupied: Bool[np.ndarray, "block bin"]
+) -> Float[np.ndarray, "block bin 3"]:
+    """Draw power in grey, and in red the outline of the bins that are occupied.
+
+    Args:
+        power_db: Power of each bin in dB.
+        occupied: Bins inside the boxes.
+    """
+    grey = (power_db - power_db.max() + RANGE_DB).clip(0, RANGE_DB) / RANGE_DB
+    padded = np.pad(occupied, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    picture = np.repeat(grey[..., None], 3, axis=-1)
+    picture[occupied & ~inside] = (1.0, 0.0, 0.0)
+    return picture

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from sixfold.core.pipeline.claim import (
@@ -22,10 +21,7 @@ from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.page import Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
-from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, derive_seed, fit
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import save_pretrained
+from sixfold.core.training.fit import FitConfig
 from sixfold.wireless.data.power_allocation import (
     SIZES,
     TRAINED,
@@ -39,6 +35,7 @@ from sixfold.wireless.iq import power_control
 from sixfold.wireless.iq.power_control import spectral_efficiency
 from sixfold.wireless.models.icgnn import CELL_FREE
 from sixfold.wireless.models.icgnn.loss import negative_relative_sum, negative_soft_minimum
+from sixfold.wireless.tasks.training import train_on
 
 Allocate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -58,14 +55,7 @@ class Training(FitConfig):
 
 def train(job: Job[PowerData]) -> None:
     """Train one seed on layouts that never come again."""
-    torch.manual_seed(derive_seed(job.seed, "init"))
-    model = job.system.build(job.model)
-    settings = {"model": job.model.model_dump(), "train": job.train.model_dump()}
-    run = Run.open(job.run, settings | {"seed": job.seed}, job.identity)
-    loss = LOSSES[job.train.objective]
-    fit(run, model, FreshLayouts(job.data, job.train.batch), loss, job.train, seed=job.seed)
-    if rank() == 0:
-        save_pretrained(job.weights, model, job.system.name, job.model)
+    train_on(FreshLayouts(job.data, job.train.batch), LOSSES[job.train.objective], job)
 
 
 def sum_loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:

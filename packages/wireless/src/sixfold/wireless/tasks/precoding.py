@@ -21,10 +21,7 @@ from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.page import Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
-from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, derive_seed, fit
-from sixfold.core.training.run import Run
-from sixfold.core.weights.convert import save_pretrained
+from sixfold.core.training.fit import FitConfig
 from sixfold.wireless.data.precoding import (
     POINTS,
     TRAINED,
@@ -38,6 +35,7 @@ from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.dirty_paper import dirty_paper_capacity
 from sixfold.wireless.models.icgnn import SYSTEM
 from sixfold.wireless.models.icgnn.loss import negative_relative_sum
+from sixfold.wireless.tasks.training import train_on
 
 STEPS = (2, 4, 8)
 BY_STEPS = (Point(8, 8, 10), Point(16, 16, 10), Point(16, 16, 20))
@@ -47,13 +45,7 @@ CLOSED = ("mrt", "zf", "rzf", "equal_structured")
 
 def train(job: Job[PrecodingData]) -> None:
     """Train one seed on channels that never come again."""
-    torch.manual_seed(derive_seed(job.seed, "init"))
-    model = job.system.build(job.model)
-    settings = {"model": job.model.model_dump(), "train": job.train.model_dump()}
-    run = Run.open(job.run, settings | {"seed": job.seed}, job.identity)
-    fit(run, model, FreshChannels(job.data, job.train.batch), loss, job.train, seed=job.seed)
-    if rank() == 0:
-        save_pretrained(job.weights, model, job.system.name, job.model)
+    train_on(FreshChannels(job.data, job.train.batch), loss, job)
 
 
 def loss(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:

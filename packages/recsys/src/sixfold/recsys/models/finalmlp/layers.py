@@ -111,7 +111,7 @@ class FeatureGate(nn.Module):
             return None
         key, combinations = None, 1
         for field in self.context:
-            ids, rows = batch[field.name], field.vocab_size or 0
+            ids, rows = batch[field.name].long(), field.vocab_size or 0
             key = ids if key is None else key * rows + ids
             combinations *= rows
         if key is None or combinations >= LARGEST_KEY:

@@ -35,6 +35,7 @@ __all__ = [
     "FORTITRAN",
     "LINEAR",
     "SYSTEM",
+    "SYSTEMS",
     "AdaFortiTran",
     "AdaFortiTranConfig",
     "FortiTran",
@@ -58,6 +59,7 @@ SYSTEM = System(
         "12 x 2 pilots": (AdaFortiTranConfig(), 987_746),
         "40 x 2 pilots": (AdaFortiTranConfig(pilot_subcarriers=40), 1_081_826),
     },
+    run="sixfold.wireless.models.adafortitran.inference:run_adafortitran",
     train="sixfold.wireless.own_data:train_adafortitran",
     export="sixfold.wireless.models.adafortitran.export:exportable",
 )
@@ -72,6 +74,7 @@ FORTITRAN = System(
         "12 x 2 pilots": (FortiTranConfig(), 913_688),
         "40 x 2 pilots": (FortiTranConfig(pilot_subcarriers=40), 1_007_768),
     },
+    run="sixfold.wireless.models.adafortitran.inference:run_fortitran",
     train="sixfold.wireless.own_data:train_fortitran",
     export="sixfold.wireless.models.adafortitran.export:exportable",
 )
@@ -86,6 +89,9 @@ LINEAR = System(
         "12 x 2 pilots": (LinearConfig(), 42_000),
         "40 x 2 pilots": (LinearConfig(pilot_subcarriers=40), 136_080),
     },
+    run="sixfold.wireless.models.adafortitran.inference:run_linear",
     train="sixfold.wireless.own_data:train_linear",
     export="sixfold.wireless.models.adafortitran.export:exportable",
 )
+
+SYSTEMS = (SYSTEM, FORTITRAN, LINEAR)

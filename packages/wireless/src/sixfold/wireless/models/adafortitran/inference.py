@@ -1,6 +1,9 @@
-"""Complex pilots in, complex channels out, with conditions known or not."""
+"""Complex pilots in, complex channels out, with conditions known or not; also on files."""
 
+import io
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +11,16 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from sixfold.core import UserError
+from sixfold.core import System, UserError
+from sixfold.core.data.atomic import write_atomic
+from sixfold.core.many_files import run_files
+from sixfold.core.weights.convert import from_pretrained
+from sixfold.wireless.data.own_channels import CONDITIONS, read_received
 from sixfold.wireless.iq.conditions import estimate_conditions
 from sixfold.wireless.iq.ofdm import Grid, Pilots
+from sixfold.wireless.models.adafortitran import FORTITRAN, LINEAR, SYSTEM
 
-CONDITIONS: tuple[str, ...] = ("snr_db", "delay_spread_s", "max_doppler_hz")
+SLOTS = 256  # estimated at once: bounds the memory
 
 
 @torch.no_grad()
@@ -128,3 +136,65 @@ def warn_outside(conditions: Float[Tensor, "batch 3"], trained: Any) -> None:
                 f"{limits[1]:g}; its estimates may be poor",
                 stacklevel=4,
             )
+
+
+def estimate_file(model: Any, source: Path, output: Path) -> None:
+    """Estimate the channels of a file.
+
+    Args:
+        model: Network.
+        source: File .npz or .mat of pilots; see `sixfold.wireless.data.own_channels`.
+        output: File .npz to write, with ``H`` (sample, subcarrier, symbol).
+
+    Raises:
+        UserError: the file cannot be read or does not fit the network, or lacks conditions that
+            cannot be estimated either.
+    """
+    if output.suffix != ".npz":
+        raise UserError(f"estimates go into an .npz file, got {output.name}")
+    received = read_received(source)
+    missing = [name for name in CONDITIONS if name not in received.conditions]
+    if model.adaptive and missing and received.pilots is None:
+        raise UserError(
+            f"{source} lacks {', '.join(missing)}, which AdaFortiTran needs; add them, or give ls "
+            "(0 off the pilots) instead of pilots, to have them estimated"
+        )
+    parts = []
+    for start in range(0, len(received.estimates), SLOTS):
+        some = slice(start, start + SLOTS)
+        known: dict[str, Any] = {name: values[some] for name, values in received.conditions.items()}
+        pilots = received.estimates[some]
+        parts.append(estimate(model, pilots, pattern=received.pilots, **known))
+    content = io.BytesIO()
+    np.savez(content, H=torch.cat(parts).numpy())
+    write_atomic(output, content.getvalue())
+    print(f"{source}: {len(received.estimates)} channels -> {output}")
+
+
+def _command(system: System) -> Callable[..., None]:
+    """Make the function behind ``sixfold run`` of a system."""
+
+    def run(*paths: Path, weights: str, device: str = "cpu", overwrite: bool = False) -> None:
+        """Estimate channels from the least-squares estimates at their pilots.
+
+        Args:
+            paths: One or more files (.npz with pilots or ls, or .mat as the official generator
+                writes), folders of them or quoted patterns and, last, the output: an .npz file
+                with H, or a folder.
+            weights: Official or sixfold checkpoint.
+            device: Torch device: cpu, cuda, cuda:1 ...
+            overwrite: Whether finished outputs in a folder are made again.
+        """
+        model = from_pretrained(weights, system).to(torch.device(device))
+
+        def work(source: Path, output: Path) -> None:
+            estimate_file(model, source, output)
+
+        run_files(paths, work, reads={".npz", ".mat"}, writes=[".npz"], overwrite=overwrite)
+
+    return run
+
+
+run_adafortitran = _command(SYSTEM)
+run_fortitran = _command(FORTITRAN)
+run_linear = _command(LINEAR)

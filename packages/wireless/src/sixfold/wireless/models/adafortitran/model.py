@@ -8,7 +8,7 @@ imaginary parts, with the same weights: both go through in one batch.
 """
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ from sixfold.wireless.models.adafortitran.layers import (
 )
 
 Range = tuple[float, float]
+Network = TypeVar("Network", bound="ChannelNetwork")  # beartype does not know Self here
 
 
 class LinearConfig(Config):
@@ -130,6 +131,22 @@ class ChannelNetwork(nn.Module):
     system_name: str
     adaptive = False  # whether ``forward`` takes conditions
 
+    @classmethod
+    def from_pretrained(cls: type[Network], path: str | Path, **settings: Any) -> Network:
+        """Load an official or a sixfold checkpoint, in eval mode.
+
+        Args:
+            path: Path of a checkpoint.
+            settings: Settings that an official checkpoint does not hold; see `convert`.
+
+        Raises:
+            UserError: the file is missing or damaged, or holds another system or size.
+        """
+        from sixfold.wireless.models import adafortitran  # it needs this class
+
+        system = next(one for one in adafortitran.SYSTEMS if one.name == cls.system_name)
+        return cast(Network, from_pretrained(path, system, **settings))
+
     def estimate(self, pilots: Any, **given: Any) -> Any:
         """Estimate complex channels from complex pilots.
 
@@ -167,21 +184,6 @@ class Linear(ChannelNetwork):
         self.config = config = config or LinearConfig()
         self.linear = nn.Linear(config.pilots, config.elements)
 
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "Linear":
-        """Load an official or a sixfold checkpoint, in eval mode.
-
-        Args:
-            path: Path of a checkpoint.
-            settings: Settings that an official checkpoint does not hold; see `convert`.
-
-        Raises:
-            UserError: the file is missing or damaged, or holds another system or size.
-        """
-        from sixfold.wireless.models.adafortitran import LINEAR
-
-        return cast(Linear, from_pretrained(path, LINEAR, **settings))
-
     def forward(
         self, pilots: Float[Tensor, "batch pilot_subcarrier pilot_symbol 2"]
     ) -> Float[Tensor, "batch subcarrier symbol 2"]:
@@ -207,21 +209,6 @@ class FortiTran(ChannelNetwork):
         self.initial_enhancer = ConvEnhancer()
         self.transformer_encoder = _transformer(config, values, values)
         self.final_refiner = ConvEnhancer()
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "FortiTran":
-        """Load an official or a sixfold checkpoint, in eval mode.
-
-        Args:
-            path: Path of a checkpoint.
-            settings: Settings that an official checkpoint does not hold; see `convert`.
-
-        Raises:
-            UserError: the file is missing or damaged, or holds another system or size.
-        """
-        from sixfold.wireless.models.adafortitran import FORTITRAN
-
-        return cast(FortiTran, from_pretrained(path, FORTITRAN, **settings))
 
     def forward(
         self, pilots: Float[Tensor, "batch pilot_subcarrier pilot_symbol 2"]
@@ -251,21 +238,6 @@ class AdaFortiTran(ChannelNetwork):
         )  # fmt: skip
         self.transformer_encoder = _transformer(config, values + added, values)
         self.final_refiner = ConvEnhancer()
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **settings: Any) -> "AdaFortiTran":
-        """Load an official or a sixfold checkpoint, in eval mode.
-
-        Args:
-            path: Path of a checkpoint.
-            settings: Settings that an official checkpoint does not hold; see `convert`.
-
-        Raises:
-            UserError: the file is missing or damaged, or holds another system or size.
-        """
-        from sixfold.wireless.models.adafortitran import SYSTEM
-
-        return cast(AdaFortiTran, from_pretrained(path, SYSTEM, **settings))
 
     def forward(
         self,

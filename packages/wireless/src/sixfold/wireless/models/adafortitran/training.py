@@ -87,10 +87,15 @@ def nmse_db(model: Any, slots: Slots) -> dict[str, float]:
 
 
 @torch.no_grad()
-def start_linear(model: Any, slots: Slots) -> None:
+def start_linear(model: Any, slots: Slots, weights: Float[Tensor, " sample"] | None = None) -> None:
     """Set the weights so that the network is the best linear map of real parts: ridge regression.
 
     The enhancers become identities and the transformer adds nothing, so training starts there.
+
+    Args:
+        model: Network.
+        slots: Samples.
+        weights: Weight of each sample's squared error; for `relative_loss`, one over the bound.
     """
     rms = model.config.channel_rms
     pilots, target = (
@@ -98,9 +103,10 @@ def start_linear(model: Any, slots: Slots) -> None:
         for name in ("pilots", "target")
     )
     pilots = torch.cat([pilots, torch.ones(len(pilots), 1, dtype=pilots.dtype)], 1)
-    square = pilots.mT @ pilots
+    weighted = pilots if weights is None else pilots * weights.double().repeat(2)[:, None]
+    square = weighted.mT @ pilots
     square.diagonal().add_(RIDGE * square.diagonal()[:-1].mean())
-    solution = torch.linalg.solve(square, pilots.mT @ target)
+    solution = torch.linalg.solve(square, weighted.mT @ target)
     layer: nn.Linear = model.linear if hasattr(model, "linear") else model.pilot_upsampler
     layer.weight.copy_(solution[:-1].mT)
     layer.bias.copy_(solution[-1])

@@ -40,5 +40,6 @@ SYSTEM = System(
     convert=convert,
     published={"ResNet-18": (CMuSeNetConfig(), 39_155_264)},
     run="sixfold.wireless.models.cmusenet.inference:run",
+    train="sixfold.wireless.own_data:train_cmusenet",
     export="sixfold.wireless.models.cmusenet.export:exportable",
 )

@@ -15,7 +15,7 @@ From the design to the files:
 - cell-free power allocation: nodes are pairs of an access point and a user -> cell_free.py
 - what both share -> layers.py; what both maximise -> loss.py
 - own channels: `precode`, and the command line -> inference.py; own layouts: `allocate_power` ->
-  allocation.py; also convert.py, export.py
+  allocation.py; training on them -> training.py; also convert.py, export.py
 """
 
 from functools import partial
@@ -48,6 +48,7 @@ SYSTEM = System(
     convert=partial(read_settings, ICGNN, ICGNNConfig),
     published={"this design": (ICGNNConfig(), 122_882)},
     run="sixfold.wireless.models.icgnn.inference:run",
+    train="sixfold.wireless.models.icgnn.training:train_icgnn",
     export="sixfold.wireless.models.icgnn.export:exportable",
 )
 
@@ -58,5 +59,6 @@ CELL_FREE = System(
     build=CellFreeICGNN,
     convert=partial(read_settings, CellFreeICGNN, CellFreeICGNNConfig),
     published={"this design": (CellFreeICGNNConfig(), 140_930)},
+    train="sixfold.wireless.models.icgnn.training:train_cell_free",
     export="sixfold.wireless.models.icgnn.export:exportable_cell_free",
 )
