@@ -9,13 +9,17 @@ import numpy as np
 NUMBERS = np.random.default_rng(0)
 
 
-def noise(*shape: int, dtype: Any = np.float32) -> np.ndarray:
-    return NUMBERS.standard_normal(shape).astype(dtype)
+def h5(path: Path, mode: str = "r") -> Any:
+    return h5py.File(path, mode)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return NUMBERS.standard_normal(shape).astype(np.float32)
 
 
 def smoke(path: Path, splits: dict[str, int], frames: int = 6, sides=(8, 8)) -> Path:
     """Write PDEArena's layout: a group a split, with coordinates a trajectory."""
-    with h5py.File(path, "w") as file:
+    with h5(path, "w") as file:
         for split, count in splits.items():
             group = file.create_group(split)
             for name in ("u", "vx", "vy"):
@@ -30,7 +34,7 @@ def smoke(path: Path, splits: dict[str, int], frames: int = 6, sides=(8, 8)) -> 
 
 def compressible(path: Path, count: int = 3, frames: int = 6, sides=(8, 10)) -> Path:
     """Write PDEBench's layout of 2-D CFD; its times are the edges of the steps."""
-    with h5py.File(path, "w") as file:
+    with h5(path, "w") as file:
         for name in ("density", "pressure", "Vx", "Vy"):
             file[name] = noise(count, frames, *sides)
         file["x-coordinate"] = np.linspace(0, 1, sides[0])
@@ -42,7 +46,7 @@ def compressible(path: Path, count: int = 3, frames: int = 6, sides=(8, 10)) -> 
 
 def incompressible(path: Path, count: int = 2, frames: int = 50, side: int = 16) -> Path:
     """Write PDEBench's layout of forced incompressible flow, scaled down."""
-    with h5py.File(path, "w") as file:
+    with h5(path, "w") as file:
         file["velocity"] = noise(count, frames, side, side, 2)
         file["particles"] = noise(count, frames, side, side, 1)
         file["force"] = noise(count, side, side, 2)
@@ -52,7 +56,7 @@ def incompressible(path: Path, count: int = 2, frames: int = 50, side: int = 16)
 
 def reaction(path: Path, count: int = 3, frames: int = 101) -> Path:
     """Write PDEBench's layout of a group a trajectory."""
-    with h5py.File(path, "w") as file:
+    with h5(path, "w") as file:
         for number in range(count):
             group = file.create_group(f"{number:04d}")
             group["data"] = noise(frames, 6, 8, 2)
@@ -65,7 +69,7 @@ def well(path: Path, count: int = 2, frames: int = 5, sides=(8, 6)) -> Path:
     """Write The Well's layout: fields that vary in time, in space alone, along x alone."""
     text = h5py.string_dtype()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
+    with h5(path, "w") as file:
         file.attrs["dataset_name"] = "shear"
         file.attrs["n_trajectories"] = count
         dimensions = file.create_group("dimensions")
