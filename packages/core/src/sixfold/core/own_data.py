@@ -63,7 +63,8 @@ class Recipe:
     Args:
         open: Function of (data, valid, model, options, seed) that opens a layout; its UserErrors
             say what is wrong before anything is trained.
-        loss: Loss of a model and a batch; see `sixfold.core.training.fit.fit`.
+        loss: Loss of a model and a batch; see `sixfold.core.training.fit.fit`. None where ``open``
+            gives it.
         evaluate: Scores of a model on the validation set.
         fit: How to train, if nothing else is asked for. ``best`` names the score that decides, and
             the schedule does not depend on the number of steps, so that more can follow later.
@@ -73,7 +74,7 @@ class Recipe:
     """
 
     open: Callable[[Path, Path | float, Any, Any, int], Splits]
-    loss: Loss
+    loss: Loss | None
     evaluate: Callable[[Any, Any], Mapping[str, float]]
     fit: FitConfig
     options: type[Config]
@@ -191,6 +192,7 @@ def _train(
         return recipe.evaluate(trained, opened.valid)
 
     loss, optimizer = opened.loss or recipe.loss, opened.optimizer
+    assert loss is not None  # a recipe's promise
     scores = fit(
         run, model, opened.train, loss, config, seed=seed, evaluate=evaluate, optimizer=optimizer
     )

@@ -34,7 +34,8 @@ from sixfold.pde.data.run_command import run_command
 from sixfold.pde.fields.forecast import forecast, rollout
 from sixfold.pde.fields.schedule import LEFT_ALONE, ScheduledAdamW
 from sixfold.pde.losses import scaled_norm
-from sixfold.pde.models import dil_resnet, ffno, fno, sinenet, unet_mod
+from sixfold.pde.models import dil_resnet, ffno, fno, lesnets, sinenet, unet_mod
+from sixfold.pde.models.lesnets import own_fields
 
 PLATEAU = ScheduleConfig(name="plateau", gamma=0.5, patience=4)
 SCORED = 8  # frames that are forecast at once in a validation: bounds the memory
@@ -216,7 +217,7 @@ def _errors(made: Tensor, true: Tensor, model: Any, floor: float) -> Tensor:
 
 FORECASTS = Recipe(
     open=open_forecasts,
-    loss=_loss(0.0),
+    loss=None,  # has the floor of the options
     evaluate=forecast_scores,
     fit=FitConfig(
         steps=20_000,
@@ -242,6 +243,25 @@ train_sinenet, train_sinenet_ode, train_unet_mod, train_dil_resnet, train_ffno, 
     command(system, FORECASTS) for system in FORECASTERS
 )
 
+train_lesnets = command(
+    lesnets.SYSTEM,
+    Recipe(
+        open=own_fields.open_fields,
+        loss=None,  # has the flow of the options
+        evaluate=own_fields.residual_loss,
+        fit=FitConfig(
+            steps=30_000,
+            batch=1,
+            learning_rate=1e-3,
+            schedule=PLATEAU,
+            best=EarlyStopping(monitor="residual", mode="min", patience=10),
+        ),
+        options=own_fields.TurbulenceOptions,
+        build=own_fields.build,
+    ),
+)
+
+run_lesnets = run_command(lesnets.SYSTEM, own_fields.stepper)
 run_sinenet, run_sinenet_ode, run_unet_mod, run_dil_resnet, run_ffno, run_fno = (
     run_command(system) for system in FORECASTERS
 )

@@ -59,7 +59,7 @@ LAYOUTS = (
     ),
     Layout(
         "PDEBench, compressible",
-        frozenset({"density", "x-coordinate"}),
+        frozenset({"x-coordinate", "y-coordinate"}),
         dict.fromkeys(("density", "pressure", "Vx", "Vy", "Vz"), "ntxyz"),
         _CFD,
         frozenset({"Vz"}),

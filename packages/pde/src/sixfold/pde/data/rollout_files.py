@@ -83,7 +83,7 @@ def rollout_file(
     replaced |= {block.clock.path for block in blocks if block.clock}
     replaced |= {one.path for block in blocks if block not in chosen for one in block.coordinates}
     with open_file(source) as old, atomic_file(output) as partial, h5py.File(partial, "w") as new:
-        _copy(old, new, replaced, _rows(chosen))
+        _copy(old, new, replaced, blocks[0], _rows(chosen))
         for block, some in chosen.items():
             for field in block.fields:
                 new.create_dataset(field.path, _shape(field, block, len(some), steps), "f4")
@@ -106,15 +106,19 @@ def _rows(chosen: dict[Block, list[Trajectory]]) -> dict[str, list[int]]:
     }
 
 
-def _copy(old: Any, new: Any, leave: set[str], rows: dict[str, list[int]]) -> None:
-    """Copy the datasets that are no fields and no clocks."""
+def _copy(old: Any, new: Any, leave: set[str], block: Block, rows: dict[str, list[int]]) -> None:
+    """Copy what belongs to a flow besides fields and clocks, and no field that was not chosen."""
+    known = {one.path for one in block.coordinates}
 
     def visit(name: str, item: Any) -> None:
-        if not hasattr(item, "shape") or name in leave:
+        if not hasattr(item, "shape"):
+            if not len(item):  # of attributes alone
+                new.require_group(name)
+        elif name in leave:
             return
-        if name in rows:
+        elif name in rows:
             new[name] = item[rows[name]]
-        else:
+        elif name in known or item.ndim <= len(block.sides):
             old.copy(item, new.require_group(item.parent.name), item.name.rpartition("/")[2])
 
     old.visititems(visit)

@@ -33,12 +33,14 @@ class Stepper:
             end, in physical units.
         check: Function of a trajectory that refuses what the network does not take.
         time_step: Time between two frames in training, where it is known.
+        report: Function that says what else is known of the rollouts, at the end.
     """
 
     history: int
     frames: Callable[[Tensor], Iterator[Tensor]]
     check: Callable[[Trajectory], None]
     time_step: float | None
+    report: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def roll_out_file(
     write_atomic(output.with_suffix(".webp"), film.figure("film", given[0].block.channels).film)
     print(f"{source}: {len(given)} rollouts of {asked.steps} frames -> {output}")
     errors.say()
+    stepper.report()
 
 
 def _chosen(blocks: Sequence[Block], asked: Request, source: Path) -> list[Trajectory]:
