@@ -51,15 +51,16 @@ def flows(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_train_go_on_and_roll_out(name, flows, tmp_path, monkeypatch, capsys):
+def test_train_go_on_and_roll_out(name, flows, tmp_path, monkeypatch, capsys, unchecked):
     words = ["train", f"pde/{name}", "--data", flows, "--out", tmp_path / "run"]
     words += ["--batch", 4, "--threads", 1, "--rollout-steps", 1, "--valid-trajectories", 1]
     words += [word for setting in TINY[name] + HISTORY for word in ("--set", setting)]
     sixfold(monkeypatch, *words, "--steps", 2)
     printed = capsys.readouterr().out
     assert "4 trajectories to train on, 1 for validation; u, vx, vy on 16 x 16 points" in printed
-    sixfold(monkeypatch, *words, "--steps", 3)
-    assert (tmp_path / "run" / "curve.csv").read_text().splitlines()[-1].startswith("3,")
+    if name != "sinenet_ode":  # which takes long
+        sixfold(monkeypatch, *words, "--steps", 3)
+        assert (tmp_path / "run" / "curve.csv").read_text().splitlines()[-1].startswith("3,")
     model: Any = from_pretrained(tmp_path / "run", SYSTEMS[name])
     config = model.config
     assert (config.fields, config.time_step) == (("u", "vx", "vy"), 6.0)
@@ -67,11 +68,9 @@ def test_train_go_on_and_roll_out(name, flows, tmp_path, monkeypatch, capsys):
 
     output = tmp_path / "rollout.h5"
     words = ["run", f"pde/{name}", flows / "b.h5", output, "--weights", tmp_path / "run"]
-    sixfold(monkeypatch, *words, "--steps", 5)
+    sixfold(monkeypatch, *words, "--steps", 5, "--trajectory", 2)
     assert "scaled L2 over the 4 steps that the file holds" in capsys.readouterr().out
-    made, true = open_flows(output), open_flows(flows / "b.h5")
-    assert [block.trajectories for block in made] == [block.trajectories for block in true]
-    one, given = trajectories(made)[2], trajectories(true)[2]
+    (one,), given = trajectories(open_flows(output)), trajectories(open_flows(flows / "b.h5"))[2]
     with torch.no_grad():
         expected = rollout(model, read(given, 0, 2)[None], 5)[0]
     torch.testing.assert_close(read(one, 0, 5), expected, rtol=1e-4, atol=1e-4)

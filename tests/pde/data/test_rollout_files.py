@@ -88,7 +88,7 @@ def test_coordinates_and_attributes_are_kept(tmp_path):
 
 def test_of_one_trajectory_only_its_own_coordinates_are_kept(tmp_path):
     smoke(tmp_path / "a.h5", {"train": 3, "test": 1})
-    (made,) = write(tmp_path / "a.h5", tmp_path / "b.h5", only=1)
+    (made,) = write(tmp_path / "a.h5", tmp_path / "b.h5", only=2)
     (block,) = open_flows(tmp_path / "b.h5")
     assert (block.split, block.trajectories) == ("train", 1)
     assert torch.equal(read(trajectories([block])[0], 0, STEPS), made)
