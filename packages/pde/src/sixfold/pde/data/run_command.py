@@ -223,7 +223,7 @@ class Errors:
     """Scaled L2 of each step, over trajectories and channels that do not vanish.
 
     Args:
-        steps: Number of steps.
+        steps: Largest number of steps.
     """
 
     def __init__(self, steps: int) -> None:
