@@ -95,7 +95,9 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
-def open_flows(path: Path, fields: Sequence[str] = (), axes: str | None = None) -> list[Block]:
+def open_flows(
+    path: str | Path, fields: Sequence[str] = (), axes: str | None = None
+) -> list[Block]:
     """Find the flows of a file or of all files of a folder.
 
     Args:
@@ -107,7 +109,7 @@ def open_flows(path: Path, fields: Sequence[str] = (), axes: str | None = None) 
         UserError: a file is damaged, its layout is not known, a dataset is missing or of another
             size than the others, a split is empty, or files hold different fields.
     """
-    found = [block for file in find_files(path) for block in _blocks(file, fields, axes)]
+    found = [block for file in find_files(Path(path)) for block in _blocks(file, fields, axes)]
     first = found[0]
     for block in found:
         if (block.channels, block.sides) != (first.channels, first.sides):
