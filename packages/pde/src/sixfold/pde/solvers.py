@@ -5,14 +5,32 @@ their steps; they live in `sixfold.pde.fields`.
 """
 
 from sixfold.pde.fields.advection import advect, random_texture, shift
+from sixfold.pde.fields.initial_fields import (
+    LAYER_BOX,
+    abc_flow,
+    decaying_spectrum,
+    isotropic_field,
+    mixing_layer,
+    taylor_green_2d,
+    taylor_green_3d,
+)
 from sixfold.pde.fields.smoke import Smoke, SmokeSolver, smoke_noise, smoke_trajectories
+from sixfold.pde.fields.turbulence import SpectralSolver
 
 __all__ = [
+    "LAYER_BOX",
     "Smoke",
     "SmokeSolver",
+    "SpectralSolver",
+    "abc_flow",
     "advect",
+    "decaying_spectrum",
+    "isotropic_field",
+    "mixing_layer",
     "random_texture",
     "shift",
     "smoke_noise",
     "smoke_trajectories",
+    "taylor_green_2d",
+    "taylor_green_3d",
 ]

@@ -134,6 +134,29 @@ def structure_functions(
     return torch.stack(rows, 1)
 
 
+def gradient_skewness(velocity: Velocity, box: Box) -> Float[Tensor, " batch"]:
+    """Return <(d_i u_i)^3> / <(d_i u_i)^2>^(3/2), over space and directions.
+
+    It is zero for random phases, and about -0.5 in developed turbulence.
+    """
+    gradient = velocity_gradient(velocity, box)
+    along = torch.stack([gradient[:, i, i] for i in range(3)], 1).flatten(1)
+    return (along**3).mean(1) / along.square().mean(1) ** 1.5
+
+
+def momentum_thickness(velocity: Velocity, height: float, speed: float) -> Float[Tensor, " batch"]:
+    """Integrate 1/4 - (<w> / speed)^2 over the inner half of y: the thickness of a mixing layer.
+
+    Args:
+        velocity: Streams along z, of opposite signs above and below the middle of y.
+        height: Length of the box along y.
+        speed: Difference of the streams' speeds.
+    """
+    points = velocity.shape[3]
+    mean = velocity[:, 2].mean((1, 3))[:, points // 4 : points - points // 4]
+    return (0.25 - (mean / speed).square()).sum(1) * (height / points)
+
+
 def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bin"]:
     """Estimate a probability density: the integral over all bins is one."""
     counts = torch.histogram(values.flatten().cpu(), edges.to(values).cpu()).hist

@@ -97,8 +97,7 @@ class SpectralSolver:
         """
         steps, z = steps_between(every, self.time_step), u0.shape[-1]
         self._check_start(u0)
-        spectrum = rfft3(u0) * low_modes(u0.shape[-3:], 2, u0)
-        spectrum = project_div_free(spectrum, wavenumbers(u0.shape[-3:], self.box, u0))
+        spectrum = self._projected(u0)
         energy = shell_energy(spectrum, z, self.box) if self.hold_shells else None
         velocity = u0
         while True:
@@ -109,6 +108,15 @@ class SpectralSolver:
                     spectrum = self._held(spectrum, z, energy)
             velocity = irfft3(spectrum, z)
             yield velocity
+
+    def projected(self, velocity: Velocity) -> Velocity:
+        """Return what is left of a velocity without its divergence and its Nyquist modes."""
+        return irfft3(self._projected(velocity), velocity.shape[-1])
+
+    def _projected(self, velocity: Velocity) -> Spectrum:
+        sizes = velocity.shape[-3:]
+        hat = rfft3(velocity) * low_modes(sizes, 2, velocity)
+        return project_div_free(hat, wavenumbers(sizes, self.box, velocity))
 
     def right_hand_side(self, velocity: Velocity) -> Velocity:
         """Return du/dt of a velocity without divergence."""
@@ -193,7 +201,7 @@ class SpectralSolver:
         if self.time_step > limit:
             raise UserError(
                 f"time_step={self.time_step:g} is above the limit of {limit:.3g} of this flow on "
-                f"this grid, beyond which the solution blows up; take a smaller one"
+                "this grid, beyond which the solution may blow up; take a smaller one"
             )
 
 
