@@ -14,6 +14,7 @@ from sixfold.core.pipeline.claim import (
     Claim,
     Comparison,
     Curve,
+    Measurement,
     Metric,
     Scores,
     parameter_counts,
@@ -21,7 +22,7 @@ from sixfold.core.pipeline.claim import (
 from sixfold.core.pipeline.figures import curve_figure, picture_row
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.learning import read_curve
-from sixfold.core.pipeline.page import Row, Section, Table, mean_std
+from sixfold.core.pipeline.page import Figure, Row, Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
 from sixfold.core.training.fit import FitConfig, derive_seed
@@ -174,6 +175,15 @@ def sections(outcome: Outcome) -> Iterator[Section]:
     figure = curve_figure(f"{outcome.run.key}-snr", "recall at 0.7, %", curves, over="SNR, dB")
     text = "The SNR is that of a scene's weakest signal over the noise of the whole band."
     yield Section(f"{title}: over SNR", text, tables=tables, figures=[figure])
+    text = (
+        "A line goes from the lowest SNR to the highest. Most bins are empty, so that accuracy is "
+        "high for whoever decides so, signals found or not: what decides nothing begins where "
+        "networks do. Labels are wider than what is sent (0.675 of it for the linear modulations), "
+        "so that a detector which finds exactly the occupied bins overlaps too little to count; "
+        "one that knows the legal widths is the measure."
+    )
+    figure = accuracy_figure(outcome)
+    yield Section(f"{title}: accuracy against recall", text, figures=[figure])
     yield Section(f"{title}: steps to an accuracy", tables=[steps_table(outcome)])
     text = (
         "Frequency across, one block a row; what each row's detector decides is outlined. Each "
@@ -182,6 +192,18 @@ def sections(outcome: Outcome) -> Iterator[Section]:
     yield Section(
         f"{title}: waterfalls", text, pictures=[waterfalls(outcome, x) for x in RECORDED_AT_DB]
     )
+
+
+def accuracy_figure(outcome: Outcome) -> Figure:
+    """Draw recall over accuracy, a line of SNRs for each row: means over seeds."""
+    curves = {}
+    for key, row in outcome.results.items():
+        ends = [
+            [row["mean"][f"{name}_{x:g}"] for x in SNRS_DB] for name in ("accuracy", "recall_70")
+        ]
+        curves[outcome.claim.label(key)] = [tuple(ends)]
+    quantity = "recall at 0.7, %"
+    return curve_figure(f"{outcome.run.key}-recall", quantity, curves, over="pixel accuracy, %")
 
 
 def snr_table(outcome: Outcome, name: str) -> Table:
@@ -225,6 +247,8 @@ def waterfalls(outcome: Outcome, snr_db: float) -> Row:
     return picture_row(name, f"A recording at {snr_db:g} dB", panels, limits=(0, 1))
 
 
+# The recordings are behind a login, and 16,384 bins of 80,000 of them take a GPU.
+PUBLISHED = {"synthetic, -20 to 10 dB": 99.40, "indoor over the air, -10 to 10 dB": 98.98}
 CURVE = Curve("valid_accuracy", "validation pixel accuracy, %")
 CLAIM = Claim(
     title="CMuSeNet: spectrum sensing",
@@ -272,7 +296,13 @@ TASK = Task(
         "energy": partial(score_energy, False),
         "energy_snapped": partial(score_energy, True),
     },
-    measurements=parameter_counts(SYSTEM),
+    measurements=[
+        *parameter_counts(SYSTEM),
+        *(
+            Measurement(f"pixel accuracy, {data}", value, lambda _: None, unit="%")
+            for data, value in PUBLISHED.items()
+        ),
+    ],
     settings=Training,
     sections=sections,
 )
