@@ -19,6 +19,7 @@ from sixfold.pde.fields.initial_fields import (
     taylor_green_2d,
     taylor_green_3d,
 )
+from sixfold.pde.fields.sequences import filtered_turbulence, sequence
 from sixfold.pde.fields.shallow_water import (
     ShallowWaterSolver,
     random_jets,
@@ -39,10 +40,12 @@ __all__ = [
     "compressible_state",
     "compressible_trajectories",
     "decaying_spectrum",
+    "filtered_turbulence",
     "isotropic_field",
     "mixing_layer",
     "random_jets",
     "random_texture",
+    "sequence",
     "shallow_water_trajectories",
     "shift",
     "smoke_noise",
