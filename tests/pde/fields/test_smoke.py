@@ -101,11 +101,11 @@ def test_bad_input_is_explained():
     with pytest.raises(UserError, match=r"box should be positive, got \(32.0, 0.0\)"):
         SmokeSolver(box=(32.0, 0.0))
     with pytest.raises(UserError, match=r"every 2 are no whole number of time steps of 1.5"):
-        next(solver.frames(solver.at_rest(good), every=2.0))
+        solver.frames(solver.at_rest(good), every=2.0)
     with pytest.raises(UserError, match=r"got \(8, 8\).*add the axis of samples"):
-        next(solver.frames(Smoke(*good.expand(3, 8, 8)), every=1.5))
+        solver.frames(Smoke(*good.expand(3, 8, 8)), every=1.5)
     with pytest.raises(UserError, match=r"the limit is 0.0625"):
-        next(SmokeSolver(box=(4.0, 4.0), viscosity=1.0).frames(solver.at_rest(good), every=1.5))
+        SmokeSolver(box=(4.0, 4.0), viscosity=1.0).frames(solver.at_rest(good), every=1.5)
     good[0, 2, 3] = torch.nan
     with pytest.raises(UserError, match=r"smoke holds 1 values .* first at \(0, 2, 3\)"):
-        next(solver.frames(solver.at_rest(good), every=1.5))
+        solver.frames(solver.at_rest(good), every=1.5)

@@ -5,6 +5,11 @@ their steps; they live in `sixfold.pde.fields`.
 """
 
 from sixfold.pde.fields.advection import advect, random_texture, shift
+from sixfold.pde.fields.compressible import (
+    CompressibleSolver,
+    compressible_state,
+    compressible_trajectories,
+)
 from sixfold.pde.fields.initial_fields import (
     LAYER_BOX,
     abc_flow,
@@ -14,20 +19,34 @@ from sixfold.pde.fields.initial_fields import (
     taylor_green_2d,
     taylor_green_3d,
 )
+from sixfold.pde.fields.sequences import filtered_turbulence, sequence
+from sixfold.pde.fields.shallow_water import (
+    ShallowWaterSolver,
+    random_jets,
+    shallow_water_trajectories,
+)
 from sixfold.pde.fields.smoke import Smoke, SmokeSolver, smoke_noise, smoke_trajectories
 from sixfold.pde.fields.turbulence import SpectralSolver
 
 __all__ = [
     "LAYER_BOX",
+    "CompressibleSolver",
+    "ShallowWaterSolver",
     "Smoke",
     "SmokeSolver",
     "SpectralSolver",
     "abc_flow",
     "advect",
+    "compressible_state",
+    "compressible_trajectories",
     "decaying_spectrum",
+    "filtered_turbulence",
     "isotropic_field",
     "mixing_layer",
+    "random_jets",
     "random_texture",
+    "sequence",
+    "shallow_water_trajectories",
     "shift",
     "smoke_noise",
     "smoke_trajectories",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.pde.fields.noise import white_noise
+from sixfold.pde.fields.noise import band_limited, white_noise
 from sixfold.pde.fields.stepping import check_positive
 
 
@@ -38,12 +38,7 @@ def random_texture(
             f"waves of up to {cutoff:g} per period need more than {2 * cutoff:g} points a side, "
             f"the grid is {grid[0]} x {grid[1]}; give a cutoff from 1 to below {min(grid) / 2:g}"
         )
-    kx, ky = torch.fft.fftfreq(grid[0], 1 / grid[0]), torch.fft.rfftfreq(grid[1], 1 / grid[1])
-    square = kx[:, None] ** 2 + ky**2
-    keep = (square > 0) & (square <= cutoff**2)
-    noise = white_noise(samples, (1, *grid), generator)
-    found = torch.fft.irfft2(torch.fft.rfft2(noise) * keep.to(noise.device), grid)
-    return (found / found.square().mean((-2, -1), keepdim=True).sqrt()).float()
+    return band_limited(white_noise(samples, (1, *grid), generator), cutoff).float()
 
 
 def shift(

@@ -31,7 +31,6 @@ from sixfold.pde.fields.stepping import (
     check_finite,
     check_positive,
     check_viscosity,
-    every_so_many,
     steps_between,
 )
 
@@ -91,7 +90,13 @@ class SmokeSolver:
         """
         steps = steps_between(every, self.time_step)
         self._check(state)
-        yield from every_so_many(self.step, state, steps)
+        return self._frames(state, steps)
+
+    def _frames(self, state: Smoke, steps: int) -> Iterator[Smoke]:
+        while True:
+            for _ in range(steps):
+                state = self.step(state)
+            yield state
 
     def step(self, state: Smoke) -> Smoke:
         """Take one time step."""

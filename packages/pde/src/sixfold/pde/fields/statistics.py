@@ -163,6 +163,40 @@ def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bi
     return counts / counts.sum() / edges.diff().to(counts)
 
 
+def vorticity_density(
+    velocity: Velocity,
+    box: Box,
+    edges: Float[Tensor, " edge"],
+    vorticity_rms: float | None = None,
+) -> Float[Tensor, " bin"]:
+    """Estimate the density of all components of vorticity over its root mean square.
+
+    Args:
+        velocity: Velocity; all samples count together.
+        box: Lengths of the box.
+        edges: Edges of the bins.
+        vorticity_rms: Scale, such as that of the true field; by default that of the velocity given.
+    """
+    spin = vorticity(velocity, box)
+    scale = spin.square().mean().sqrt() if vorticity_rms is None else vorticity_rms
+    return density(spin / scale, edges)
+
+
+def increment_density(
+    velocity: Velocity, cells: int, edges: Float[Tensor, " edge"], u_rms: float | None = None
+) -> Float[Tensor, " bin"]:
+    """Estimate the density of longitudinal increments over the velocity's root mean square.
+
+    Args:
+        velocity: Velocity; all samples count together.
+        cells: Distance in cells.
+        edges: Edges of the bins.
+        u_rms: Scale, such as that of the true field; by default that of the velocity given.
+    """
+    scale = velocity.square().mean().sqrt() if u_rms is None else u_rms
+    return density(longitudinal_increments(velocity, cells) / scale, edges)
+
+
 def coarsen(
     velocity: Velocity, points: tuple[int, int, int]
 ) -> Float[Tensor, "batch 3 coarse_x coarse_y coarse_z"]:

@@ -1,32 +1,13 @@
 """What all solvers share: frames at equal times, Runge-Kutta, and the checks of input."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sixfold.core import UserError
 
-S = TypeVar("S")
-
-
-def every_so_many(
-    step: Callable[[S], S], state: S, steps: int, check: Callable[[S], None] = lambda _: None
-) -> Iterator[S]:
-    """Yield the state after each ``steps`` steps, without end; the first is not the given one.
-
-    Args:
-        step: One time step.
-        state: State at time zero.
-        steps: Number of steps from one frame to the next.
-        check: Test of each state from which steps are taken; it raises.
-    """
-    while True:
-        check(state)
-        for _ in range(steps):
-            state = step(state)
-        yield state
+ADVECTION, DIFFUSION = 2.83, 2.78  # where Runge-Kutta's region of stability ends on both axes
 
 
 def steps_between(every: float, time_step: float) -> int:

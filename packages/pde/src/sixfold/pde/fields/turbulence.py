@@ -41,6 +41,8 @@ from sixfold.pde.fields.closures import (
 )
 from sixfold.pde.fields.modes import CUBE, Box, low_modes, shell_energy, shells
 from sixfold.pde.fields.stepping import (
+    ADVECTION,
+    DIFFUSION,
     check_finite,
     check_positive,
     check_viscosity,
@@ -50,7 +52,6 @@ from sixfold.pde.fields.stepping import (
 
 Velocity = Float[Tensor, "batch 3 x y z"]
 Spectrum = Float[Tensor, "batch 3 x y half 2"]
-ADVECTION, DIFFUSION = 2.83, 2.78  # where Runge-Kutta's region ends on the two axes
 HELD = (1, 2)  # shells whose energy forcing holds
 
 
@@ -95,18 +96,22 @@ class SpectralSolver:
             UserError: the velocity is not finite, not batched, or has a divergence; the box does
                 not match the grid; the time step is above the limit, or no part of ``every``.
         """
-        steps, z = steps_between(every, self.time_step), u0.shape[-1]
+        steps = steps_between(every, self.time_step)
         self._check_start(u0)
+        self._check_step(u0)
+        return self._frames(u0, steps)
+
+    def _frames(self, u0: Velocity, steps: int) -> Iterator[Velocity]:
+        z = u0.shape[-1]
         spectrum = self._projected(u0)
         energy = shell_energy(spectrum, z, self.box) if self.hold_shells else None
-        velocity = u0
         while True:
-            self._check_step(velocity)
             for _ in range(steps):
                 spectrum = runge_kutta(partial(self.slope, z=z), spectrum, self.time_step)
                 if energy is not None:
                     spectrum = self._held(spectrum, z, energy)
             velocity = irfft3(spectrum, z)
+            self._check_step(velocity)
             yield velocity
 
     def projected(self, velocity: Velocity) -> Velocity:
