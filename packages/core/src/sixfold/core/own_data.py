@@ -19,15 +19,16 @@ from typing import Annotated, Any
 import torch
 import yaml
 from cyclopts import Parameter
-from torch import Tensor, nn
+from torch import nn
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.system import System, find_system, load_function
 from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import FitConfig, fit
+from sixfold.core.training.fit import FitConfig, Loss, MakeOptimizer, fit
 from sixfold.core.training.provenance import to_text
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
+from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.core.weights.published import find_weights
 
@@ -42,11 +43,17 @@ class Splits:
         train: Training set; see `sixfold.core.training.fit.fit`.
         valid: Validation set, as the recipe's ``evaluate`` takes it.
         files: Files behind both; another name or size is another training.
+        loss: Loss, where data or options decide on it; by default the recipe's.
+        optimizer: Function that makes the optimiser, likewise; see `sixfold.core.training.fit.fit`.
+        schedule: Schedule of the learning rate, likewise.
     """
 
     train: Any
     valid: Any
     files: Iterable[Path]
+    loss: Loss | None = None
+    optimizer: MakeOptimizer | None = None
+    schedule: ScheduleConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -56,21 +63,22 @@ class Recipe:
     Args:
         open: Function of (data, valid, model, options, seed) that opens a layout; its UserErrors
             say what is wrong before anything is trained.
-        loss: Loss of a model and a batch; see `sixfold.core.training.fit.fit`.
+        loss: Loss of a model and a batch; see `sixfold.core.training.fit.fit`. None where ``open``
+            gives it.
         evaluate: Scores of a model on the validation set.
         fit: How to train, if nothing else is asked for. ``best`` names the score that decides, and
             the schedule does not depend on the number of steps, so that more can follow later.
         options: Settings of the data, which become options of the command.
-        build: Function of (system, weights, settings, data) that makes the model to train, where
-            the data decide on a part of it, such as the number of classes.
+        build: Function of (system, weights, settings, data, options) that makes the model to train,
+            where the data decide on a part of it, such as the number of classes.
     """
 
     open: Callable[[Path, Path | float, Any, Any, int], Splits]
-    loss: Callable[[Any, dict[str, Tensor]], Any]
+    loss: Loss | None
     evaluate: Callable[[Any, Any], Mapping[str, float]]
     fit: FitConfig
     options: type[Config]
-    build: Callable[[System, str | None, dict[str, Any], Path], Any] | None = None
+    build: Callable[[System, str | None, dict[str, Any], Path, Any], Any] | None = None
 
 
 def train(name: str, **arguments: Any) -> nn.Module:
@@ -143,7 +151,8 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         given |= {"best": stopping.model_dump() | {"patience": patience}}
         config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
         torch.manual_seed(derive_seed(seed, "init"))
-        model = (recipe.build or initial_model)(system, weights, _parse_settings(set or []), data)
+        build = recipe.build or initial_model
+        model = build(system, weights, _parse_settings(set or []), Path(data), options)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
         start = _digest(find_weights(weights, system)) if weights else ""
         identity = {"from": start, "valid": str(valid), "options": options.model_dump()}
@@ -167,6 +176,8 @@ def _train(
     out: Path,
     seed: int,
 ) -> nn.Module:
+    if opened.schedule is not None:
+        config = config.model_copy(update={"schedule": opened.schedule})
     if config.eval_every is None:
         epoch = -(-len(opened.train) // config.batch)
         config = config.model_copy(update={"eval_every": min(500, epoch)})
@@ -180,18 +191,19 @@ def _train(
     def evaluate(trained: nn.Module) -> Mapping[str, float]:
         return recipe.evaluate(trained, opened.valid)
 
-    scores = fit(run, model, opened.train, recipe.loss, config, seed=seed, evaluate=evaluate)
+    loss, optimizer = opened.loss or recipe.loss, opened.optimizer
+    assert loss is not None  # a recipe's promise
+    scores = fit(
+        run, model, opened.train, loss, config, seed=seed, evaluate=evaluate, optimizer=optimizer
+    )
     if rank() == 0:
         save_pretrained(run.folder / MODEL, model, system.name, model.config)
         print(f"{run.folder / MODEL}: {_text(scores)}", flush=True)
     return model
 
 
-def initial_model(
-    system: System, weights: str | None, settings: dict[str, Any], data: Path | None = None
-) -> Any:
+def initial_model(system: System, weights: str | None, settings: dict[str, Any], *_: Any) -> Any:
     """Build the model to train: from a checkpoint, or from settings alone."""
-    del data
     if weights is not None:
         return from_pretrained(weights, system, **settings)
     return system.build(system.config.parse(settings, f"--set of {system.name}"))

@@ -25,6 +25,7 @@ SYSTEMS = (
     FFNO_SYSTEM,
     FNO_SYSTEM,
 )
+SCORE = "sixfold.pde.scoring:score"  # behind `sixfold score pde`
 
 __all__ = [
     "FFNO",

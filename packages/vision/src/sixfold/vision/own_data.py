@@ -64,7 +64,7 @@ def open_labelled(
 
 
 def build_classifier(
-    system: System, weights: str | None, settings: dict[str, Any], data: Path
+    system: System, weights: str | None, settings: dict[str, Any], data: Path, _: Config
 ) -> nn.Module:
     """Build the network for the classes of the pictures; other classes get a new last layer.
 

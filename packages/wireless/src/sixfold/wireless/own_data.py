@@ -39,7 +39,7 @@ class RecordingOptions(Config):
 
 
 def build_for_recordings(
-    system: System, weights: str | None, settings: dict[str, Any], data: Path
+    system: System, weights: str | None, settings: dict[str, Any], data: Path, _: Config
 ) -> nn.Module:
     """Build the network for the sample rate of the recordings.
 
@@ -142,7 +142,7 @@ class PilotOptions(Config):
 
 
 def build_for_channels(
-    system: System, weights: str | None, settings: dict[str, Any], data: Path
+    system: System, weights: str | None, settings: dict[str, Any], data: Path, _: Config
 ) -> nn.Module:
     """Build the network for the grid and the pilots of the data.
 

@@ -24,6 +24,8 @@ class FramesConfig(Config):
         time_future: Number of output frames.
         grid: Sides of the training grid, which exports keep.
         normalized: Whether the mean and standard deviation of each channel belong to the weights.
+        fields: Names of the channels in the training files, where they are known.
+        time_step: Time between two frames of the training, in its units, where it is known.
     """
 
     input_channels: int = Field(default=3, ge=1)
@@ -32,6 +34,8 @@ class FramesConfig(Config):
     time_future: int = Field(default=1, ge=1)
     grid: tuple[int, int] = (128, 128)
     normalized: bool = True
+    fields: tuple[str, ...] = ()
+    time_step: float | None = None
 
 
 class Normalizer(nn.Module):

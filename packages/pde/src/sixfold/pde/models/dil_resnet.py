@@ -166,6 +166,8 @@ SYSTEM = System(
     config=DilResNetConfig,
     build=DilResNet,
     convert=convert,
+    run="sixfold.pde.own_data:run_dil_resnet",
+    train="sixfold.pde.own_data:train_dil_resnet",
     export="sixfold.pde.fields.export:exportable",
     published={
         "INS": (DilResNetConfig(), 16_672_259),

@@ -311,6 +311,8 @@ SYSTEM = System(
     config=FFNOConfig,
     build=FFNO,
     convert=convert,
+    run="sixfold.pde.own_data:run_ffno",
+    train="sixfold.pde.own_data:train_ffno",
     export="sixfold.pde.fields.export:exportable",
     published={
         "INS": (FFNOConfig(), 30_118_534),

@@ -175,6 +175,8 @@ SYSTEM = System(
     config=FNOConfig,
     build=FNO,
     convert=convert,
+    run="sixfold.pde.own_data:run_fno",
+    train="sixfold.pde.own_data:train_fno",
     export="sixfold.pde.fields.export:exportable",
     # a complex weight counts as two
     published={"vorticity, ten frames": (FNOConfig(), 926_357)},

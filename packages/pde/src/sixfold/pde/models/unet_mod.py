@@ -235,6 +235,8 @@ SYSTEM = System(
     config=UNetModConfig,
     build=UNetMod,
     convert=convert,
+    run="sixfold.pde.own_data:run_unet_mod",
+    train="sixfold.pde.own_data:train_unet_mod",
     export="sixfold.pde.fields.export:exportable",
     published={"INS": (UNetModConfig(), 144_263_683)},
 )

@@ -16,7 +16,8 @@ From the paper to the files:
 - the residual of the filtered Navier-Stokes equations, the closed form of Cs2 -> loss.py
 - training without labels, with them, and of the coefficient -> training.py
 - long predictions in blocks -> inference.py
-- not in the paper: convert.py (released checkpoints, both ways), export.py
+- not in the paper: convert.py (released checkpoints, both ways), export.py, own_fields.py (files
+  of one's own)
 """
 
 from sixfold.core import System
@@ -37,5 +38,7 @@ SYSTEM = System(
         "FNO": (LESnetsConfig(), 2_123_416_675),
         "IFNO": (LESnetsConfig(network="ifno", num_layers=20, width=150), 1_244_203_565),
     },
+    run="sixfold.pde.own_data:run_lesnets",
+    train="sixfold.pde.own_data:train_lesnets",
     export="sixfold.pde.models.lesnets.export:exportable",
 )

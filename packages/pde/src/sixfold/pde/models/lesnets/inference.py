@@ -1,5 +1,6 @@
 """Use LESnets: roll out from a field, report what the result does to the equations, find Cs2."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -56,29 +57,44 @@ def predict(model: "LESnets", u0: Any, blocks: int = 1) -> Prediction:
     Raises:
         UserError: the network was not trained, or the field is not what it takes.
     """
-    flow, frames = flow_of(model), model.config.frames
     if blocks < 1:
         raise UserError(f"blocks={blocks} is no number of blocks; give 1 or more")
-    reference = next(model.parameters())
-    field = as_fields(u0, "u0").to(reference)
+    flow, frames = flow_of(model), model.config.frames
+    field = as_fields(u0, "u0").to(next(model.parameters()))
     check_divergence(field, flow.box, "u0")
-    value = flow.smagorinsky if model.smagorinsky is None else float(model.smagorinsky)
     velocity = field.new_empty(*field.shape, blocks * frames)
     accelerations, divergences = [], []
     training = model.training
     model.eval()
     with torch.no_grad():
-        window = field[..., None]  # the frames before a block that its first residual needs
-        for number in range(blocks):
-            block = model(window[..., -1])
-            velocity[..., number * frames : (number + 1) * frames] = block
-            window = torch.cat((window, block), -1)
-            accelerations_, divergence = residual(window, flow, value)
-            accelerations.append(accelerations_.square().mean((1, 3, 4, 5)).sqrt())
-            divergences.append(divergence.square().mean((2, 3, 4)).sqrt()[:, -frames:])
-            window = window[..., -2:]
+        for number, block in zip(range(blocks), blocks_after(model, field), strict=False):
+            velocity[..., number * frames : (number + 1) * frames] = block.velocity
+            accelerations.append(block.residual)
+            divergences.append(block.divergence)
     model.train(training)
     return Prediction(velocity, torch.cat(accelerations, 1), torch.cat(divergences, 1))
+
+
+def blocks_after(model: "LESnets", field: Float[Tensor, "batch x y z 3"]) -> Iterator[Prediction]:
+    """Predict blocks without end, each from the last frame before.
+
+    The residual of a block begins at the last frame of the block before it.
+
+    Args:
+        model: Trained network in eval mode.
+        field: First field.
+    """
+    flow, frames = flow_of(model), model.config.frames
+    value = flow.smagorinsky if model.smagorinsky is None else float(model.smagorinsky)
+    window = field[..., None]  # the frames before a block that its first residual needs
+    while True:
+        block = model(window[..., -1])
+        window = torch.cat((window, block), -1)
+        accelerations, divergence = residual(window, flow, value)
+        rms = accelerations.square().mean((1, 3, 4, 5)).sqrt()
+        spread = divergence.square().mean((2, 3, 4)).sqrt()[:, -frames:]
+        yield Prediction(block, rms, spread)
+        window = window[..., -2:]
 
 
 def coefficient(sequence: Any, flow: Flow) -> Coefficient:

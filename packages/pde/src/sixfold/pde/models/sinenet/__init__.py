@@ -77,6 +77,8 @@ SYSTEM = System(
     build=SineNet,
     convert=convert,
     published=PUBLISHED,
+    run="sixfold.pde.own_data:run_sinenet",
+    train="sixfold.pde.own_data:train_sinenet",
     export="sixfold.pde.models.sinenet.export:exportable",
 )
 ODE_SYSTEM = System(
@@ -86,4 +88,6 @@ ODE_SYSTEM = System(
     build=SineNetODE,
     convert=convert_ode,
     published={"INS": (SineNetODEConfig(), 12_739_395)},
+    run="sixfold.pde.own_data:run_sinenet_ode",
+    train="sixfold.pde.own_data:train_sinenet_ode",
 )

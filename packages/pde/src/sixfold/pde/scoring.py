@@ -1,0 +1,109 @@
+"""Scores of rollouts: ``sixfold score pde true.h5 rollout.h5``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sixfold.core import UserError
+from sixfold.core.data.atomic import write_atomic
+from sixfold.pde.data.files import Trajectory, open_file, pieces, read, trajectories
+from sixfold.pde.data.layouts import find_files, open_flows
+from sixfold.pde.data.rollout_files import FIRST
+from sixfold.pde.data.run_command import Errors
+
+
+def score(
+    reference: Path,
+    estimate: Path,
+    *,
+    fields: str | None = None,
+    axes: str | None = None,
+    first: int = 0,
+    every: int = 1,
+    out: Path | None = None,
+) -> dict[str, float]:
+    """Score rollouts against true flows: scaled L2 over space, averaged over all else.
+
+    A rollout of `sixfold run` says at which frame of the true flow it begins; any other file is
+    compared frame by frame. Steps that the true flow does not have are not scored.
+
+    Args:
+        reference: True flow (.h5, .hdf5), or folder of them.
+        estimate: Rollout, or folder with the same names.
+        fields: Names of datasets, with commas between them; by default all of a known layout.
+        axes: Letters of their axes in a layout that is not known, e.g. ntxy.
+        first: Number of the first frame of the true flow that was used.
+        every: Distance of its frames that were used.
+        out: File for the error of each step, as CSV; by default it is printed.
+
+    Returns:
+        The mean over steps, the error of the first and of the last one, and their number.
+
+    Raises:
+        UserError: names, fields, grids or numbers of trajectories do not match, or there is nothing
+            to compare.
+    """
+    names = fields.split(",") if fields else ()
+    errors: Errors | None = None
+    for true_file, made_file in _pairs(Path(reference), Path(estimate)):
+        true = trajectories(open_flows(true_file, names, axes), first, every)
+        made = trajectories(open_flows(made_file, names, axes))
+        _check(true, made, true_file, made_file)
+        errors = errors or Errors(max(one.frames for one in made))
+        start = _first_frame(made_file)
+        for one, other in zip(made, true, strict=True):
+            _compare(one, other, start, errors)
+    curve = errors.curve() if errors else []
+    if not curve:
+        raise UserError(f"{reference} ends before the rollout begins: there is nothing to compare")
+    text = "step,scaled_l2\n" + "".join(f"{n},{e:.6g}\n" for n, e in enumerate(curve, 1))
+    print(text, end="") if out is None else write_atomic(out, text)
+    found = {"scaled_l2": sum(curve) / len(curve), "first": curve[0], "last": curve[-1]}
+    found["steps"] = len(curve)
+    for name, value in found.items():
+        print(f"{name} {value:.6g}")
+    return found
+
+
+def _pairs(reference: Path, estimate: Path) -> list[tuple[Path, Path]]:
+    """Pair two files, or those of two folders by their places in them."""
+    if reference.is_file():
+        return [(reference, estimate)]
+    true = {file.relative_to(reference): file for file in find_files(reference)}
+    made = {file.relative_to(estimate): file for file in find_files(estimate)}
+    alone = [str(reference / name) for name in sorted(true.keys() - made.keys())]
+    alone += [str(estimate / name) for name in sorted(made.keys() - true.keys())]
+    if alone:
+        raise UserError(f"no partner of that name for {', '.join(alone[:5])}")
+    return [(file, made[name]) for name, file in true.items()]
+
+
+def _check(
+    true: Sequence[Trajectory], made: Sequence[Trajectory], true_file: Path, made_file: Path
+) -> None:
+    if len(true) != len(made):
+        raise UserError(
+            f"{made_file} has {len(made)} trajectories, {true_file} {len(true)}; roll out all of "
+            "them"
+        )
+    for one, other in zip(made, true, strict=True):
+        mine, theirs = (
+            f"{', '.join(x.block.channels)} on {x.block.sides} points" for x in (one, other)
+        )
+        if mine != theirs:
+            raise UserError(f"{made_file} has {mine}, {true_file} {theirs}; give the same fields")
+
+
+def _first_frame(path: Path) -> int:
+    with open_file(path) as file:
+        return int(file.attrs.get(FIRST, 0))
+
+
+def _compare(made: Trajectory, true: Trajectory, start: int, errors: Errors) -> None:
+    step = 0
+    for frames in pieces(made):
+        stop = min(true.frames, start + step + len(frames))
+        known = stop - start - step
+        if known <= 0:
+            return
+        errors.add(step, frames[:known], read(true, start + step, stop))
+        step += len(frames)

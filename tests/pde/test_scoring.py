@@ -1,0 +1,77 @@
+"""Rollouts are scored against true flows from the frame on at which they begin."""
+
+import numpy as np
+import pytest
+import torch
+from flow_files import h5, noise, smoke
+
+from sixfold.core import UserError
+from sixfold.pde.data.files import trajectories
+from sixfold.pde.data.layouts import open_flows
+from sixfold.pde.data.rollout_files import rollout_file
+from sixfold.pde.metrics import rollout_error
+from sixfold.pde.scoring import score
+
+STEPS = 6  # two more than the true flow has
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Write a true flow, and rollouts of it with a tenth of noise."""
+    true = smoke(tmp_path / "true.h5", {"test": 2, "valid": 1}, frames=6)
+    blocks = open_flows(true)
+    given = trajectories(blocks)
+    with rollout_file(tmp_path / "made.h5", blocks, given, 2, STEPS, None) as writer:
+        for one in given:
+            writer.write(one, 0, torch.from_numpy(noise(STEPS, 3, 8, 8)))
+    return true, tmp_path / "made.h5"
+
+
+def fields_of(path, start: int, stop: int) -> torch.Tensor:
+    with h5(path) as file:
+        parts = [
+            np.stack([file[split][name][:, start:stop] for name in ("u", "vx", "vy")], 2)
+            for split in ("test", "valid")
+        ]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def test_the_error_is_that_of_the_metric_as_far_as_there_is_a_truth(pair, tmp_path, capsys):
+    true, made = pair
+    expected = rollout_error(fields_of(made, 0, 4), fields_of(true, 2, 6))
+    found = score(true, made)
+    assert found["scaled_l2"] == pytest.approx(expected.error, rel=1e-5)
+    assert found["steps"] == 4
+    assert (found["first"], found["last"]) == pytest.approx(
+        (float(expected.curve[0]), float(expected.curve[-1])), rel=1e-5
+    )
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 + 4 + 4
+    score(true, made, out=tmp_path / "curve.csv")
+    rows = (tmp_path / "curve.csv").read_text().splitlines()
+    assert [float(row.split(",")[1]) for row in rows[1:]] == pytest.approx(
+        expected.curve.tolist(), rel=1e-4
+    )
+
+
+def test_a_flow_scored_against_itself_is_perfect(pair):
+    assert score(pair[0], pair[0]) == {"scaled_l2": 0, "first": 0, "last": 0, "steps": 6}
+
+
+def test_what_does_not_match_is_refused(pair, tmp_path):
+    true, made = pair
+    smoke(tmp_path / "other.h5", {"test": 1})
+    with pytest.raises(UserError, match=r"other.h5 has 1 trajectories, .*true.h5 3; roll out all"):
+        score(true, tmp_path / "other.h5")
+    smoke(tmp_path / "finer.h5", {"test": 2, "valid": 1}, sides=(16, 8))
+    with pytest.raises(UserError, match=r"vy on \(16, 8\) points, .* on \(8, 8\) points"):
+        score(true, tmp_path / "finer.h5")
+    smoke(tmp_path / "short.h5", {"test": 2, "valid": 1}, frames=2)
+    with pytest.raises(UserError, match="ends before the rollout begins"):
+        score(tmp_path / "short.h5", made)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    smoke(tmp_path / "a" / "x.h5", {"test": 1})
+    smoke(tmp_path / "b" / "y.h5", {"test": 1})
+    with pytest.raises(UserError, match=r"no partner of that name for .*x.h5, .*y.h5"):
+        score(tmp_path / "a", tmp_path / "b")
