@@ -36,7 +36,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "wireless", PARAMS)
 
 
 def test_no_rule_and_no_network_is_above_the_reference(done):

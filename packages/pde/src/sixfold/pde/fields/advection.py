@@ -59,7 +59,7 @@ def shift(
 
 def advect(
     field: Float[Tensor, "batch channel x y"],
-    velocity: Sequence[float] | Float[Tensor, "batch 2"],
+    velocity: Sequence[float | int] | Float[Tensor, "batch 2"],
     frames: int,
     every: float = 1.0,
 ) -> Float[Tensor, "batch time channel x y"]:
