@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pde_cases import FORECAST, TURBULENCE
 from timing import error_line, write_benchmark
 from torch import Tensor, nn
 from wireless_cases import ALLOCATION, ESTIMATION, PRECODING, SENSING
@@ -49,7 +50,8 @@ NOTE = (
     f"{ITEMS} items of {SECONDS:g} s; vision: {ITEMS} pictures of 224 x 224, or "
     "of 64 x 64 that are enlarged; graphs: block models as large as Cora_ML, Flickr and "
     "Squirrel; recsys: 4,096 rows, and Adam that regularises tables; wireless: "
-    "one spectrum, 16 slots, 64 channels or 16 layouts an item. bfloat16 is by autocast, for "
+    "one spectrum, 16 slots, 64 channels or 16 layouts an item; pde: histories at 128 x 128, and "
+    "fields at 32^3 for LESnets of 2 layers and width 20. bfloat16 is by autocast, for "
     "graphs of weights and features. Time: median by CUDA events; a training step includes Adam, a "
     "fit its set-up and a copy of the model. Memory: the most that the call held above model and "
     "data. Errors are relative 2-norms against the CPU in float32, of the output, of all gradients "
@@ -280,6 +282,7 @@ RANKING = {
 NO_DROPOUT = {"dropout": 0.0}
 PERCEPTRON = {"mlp": {"hidden": [400, 400, 400]}}  # without the dropout of the default
 TASKS = {**NO_DROPOUT, "labels": ["like", "love", "dislike"]}
+SMALL_GRID = {"grid": [32, 32]}
 CASES: dict[str, Case | Estimator] = {
     "speech/frcrn": Case(
         enhancement, lambda m, b: m(b["noisy"]).waveform, frcrn_loss, small={"channels": 8}
@@ -360,6 +363,21 @@ CASES: dict[str, Case | Estimator] = {
     "wireless/linear": Case(**ESTIMATION),
     "wireless/icgnn": Case(**PRECODING),
     "wireless/icgnn_cell_free": Case(**ALLOCATION),
+    "pde/sinenet": Case(**FORECAST, small={"hidden_channels": 4} | SMALL_GRID),
+    "pde/sinenet_ode": Case(**FORECAST, small={"hidden_channels": 4} | SMALL_GRID),
+    "pde/unet_mod": Case(**FORECAST, small={"hidden_channels": 8} | SMALL_GRID),
+    "pde/dil_resnet": Case(**FORECAST, small={"hidden_channels": 8} | SMALL_GRID),
+    "pde/ffno": Case(
+        **FORECAST,
+        settings={"noise_sd": 0.0},
+        small={"num_layers": 2, "width": 8, "modes": 8} | SMALL_GRID,
+    ),
+    "pde/fno": Case(**FORECAST, small={"width": 8, "modes": 8} | SMALL_GRID),
+    "pde/lesnets": Case(
+        **TURBULENCE,
+        settings={"num_layers": 2, "width": 20},  # the published has 2 billion parameters
+        small={"width": 2, "modes": [4, 4, 4, 2], "grid": [12, 12, 12]},
+    ),
 }
 
 

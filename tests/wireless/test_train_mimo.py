@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from sixfold.core import UserError, train
-from sixfold.wireless import precode
+from sixfold.wireless import allocate_power, precode
 from sixfold.wireless.data.own_mimo import read_layouts, read_mimo
 from sixfold.wireless.data.power_allocation import Size, draw
 from sixfold.wireless.iq.mimo_channels import rayleigh
+from sixfold.wireless.models.icgnn.allocation import run
 
 SMALL = ["width=8", "layers=1"]
 
@@ -40,9 +42,35 @@ def test_precoding_is_learnt_from_own_channels_of_any_scale(tmp_path):
     assert found.shape == (20, 3, 3)
 
 
+def test_a_file_of_matlab_says_what_an_npz_says(tmp_path):
+    noise = np.linspace(0.1, 0.2, 20)
+    arrays: dict = {"H": channels(), "noise_power_w": noise, "power_w": 2.0}
+    savemat(tmp_path / "mine.mat", arrays | {"noise_power_w": noise[:, None], "unrelated": 1.0})
+    np.savez(tmp_path / "mine.npz", **arrays)
+    found, expected = (
+        read_mimo(tmp_path / f"mine.{end}", (0.0, 20.0), 0) for end in ("mat", "npz")
+    )
+    for name, value in expected.items():
+        assert torch.equal(found[name], value)
+    drawn = draw(Size(6, 3, 2, 3), 4, torch.Generator().manual_seed(0))
+    layouts = {name: drawn[name].numpy() for name in ("gain", "serve", "antennas")}
+    savemat(tmp_path / "layouts.mat", layouts)
+    assert torch.equal(read_layouts(tmp_path / "layouts.mat")["serve"], drawn["serve"])
+
+
+def test_own_layouts_are_allocated_from_the_command_line(tmp_path):
+    drawn = draw(Size(6, 3, 2, 3), 4, torch.Generator().manual_seed(0))
+    arrays: dict = {name: drawn[name].numpy() for name in ("gain", "serve", "antennas")}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    run(tmp_path / "mine.npz", tmp_path / "power.npz", method="max_min")
+    found = np.load(tmp_path / "power.npz")["allocated_mw"]
+    expected = allocate_power(**arrays, method="max_min")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_power_allocation_is_learnt_from_own_layouts(tmp_path):
     drawn = draw(Size(6, 3, 2, 3), 20, torch.Generator().manual_seed(0))
-    arrays: dict = {name: value.numpy() for name, value in drawn.items()}
+    arrays: dict = {name: drawn[name].numpy() for name in ("gain", "serve", "antennas")}
     np.savez(tmp_path / "mine.npz", **arrays)
     arguments = {"steps": 20, "batch": 16, "set": SMALL, "valid": 0.2}
     out = tmp_path / "run"

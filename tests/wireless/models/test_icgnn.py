@@ -125,6 +125,7 @@ def test_training_raises_the_sum_rate_where_users_are_as_many_as_antennas():
 
 
 def test_it_compiles_whole(unchecked):
+    torch.compiler.reset()  # what other tests compiled counts against the limit of recompilations
     model = ICGNN(ICGNNConfig(width=8, layers=1))
     channel = rayleigh(2, 3, 4, generator=seeded())
     compiled = torch.compile(model, fullgraph=True, backend="eager")

@@ -6,8 +6,13 @@ from finished_pipeline import finished_pipeline
 
 from sixfold.core.pipeline.params import Pipeline
 from sixfold.wireless import CellFreeICGNN, CellFreeICGNNConfig
-from sixfold.wireless.data.power_allocation import SIZES, FreshLayouts, PowerData
-from sixfold.wireless.tasks.power_allocation import REFERENCES, fairness_loss, sum_loss
+from sixfold.wireless.data.power_allocation import SIZES, TRAINED, UNSEEN, FreshLayouts, PowerData
+from sixfold.wireless.tasks.power_allocation import (
+    REFERENCES,
+    fairness_loss,
+    sum_loss,
+    wrapped_lines,
+)
 
 PARAMS = """
 source: real
@@ -31,7 +36,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "wireless", PARAMS)
 
 
 def test_no_rule_and_no_network_is_above_the_reference(done):
@@ -46,6 +51,21 @@ def test_the_report_sets_the_network_beside_the_best_rule(done):
     text = (done.root / "reports" / "wireless.md").read_text()
     for words in ("independent design after the abstract", "best rule", "not trained"):
         assert words in text
+
+
+def test_the_report_draws_a_layout_and_the_users_rates(done):
+    folder = done.root / "reports" / "wireless"
+    for name in ("map", *(f"rates-{size.key}" for size in (TRAINED[-1], UNSEEN[-1]))):
+        assert "<path" in (folder / f"power_allocation-{name}.svg").read_text()
+
+
+def test_a_line_goes_the_shorter_way_around_the_square():
+    inside = torch.tensor([[100.0, 500.0], [400.0, 600.0]])
+    ((start, end),) = wrapped_lines(*inside)
+    assert torch.equal(torch.stack([start, end]), inside)
+    (a, b), (c, d) = wrapped_lines(torch.tensor([950.0, 10.0]), torch.tensor([50.0, 990.0]))
+    assert [x.tolist() for x in (a, b)] == [[950, 10], [1050, -10]]
+    assert [x.tolist() for x in (c, d)] == [[-50, 1010], [50, 990]]
 
 
 def test_fresh_layouts_do_not_depend_on_how_a_batch_is_cut():

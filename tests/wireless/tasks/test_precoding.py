@@ -27,7 +27,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "wireless", PARAMS)
 
 
 def test_the_scores_are_shares_of_wmmse(done):

@@ -46,7 +46,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "wireless", PARAMS)
 
 
 def test_no_row_of_independent_fading_is_below_the_bound(done):

@@ -31,7 +31,7 @@ tasks:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
     """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), PARAMS)
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "wireless", PARAMS)
 
 
 def test_detectors_without_weights_find_signals_where_nothing_finds_none(done):

@@ -101,7 +101,7 @@ def train(name: str, **arguments: Any) -> nn.Module:
 
 def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
     """Make the function behind ``sixfold train`` of a system from its recipe."""
-    default, stopping = recipe.fit, recipe.fit.best
+    default, stopping, build = recipe.fit, recipe.fit.best, recipe.build or initial_model
     assert stopping is not None  # a recipe's promise
 
     def train(
@@ -151,7 +151,6 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         given |= {"best": stopping.model_dump() | {"patience": patience}}
         config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
         torch.manual_seed(derive_seed(seed, "init"))
-        build = recipe.build or initial_model
         model = build(system, weights, _parse_settings(set or []), Path(data), options)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
         start = _digest(find_weights(weights, system)) if weights else ""

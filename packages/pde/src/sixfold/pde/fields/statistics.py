@@ -18,9 +18,9 @@ from sixfold.kernels import (
     rfft3,
     wavenumbers,
 )
+from sixfold.pde.fields.modes import Box, shell_energy, square_wavenumbers
 
 Velocity = Float[Tensor, "batch 3 x y z"]
-Box = tuple[float, float, float]
 
 
 class Scales(NamedTuple):
@@ -79,7 +79,7 @@ def pressure(velocity: Velocity, box: Box) -> Float[Tensor, "batch x y z"]:
 
     Products have Nyquist modes; unlike the first derivative, the Laplacian has theirs too.
     """
-    square = _square_wavenumbers(velocity.shape[-3:], box).to(velocity)[..., None]
+    square = square_wavenumbers(velocity.shape[-3:], box).to(velocity)[..., None]
     source = rfft3(2 * q_criterion(velocity, box))
     found = torch.where(square > 0, -source / square.clamp(min=1e-30), 0.0)
     return irfft3(found, velocity.shape[-1])
@@ -90,23 +90,7 @@ def energy_spectrum(velocity: Velocity, box: Box) -> Float[Tensor, "batch shell"
 
     Shell s holds floor(|k| + 1/2) = s with k in units of 2 pi / the longest side of the box.
     """
-    z = velocity.shape[-1]
-    square = _square_wavenumbers(velocity.shape[-3:], box) * (max(box) / (2 * math.pi)) ** 2
-    shell, column = (square.sqrt() + 0.5).floor().long(), torch.arange(z // 2 + 1)
-    # A column of the half spectrum stands for itself and its mirror image, but the first and last.
-    count = torch.where((column == 0) | (2 * column == z), 0.5, 1.0).to(velocity)
-    energy = (rfft3(velocity).square().sum((1, -1)) * count).flatten(1)
-    found = energy.new_zeros(len(energy), int(shell.max()) + 1)
-    return found.index_add(1, shell.flatten().to(energy.device), energy)
-
-
-def _square_wavenumbers(sizes: torch.Size, box: Box) -> Float[Tensor, "x y half"]:
-    """Return |k|^2 of the modes of a half spectrum, Nyquist modes included."""
-    x, y, z = ((n, length / n) for n, length in zip(sizes, box, strict=True))
-    axes = [torch.fft.fftfreq(*x, dtype=torch.float64), torch.fft.fftfreq(*y, dtype=torch.float64)]
-    axes.append(torch.fft.rfftfreq(*z, dtype=torch.float64))
-    kx, ky, kz = torch.meshgrid(*axes, indexing="ij")
-    return (2 * math.pi) ** 2 * (kx**2 + ky**2 + kz**2)
+    return shell_energy(rfft3(velocity), velocity.shape[-1], box)
 
 
 def turbulence_scales(velocity: Velocity, box: Box, viscosity: float) -> Scales:
@@ -150,10 +134,67 @@ def structure_functions(
     return torch.stack(rows, 1)
 
 
+def gradient_skewness(velocity: Velocity, box: Box) -> Float[Tensor, " batch"]:
+    """Return <(d_i u_i)^3> / <(d_i u_i)^2>^(3/2), over space and directions.
+
+    It is zero for random phases, and about -0.5 in developed turbulence.
+    """
+    gradient = velocity_gradient(velocity, box)
+    along = torch.stack([gradient[:, i, i] for i in range(3)], 1).flatten(1)
+    return (along**3).mean(1) / along.square().mean(1) ** 1.5
+
+
+def momentum_thickness(velocity: Velocity, height: float, speed: float) -> Float[Tensor, " batch"]:
+    """Integrate 1/4 - (<w> / speed)^2 over the inner half of y: the thickness of a mixing layer.
+
+    Args:
+        velocity: Streams along z, of opposite signs above and below the middle of y.
+        height: Length of the box along y.
+        speed: Difference of the streams' speeds.
+    """
+    points = velocity.shape[3]
+    mean = velocity[:, 2].mean((1, 3))[:, points // 4 : points - points // 4]
+    return (0.25 - (mean / speed).square()).sum(1) * (height / points)
+
+
 def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bin"]:
     """Estimate a probability density: the integral over all bins is one."""
     counts = torch.histogram(values.flatten().cpu(), edges.to(values).cpu()).hist
     return counts / counts.sum() / edges.diff().to(counts)
+
+
+def vorticity_density(
+    velocity: Velocity,
+    box: Box,
+    edges: Float[Tensor, " edge"],
+    vorticity_rms: float | None = None,
+) -> Float[Tensor, " bin"]:
+    """Estimate the density of all components of vorticity over its root mean square.
+
+    Args:
+        velocity: Velocity; all samples count together.
+        box: Lengths of the box.
+        edges: Edges of the bins.
+        vorticity_rms: Scale, such as that of the true field; by default that of the velocity given.
+    """
+    spin = vorticity(velocity, box)
+    scale = spin.square().mean().sqrt() if vorticity_rms is None else vorticity_rms
+    return density(spin / scale, edges)
+
+
+def increment_density(
+    velocity: Velocity, cells: int, edges: Float[Tensor, " edge"], u_rms: float | None = None
+) -> Float[Tensor, " bin"]:
+    """Estimate the density of longitudinal increments over the velocity's root mean square.
+
+    Args:
+        velocity: Velocity; all samples count together.
+        cells: Distance in cells.
+        edges: Edges of the bins.
+        u_rms: Scale, such as that of the true field; by default that of the velocity given.
+    """
+    scale = velocity.square().mean().sqrt() if u_rms is None else u_rms
+    return density(longitudinal_increments(velocity, cells) / scale, edges)
 
 
 def coarsen(

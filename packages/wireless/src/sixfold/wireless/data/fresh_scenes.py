@@ -1,7 +1,7 @@
 """Simulated data of spectrum sensing: fresh scenes to train on, fixed ones to test on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
+from sixfold.core.data.fetch import Dataset, fetch
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.captures import open_capture, strongest_blocks
+from sixfold.wireless.data.catalog import OTA_IQ
 from sixfold.wireless.data.one_thread import one_thread
 from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
 from sixfold.wireless.iq.spectrum import fold, folded_shape, peak_normalised_spectrum
@@ -31,12 +34,18 @@ class SensingData(Config):
         widths_hz: Widths of labels.
         signals: Smallest and largest number of signals.
         test_scenes: Number of test scenes of an SNR.
+        captures: Whether the report also shows real captures, if there are any.
     """
 
     bins: PositiveInt = 1024
     widths_hz: tuple[float, ...] = Field(default=(0.5e6, 1e6, 2e6), min_length=1)
     signals: tuple[PositiveInt, PositiveInt] = (1, 3)
     test_scenes: PositiveInt = 100
+    captures: bool = False
+
+    def datasets(self) -> list[Dataset]:
+        """Return the published sets that are shown."""
+        return [OTA_IQ] if self.captures else []
 
     def scenes(self, blocks: int = 1) -> SceneConfig:
         """Return the settings of scenes that last for a number of blocks."""
@@ -85,7 +94,7 @@ def draw_batch(data: SensingData, size: int, seed: int) -> dict[str, Tensor]:
 
 @one_thread()
 def prepare(data: SensingData, source: str, folder: Path) -> None:
-    """Write test scenes of each SNR, and recordings of many blocks; all is simulated."""
+    """Write test scenes of each SNR, and recordings of many blocks: simulated and captured."""
     tensors = {}
     for part, snrs, count, blocks in (
         ("test", SNRS_DB, data.test_scenes, 1),
@@ -100,11 +109,33 @@ def prepare(data: SensingData, source: str, folder: Path) -> None:
             key = f"{part}/{snr_db:g}"
             tensors[f"{key}/samples"] = torch.view_as_real(samples)
             tensors[f"{key}/mask"] = masks.repeat_interleave(blocks, 0).contiguous()
+    if source == "real" and data.captures:
+        for name, samples in _read_captures(data.bins):
+            tensors[f"captures/{name}"] = torch.view_as_real(samples)
     facts = {"source": source, "seed": SEED, "data": data.model_dump(mode="json")}
     with atomic_folder(folder) as partial:
         save_file(tensors, partial / "scenes.safetensors")
         text = json.dumps(facts, indent=1, sort_keys=True)
         (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _read_captures(bins: int) -> Iterator[tuple[str, Complex[Tensor, "block bin"]]]:
+    """Read some blocks of each capture; one that is silent in a block has no spectrum there."""
+    folder = fetch(OTA_IQ)
+    for file in OTA_IQ.files:
+        with open_capture(folder / file.path) as recording:
+            blocks = strongest_blocks(recording, BLOCKS, bins)
+        yield Path(file.path).stem, blocks[blocks.abs().amax(-1) > 0]
+
+
+def read_captures(folder: Path) -> dict[str, Complex[Tensor, "block bin"]]:
+    """Return blocks of the real captures by name; none where the data are synthetic."""
+    tensors, prefix = load_file(folder / "scenes.safetensors"), "captures/"
+    return {
+        name.removeprefix(prefix): torch.view_as_complex(value)
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def read_scenes(folder: Path, part: str, snr_db: float) -> tuple[Tensor, Tensor]:

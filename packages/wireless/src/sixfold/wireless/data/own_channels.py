@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.core.config import unknown_name_error
+from sixfold.wireless.data.array_files import read_mat, read_npz
 from sixfold.wireless.iq.ofdm import Pilots
 
 NAME = re.compile(r"\d+_SNR-(-?[\d.]+)_DS-([\d.]+)_DOP-([\d.]+)_N-\d+_TDL-\w\.mat")
@@ -84,7 +84,7 @@ def read_received(file: Path) -> Received:
         both = _from_mat([file])
         estimates, pilots, conditions = both.estimates, both.pilots, both.conditions
     else:
-        found = _load_npz(file)
+        found = read_npz(file, FIELDS)
         estimates, pilots = _observed(found, file)
         conditions = {} if estimates is None else _conditions(found, len(estimates), file)
     if estimates is None:
@@ -101,7 +101,7 @@ def _from_mat(files: list[Path]) -> Channels:
                 f"{file} does not say its conditions; name it like "
                 "7_SNR-10_DS-100_DOP-200_N-3_TDL-A.mat"
             )
-        grid = _complex(_read_mat(file), 3, f"{file}: H")
+        grid = _complex(_read_grid(file), 3, f"{file}: H")
         if grid.shape[2] < 2 or (grids and grid.shape != grids[0].shape):
             first = tuple(grids[0].shape) if grids else ("subcarriers", "symbols", 2)
             raise UserError(f"{file}: H has shape {tuple(grid.shape)}, which should be {first}")
@@ -115,39 +115,15 @@ def _from_mat(files: list[Path]) -> Channels:
     return Channels(both[..., 0], pilots.pick(both[..., 1]), pilots, named, files)
 
 
-def _read_mat(file: Path) -> np.ndarray:
-    """Read ``H`` of a file of MATLAB, of version 7.3 (HDF5, axes reversed) or an older one."""
-    from scipy.io import loadmat  # slow to import
-
-    try:
-        found = loadmat(file, variable_names=["H"])
-    except NotImplementedError:  # scipy's word for version 7.3
-        return _read_hdf5(file)
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise UserError(f"{file} is damaged or no .mat file ({error}); write it again") from None
+def _read_grid(file: Path) -> np.ndarray:
+    found = read_mat(file, ("H",))
     if "H" not in found:
         raise UserError(f"{file} holds no variable H; save it under that name")
     return found["H"]
 
 
-def _read_hdf5(file: Path) -> np.ndarray:
-    try:
-        import h5py
-    except ImportError:
-        raise UserError(
-            f"{file} is of MATLAB 7.3, which needs h5py; try: pip install 'sixfold-wireless[hdf5]'"
-        ) from None
-    with h5py.File(file) as content:
-        if "H" not in content:
-            raise UserError(f"{file} holds no variable H; save it under that name")
-        values: Any = content["H"][()]  # type: ignore[index]
-    if values.dtype.names == ("real", "imag"):
-        values = values["real"] + 1j * values["imag"]
-    return values.T
-
-
 def _from_npz(file: Path) -> Channels:
-    found = _load_npz(file)
+    found = read_npz(file, FIELDS)
     if "H" not in found:
         raise UserError(f"{file} holds no array H (sample, subcarrier, symbol); add it")
     channels = _complex(found["H"], 3, f"{file}: H")
@@ -157,18 +133,6 @@ def _from_npz(file: Path) -> Channels:
     if estimates is not None and len(estimates) != len(channels):
         raise UserError(f"{file}: {len(estimates)} samples of pilots, {len(channels)} of H")
     return Channels(channels, estimates, pilots, _conditions(found, len(channels), file), [file])
-
-
-def _load_npz(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file) as content:
-            found = {name: content[name] for name in content.files}
-    except Exception as error:
-        raise UserError(f"{file} is damaged or no .npz file ({error}); write it again") from None
-    for name in found:
-        if name not in FIELDS:
-            raise UserError(unknown_name_error(str(file), "array", name, FIELDS))
-    return found
 
 
 def _observed(found: Mapping[str, np.ndarray], file: Path) -> tuple[Tensor | None, Pilots | None]:

@@ -1,4 +1,4 @@
-"""One's own channels of many antennas, and one's own cell-free layouts: .npz files.
+"""One's own channels of many antennas, and one's own cell-free layouts: .npz or .mat files.
 
 Channels: ``H`` (sample, users, antennas), complex, row k is h_k^H; and, if known,
 ``noise_power_w`` and ``power_w``, one or one per sample. Layouts: ``gain`` (layout, access points,
@@ -13,30 +13,24 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.core.config import unknown_name_error
 from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.array_files import ENDINGS, read_mat, read_npz
 
 CHANNELS = ("H", "noise_power_w", "power_w")
 LAYOUTS = ("gain", "serve", "antennas", "power_mw")
+NUMBERS = ("noise_power_w", "power_w", "antennas", "power_mw")  # which may be one for all
 
 
 def read_arrays(file: Path, fields: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, Tensor]:
-    """Read the arrays of an .npz file.
+    """Read the arrays of an .npz or a .mat file.
 
     Raises:
         UserError: the file is missing or damaged, lacks an array or holds one of another name, or
             a number is not finite.
     """
-    if not file.is_file() or file.suffix != ".npz":
-        raise UserError(f"{file} is no .npz file; give one with {', '.join(needed)}")
-    try:
-        with np.load(file) as content:
-            found = {name: content[name] for name in content.files}
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise UserError(f"{file} is damaged or no .npz file ({error}); write it again") from None
-    for name in found:
-        if name not in fields:
-            raise UserError(unknown_name_error(str(file), "array", name, fields))
+    if not file.is_file() or file.suffix not in ENDINGS:
+        raise UserError(f"{file} is no .npz or .mat file; give one with {', '.join(needed)}")
+    found = read_mat(file, fields) if file.suffix == ".mat" else read_npz(file, fields)
     for name in needed:
         if name not in found or not found[name].size:
             raise UserError(f"{file} holds no array {name}; add it")
@@ -45,7 +39,16 @@ def read_arrays(file: Path, fields: tuple[str, ...], needed: tuple[str, ...]) ->
         if len(wrong):
             place = tuple(wrong[0].tolist())
             raise UserError(f"{file}: {name} is not finite at {place}; remove that sample")
+    if file.suffix == ".mat":
+        found = {name: _from_matlab(name, value) for name, value in found.items()}
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
+
+
+def _from_matlab(name: str, values: np.ndarray) -> np.ndarray:
+    """Undo what MATLAB does: scalars and vectors have two axes, booleans are bytes."""
+    if name == "serve" and values.dtype == np.uint8:
+        return values.astype(bool)
+    return values.squeeze() if name in NUMBERS and 1 in values.shape else values
 
 
 def read_mimo(file: Path, snr_db: tuple[float, float], seed: int) -> dict[str, Tensor]:

@@ -88,13 +88,15 @@ class FreshLayouts:
 
 
 def draw(size: Size, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw layouts: gains over noise, who serves whom, antennas of each access point."""
+    """Draw layouts: gains over noise, who serves whom, antennas of each access point, places."""
     layout = draw_layout(batch, size.points, size.users, generator=generator)
     gain_db = layout.gain_over_noise_db
     return {
         "gain": 10 ** (gain_db / 10),
         "serve": strongest_access_points(gain_db, size.each),
         "antennas": torch.full((batch, size.points), float(size.antennas)),
+        "access_points": layout.access_points,
+        "users": layout.users,
     }
 
 

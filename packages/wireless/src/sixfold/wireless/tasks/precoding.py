@@ -17,8 +17,9 @@ from sixfold.core.pipeline.claim import (
     paired_test,
     parameter_counts,
 )
+from sixfold.core.pipeline.figures import curve_figure
 from sixfold.core.pipeline.job import Job
-from sixfold.core.pipeline.page import Section, Table, mean_std
+from sixfold.core.pipeline.page import Figure, Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
 from sixfold.core.training.fit import FitConfig
@@ -40,6 +41,7 @@ from sixfold.wireless.tasks.training import train_on
 STEPS = (2, 4, 8)
 BY_STEPS = (Point(8, 8, 10), Point(16, 16, 10), Point(16, 16, 20))
 GOAL = 97.0  # per cent of WMMSE, at trained sizes with as many antennas as users, to 10 dB
+SQUARE_SNR_DB = 10
 CLOSED = ("mrt", "zf", "rzf", "equal_structured")
 
 
@@ -130,7 +132,24 @@ def sections(outcome: Outcome) -> Iterator[Section]:
                 steps,
             ),
         ],
+        figures=[_over_users(outcome)],
     )
+
+
+def _over_users(outcome: Outcome) -> Figure:
+    """Draw the rate over the number of users, with as many antennas, at one SNR."""
+    square = [p for p in POINTS if p.users == p.antennas and p.snr_db == SQUARE_SNR_DB]
+    square.sort(key=lambda point: point.users)
+    curves = {
+        outcome.claim.label(key): [
+            ([p.users for p in square], [one[p.key] for p in square])
+            for one in outcome.results[key]["seeds"].values()
+        ]
+        for key in (*CLOSED, "icgnn")
+        if key in outcome.results
+    }
+    quantity = f"sum rate, % of WMMSE; as many antennas, {SQUARE_SNR_DB} dB"
+    return curve_figure(f"{outcome.run.key}-users", quantity, curves, over="users")
 
 
 def _row(point: Point, seeds: Any, results: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Use LESnets: roll out from a field, report what the result does to the equations, find Cs2."""
 
 from collections.abc import Iterator
-from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -9,13 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.pde.fields.checks import check_divergence
 from sixfold.pde.models.lesnets.loss import Flow, closed_form_coefficient, residual
 
 if TYPE_CHECKING:
     from sixfold.pde.models.lesnets.model import LESnets
-
-DIVERGENT = 0.05  # of |grad u|: beyond rounding, files in half precision and interpolation
-UNEVEN = 2.5  # ratio of a cell's sides
 
 
 class Prediction(NamedTuple):
@@ -172,60 +169,6 @@ def as_sequence(values: Any, name: str) -> Float[Tensor, "batch x y z 3 time"]:
         )
     _check_finite(frames, name)
     return frames
-
-
-def check_box(box: tuple[float, float, float], space: Any) -> None:
-    """Refuse boxes that do not belong to a grid.
-
-    Raises:
-        UserError: a length is not positive, or a cell is far from a cube.
-    """
-    if min(box) <= 0:
-        raise UserError(f"box {tuple(box)} has a length that is not positive; give three lengths")
-    cells = [length / n for length, n in zip(box, space, strict=True)]
-    if max(cells) > UNEVEN * min(cells):
-        sides = ", ".join(f"{cell:.4g}" for cell in cells)
-        raise UserError(
-            f"box {tuple(box)} does not match the grid {tuple(space)}: a cell would have sides "
-            f"{sides}; check the order of the axes and the lengths"
-        )
-
-
-def check_divergence(fields: Tensor, box: tuple[float, float, float], name: str) -> None:
-    """Refuse fields with a divergence, and name the order of components that has none.
-
-    Raises:
-        UserError: the divergence is more than a twentieth of the gradient.
-    """
-    check_box(box, fields.shape[1:4])
-    found = _relative_divergence(fields, box)
-    if found <= DIVERGENT:
-        return
-    orders = [o for o in permutations(range(3)) if _relative_divergence(fields[..., o], box) < 0.05]
-    mend = "project it on fields without divergence, or check box and axes"
-    if orders:
-        mend = f"the components in the order {orders[0]} have none: pass {name}[..., {orders[0]}]"
-    raise UserError(
-        f"{name} has a divergence of {found:.2g} of its gradient, and the equations are of "
-        f"incompressible flow; {mend}"
-    )
-
-
-def _relative_divergence(fields: Tensor, box: tuple[float, float, float]) -> float:
-    """Return the root mean square of the divergence over that of the gradient."""
-    sums = torch.zeros_like(fields[..., 0])
-    square = 0.0
-    for axis, length in enumerate(box):
-        n = fields.shape[axis + 1]
-        k = torch.fft.rfftfreq(n, length / n, device=fields.device).to(fields.dtype)
-        k[n // 2 :] *= n % 2  # the Nyquist mode has no derivative
-        shape = [1] * fields.ndim
-        shape[axis + 1] = -1
-        waves = torch.fft.rfft(fields, dim=axis + 1) * (2j * torch.pi * k.view(shape))
-        gradient = torch.fft.irfft(waves, n, dim=axis + 1)
-        sums += gradient[..., axis]
-        square += float(gradient.square().sum())
-    return (float(sums.square().sum()) / square) ** 0.5 if square else 0.0
 
 
 def _floats(values: Any, name: str) -> Tensor:

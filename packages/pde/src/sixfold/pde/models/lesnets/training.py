@@ -18,7 +18,8 @@ from sixfold.core import UserError
 from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.schedule import ScheduleConfig
-from sixfold.pde.models.lesnets.inference import as_fields, as_sequence, check_divergence
+from sixfold.pde.fields.checks import check_divergence
+from sixfold.pde.models.lesnets.inference import as_fields, as_sequence
 from sixfold.pde.models.lesnets.loss import Flow, Official, official_loss, physics_loss, relative_l2
 
 if TYPE_CHECKING:

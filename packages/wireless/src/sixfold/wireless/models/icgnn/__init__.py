@@ -59,6 +59,7 @@ CELL_FREE = System(
     build=CellFreeICGNN,
     convert=partial(read_settings, CellFreeICGNN, CellFreeICGNNConfig),
     published={"this design": (CellFreeICGNNConfig(), 140_930)},
+    run="sixfold.wireless.models.icgnn.allocation:run",
     train="sixfold.wireless.models.icgnn.training:train_cell_free",
     export="sixfold.wireless.models.icgnn.export:exportable_cell_free",
 )

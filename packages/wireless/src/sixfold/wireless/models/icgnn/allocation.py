@@ -1,5 +1,6 @@
-"""Allocate the power of own access points, by the network or by the usual rules."""
+"""Allocate the power of own access points, in Python or from the command line."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.atomic import write_atomic
+from sixfold.wireless.data.own_mimo import read_layouts
 from sixfold.wireless.iq import power_control
 from sixfold.wireless.models.icgnn.cell_free import CellFreeICGNN
 
@@ -113,3 +116,21 @@ def _check(gain: Tensor, serve: Tensor, antennas: Tensor, power: Tensor) -> None
     if bool(alone.any()):
         layout, user = alone.nonzero()[0].tolist()
         raise UserError(f"nobody serves user {user} of layout {layout}; serve it or leave it out")
+
+
+def run(source: Path, target: Path, *, method: str = "icgnn", weights: str | None = None) -> None:
+    """Allocate the power of the access points of a file.
+
+    Args:
+        source: NumPy or MATLAB file (.npz, .mat) of ``gain`` and ``serve`` (layouts, access points,
+            users), with ``antennas`` and ``power_mw`` where they are known.
+        target: NumPy file (.npz) to write: ``allocated_mw``, in the shape of the gains.
+        method: Name of the method: equal, fractional (exponent 0.5), max_min, projected_gradient or
+            icgnn.
+        weights: Checkpoint of icgnn.
+    """
+    layouts = read_layouts(source)
+    found = allocate_power(**layouts, method=method, model=weights)
+    content = io.BytesIO()
+    np.savez(content, allocated_mw=found.numpy())
+    write_atomic(target, content.getvalue())

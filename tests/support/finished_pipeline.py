@@ -1,4 +1,4 @@
-"""A pipeline of the domain whose every stage ran."""
+"""A pipeline whose every stage ran."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from sixfold.core.pipeline.params import Pipeline
 from sixfold.core.pipeline.report import write_report
 
 
-def finished_pipeline(root: Path, params: str) -> Pipeline:
+def finished_pipeline(root: Path, name: str, params: str) -> Pipeline:
     """Run every stage of every task of some params.yaml in an empty repository."""
-    folder = root / "pipelines" / "wireless"
+    folder = root / "pipelines" / name
     folder.mkdir(parents=True)
     (folder / "params.yaml").write_text(params)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        pipeline = Pipeline.find("wireless")
+        pipeline = Pipeline.find(name)
         for task in pipeline.tasks.values():
             stages.prepare(task)
             stages.train(task, workers=1)

@@ -1,0 +1,70 @@
+"""Checks of velocity fields of incompressible flow on periodic boxes, and of the boxes."""
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from sixfold.core import UserError
+from sixfold.pde.fields.modes import Box
+
+DIVERGENT = 0.05  # of |grad u|: beyond rounding, files in half precision and interpolation
+ORDERS = tuple(permutations(range(3)))
+UNEVEN = 2.5  # ratio of a cell's sides
+
+
+def check_box(box: Box, space: Sequence[int]) -> None:
+    """Refuse boxes that do not belong to a grid.
+
+    Raises:
+        UserError: a length is not positive, or a cell is far from a cube.
+    """
+    if min(box) <= 0:
+        raise UserError(f"box {tuple(box)} has a length that is not positive; give three lengths")
+    cells = [length / n for length, n in zip(box, space, strict=True)]
+    if max(cells) > UNEVEN * min(cells):
+        sides = ", ".join(f"{cell:.4g}" for cell in cells)
+        raise UserError(
+            f"box {tuple(box)} does not match the grid {tuple(space)}: a cell would have sides "
+            f"{sides}; check the order of the axes and the lengths"
+        )
+
+
+def check_divergence(fields: Tensor, box: Box, name: str) -> None:
+    """Refuse fields with a divergence, and name the order of components that has none.
+
+    Raises:
+        UserError: the divergence is more than a twentieth of the gradient.
+    """
+    check_box(box, fields.shape[1:4])
+    found = _relative_divergence(fields, box)
+    if found <= DIVERGENT:
+        return
+    orders = [
+        o for o in permutations(range(3)) if _relative_divergence(fields[..., o], box) <= DIVERGENT
+    ]
+    mend = "project it on fields without divergence, or check box and axes"
+    if orders:
+        mend = f"the components in the order {orders[0]} have none: pass them so"
+    raise UserError(
+        f"{name} has a divergence of {found:.2g} of its gradient, and the equations are of "
+        f"incompressible flow; {mend}"
+    )
+
+
+def _relative_divergence(fields: Tensor, box: Box) -> float:
+    """Return the root mean square of the divergence over that of the gradient."""
+    sums = torch.zeros_like(fields[..., 0])
+    square = 0.0
+    for axis, length in enumerate(box):
+        n = fields.shape[axis + 1]
+        k = torch.fft.rfftfreq(n, length / n, device=fields.device).to(fields.dtype)
+        k[n // 2 :] *= n % 2  # the Nyquist mode has no derivative
+        shape = [1] * fields.ndim
+        shape[axis + 1] = -1
+        waves = torch.fft.rfft(fields, dim=axis + 1) * (2j * torch.pi * k.view(shape))
+        gradient = torch.fft.irfft(waves, n, dim=axis + 1)
+        sums += gradient[..., axis]
+        square += float(gradient.square().sum())
+    return (float(sums.square().sum()) / square) ** 0.5 if square else 0.0

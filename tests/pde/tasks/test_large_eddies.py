@@ -1,0 +1,62 @@
+"""The experiment on turbulence from end to end, at the smallest size."""
+
+import pytest
+from finished_pipeline import finished_pipeline
+
+from sixfold.core.pipeline.params import Pipeline
+from sixfold.pde import LESnets
+from sixfold.pde.tasks.coefficients import measurements
+from sixfold.pde.tasks.large_eddies import TASK
+
+PARAMS = """
+source: real
+budget: 1.0
+seeds: [0, 1]
+tasks:
+  large_eddies:
+    data: {fine: 20, grid: 16, spin_up: 0.2, frames: 20, train: 1, test: 2}
+    defaults:
+      system: lesnets
+      model:
+        {num_layers: 1, width: 2, modes: [3, 3, 3, 2], grid: [16, 16, 16], residual_output: true}
+      train: {steps: 2, batch: 1, learning_rate: 1.0e-3, threads: 1, log_every: 1}
+    systems:
+      label_free: {}
+      data_driven: {train: {physics_weight: 0.0, data_weight: 1.0}}
+      label_free_swapped: {seeds: 1, train: {swapped: true}}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Pipeline:
+    """A pipeline whose every stage ran."""
+    return finished_pipeline(tmp_path_factory.mktemp("repository"), "pde", PARAMS)
+
+
+def test_simulation_is_nearer_than_persistence_and_free_of_divergence(done):
+    means = {key: row["mean"] for key, row in done.task("large_eddies").results().items()}
+    assert set(means) == {*TASK.references, "label_free", "data_driven", "label_free_swapped"}
+    for model in ("none", "smagorinsky", "dynamic"):
+        assert means[model]["error_30"] < 0.8 * means["persistence"]["error_30"]
+        assert means[model]["divergence"] < 1e-4
+    assert means["smagorinsky"]["residual"] < 0.1 * means["persistence"]["residual"]
+
+
+def test_the_weights_know_their_flow(done):
+    model = LESnets.from_pretrained(done.task("large_eddies").job("label_free", 0).weights)
+    assert model.config.flow is not None
+    assert model.config.flow.viscosity == 1 / 32
+
+
+def test_the_report_has_spectra_films_the_coefficient_and_the_swap(done):
+    text = (done.root / "reports" / "pde.md").read_text()
+    for words in ("Cs2 of filtered direct simulation", "swapped, as released", "reproduced"):
+        assert words in text
+    folder = done.root / "reports" / "pde"
+    for name in ("vorticity-2.webp", "spectrum-last.svg", "errors.svg"):
+        assert (folder / f"large_eddies-{name}").is_file()
+
+
+@pytest.mark.parametrize("one", measurements(), ids=lambda one: one.name)
+def test_the_coefficient_of_a_simulation_is_found_again(one):
+    assert one.measure({}) == pytest.approx(one.published, abs=one.tolerance)
