@@ -1,5 +1,6 @@
 """Every forecasting network learns from files of one's own, and its checkpoint rolls out."""
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from sixfold.core.cli import main
 from sixfold.core.weights.convert import from_pretrained
 from sixfold.pde.data.files import read, trajectories
 from sixfold.pde.data.layouts import open_flows
-from sixfold.pde.data.own_flows import boundary_jump, moments
+from sixfold.pde.data.own_flows import Windows, boundary_jump, moments
 from sixfold.pde.fields.forecast import rollout
 from sixfold.pde.fields.schedule import learning_rate
 from sixfold.pde.own_data import FORECASTERS
@@ -115,17 +116,31 @@ def test_f_fno_sees_the_training_set_once(flows, tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [None, 3])
-def test_killed_and_resumed_ends_at_the_same_bits(flows, tmp_path, epochs):
-    """In two parts, as a kill leaves it, and at once; with the published schedule too."""
-    settings = {"data": flows, "set": TINY["unet_mod"] + HISTORY, **FAST}
+def test_killed_and_resumed_ends_at_the_same_bits(flows, tmp_path, monkeypatch, epochs):
+    """By the signal that ends a job, in the middle of an epoch; with the published schedule too."""
+    settings = {"data": flows, "set": TINY["fno"] + HISTORY, "steps": 9, "eval_every": 4, **FAST}
     settings["options"] = {"epochs": epochs, "valid_trajectories": 1, "rollout_steps": 1}
-    train("pde/unet_mod", out=tmp_path / "parts", steps=5, **settings)
-    parts = train("pde/unet_mod", out=tmp_path / "parts", steps=9, **settings)
-    whole = train("pde/unet_mod", out=tmp_path / "whole", steps=9, **settings)
+    whole = train("pde/fno", out=tmp_path / "whole", **settings)
+    calls = []
+
+    def killed(self, positions, seed):
+        calls.append(positions)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return at(self, positions, seed)
+
+    at = Windows.at
+    with monkeypatch.context() as patch:
+        patch.setattr(Windows, "at", killed)
+        with pytest.raises(SystemExit) as stop:
+            train("pde/fno", out=tmp_path / "parts", **settings)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert len(calls) == 5
+    parts = train("pde/fno", out=tmp_path / "parts", **settings)
     for name, value in whole.state_dict().items():
         assert torch.equal(parts.state_dict()[name], value), name
     curves = [(tmp_path / out / "curve.csv").read_text() for out in ("parts", "whole")]
-    assert curves[0].splitlines()[-1] == curves[1].splitlines()[-1]
+    assert curves[0] == curves[1]
 
 
 def test_the_published_schedule_is_followed(tmp_path):
@@ -257,6 +272,22 @@ def test_other_fields_or_frames_than_in_training_are_noticed(weights, flows, tmp
         run_fno(flows / "b.h5", tmp_path / "o.h5", weights=str(weights), trajectory=4)
     with pytest.raises(UserError, match=r"goes into an .h5 or .hdf5 file, got o.npz"):
         run_fno(flows / "b.h5", tmp_path / "o.npz", weights=str(weights))
+
+
+def test_a_rollout_reads_no_more_than_a_history_at_once(weights, flows, tmp_path, monkeypatch):
+    from sixfold.pde.own_data import run_fno
+
+    taken = []
+
+    def counted(one, start: int, stop: int) -> torch.Tensor:
+        taken.append(stop - start)
+        return read(one, start, stop)
+
+    monkeypatch.setattr("sixfold.pde.data.run_command.read", counted)
+    run_fno(flows / "b.h5", tmp_path / "o.h5", weights=str(weights), steps=30)
+    assert max(taken) == 2
+    found = [block.sizes for block in open_flows(tmp_path / "o.h5")]
+    assert [(sizes["n"], sizes["t"]) for sizes in found] == [(1, 30), (1, 30), (2, 30)]
 
 
 def test_one_history_is_enough_and_the_film_shows_it(weights, tmp_path, capsys):

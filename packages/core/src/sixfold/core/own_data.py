@@ -114,7 +114,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         batch: int = default.batch,
         learning_rate: float = default.learning_rate,
         patience: int | None = stopping.patience,
-        eval_every: int | None = None,
+        eval_every: int | None = default.eval_every,
         seed: int = 0,
         precision: str = default.precision,
         threads: int | None = None,
@@ -136,7 +136,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
             batch: Number of items of a step.
             learning_rate: Peak learning rate.
             patience: Number of evaluations in a row without improvement to stop after.
-            eval_every: Steps between evaluations; by default once an epoch, at least every 500.
+            eval_every: Steps between evaluations; if unset once an epoch, at least every 500.
             seed: Seed of first weights, order, crops and what is held out.
             precision: 32 or bf16.
             threads: Number of CPU threads; by default all.

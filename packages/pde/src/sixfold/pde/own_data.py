@@ -38,6 +38,7 @@ from sixfold.pde.models import dil_resnet, ffno, fno, lesnets, sinenet, unet_mod
 from sixfold.pde.models.lesnets import own_fields
 
 PLATEAU = ScheduleConfig(name="plateau", gamma=0.5, patience=4)
+EVAL_EVERY = 200  # steps; an epoch of one short flow has too few
 SCORED = 8  # frames that are forecast at once in a validation: bounds the memory
 
 
@@ -227,6 +228,7 @@ FORECASTS = Recipe(
         weight_decay=1e-5,
         schedule=PLATEAU,
         best=EarlyStopping(monitor="rollout", mode="min", patience=10),
+        eval_every=EVAL_EVERY,
     ),
     options=FlowOptions,
     build=build_forecaster,
@@ -255,6 +257,7 @@ train_lesnets = command(
             learning_rate=1e-3,
             schedule=PLATEAU,
             best=EarlyStopping(monitor="residual", mode="min", patience=10),
+            eval_every=EVAL_EVERY,
         ),
         options=own_fields.TurbulenceOptions,
         build=own_fields.build,

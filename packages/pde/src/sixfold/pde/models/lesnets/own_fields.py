@@ -19,7 +19,8 @@ from sixfold.pde.data.files import Block, Trajectory, read, time_step, trajector
 from sixfold.pde.data.layouts import open_flows
 from sixfold.pde.data.own_flows import split
 from sixfold.pde.data.run_command import Stepper
-from sixfold.pde.models.lesnets.inference import blocks_after, check_divergence, flow_of
+from sixfold.pde.fields.checks import check_divergence
+from sixfold.pde.models.lesnets.inference import blocks_after, flow_of
 from sixfold.pde.models.lesnets.model import LESnets
 from sixfold.pde.models.lesnets.training import Objective, make_flow
 
