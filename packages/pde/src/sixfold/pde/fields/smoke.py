@@ -222,7 +222,7 @@ class SmokeSolver:
         for name, field in zip(Smoke._fields, state, strict=True):
             check_finite(field, name, "batch, x, y")
         limit = 1 / (2 * sum(1 / side**2 for side in self._sides(state.smoke)))
-        largest = float(torch.as_tensor(self.viscosity).max())
+        largest = float(torch.as_tensor(self.viscosity).detach().max())
         if largest * self.time_step > limit:
             raise UserError(
                 f"explicit diffusion blows up at time_step={self.time_step:g}: with viscosity "
