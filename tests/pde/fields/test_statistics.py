@@ -122,7 +122,7 @@ def test_filtered_turbulence_is_filtered_and_the_same_in_batches_of_any_size():
 
 
 def test_the_spin_up_develops_the_skewness_of_turbulence():
-    solver = SpectralSolver(1 / 32, 0.01)
+    solver = SpectralSolver(1 / 32, 0.02)
     start = isotropic_field(2, (32, 32, 32), seeded())
     developed = next(solver.frames(start, every=0.2))
     assert statistics.gradient_skewness(start, CUBE).abs().max() < 0.1

@@ -25,7 +25,8 @@ from sixfold.pde.fields.shallow_water import (
     random_jets,
     shallow_water_trajectories,
 )
-from sixfold.pde.fields.smoke import Smoke, SmokeSolver, smoke_noise, smoke_trajectories
+from sixfold.pde.fields.smoke import Smoke, SmokeSolver
+from sixfold.pde.fields.smoke_data import smoke_noise, smoke_trajectories
 from sixfold.pde.fields.turbulence import SpectralSolver
 
 __all__ = [

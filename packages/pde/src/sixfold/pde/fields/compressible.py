@@ -282,7 +282,7 @@ def _check(gas: Tensor) -> None:
         )
     check_finite(gas, "the gas", "batch, channel, x, y")
     for channel, name in enumerate(("density", "pressure")):
-        smallest = float(gas[:, channel].min())
+        smallest = float(gas[:, channel].detach().min())
         if smallest <= 0:
             raise UserError(
                 f"{name} should be positive everywhere, the smallest is {smallest:g}; channel "

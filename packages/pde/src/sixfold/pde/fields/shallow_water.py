@@ -129,10 +129,11 @@ class ShallowWaterSolver:
 
     def _check_step(self, water: Water) -> None:
         check_finite(water, "the water", "batch, channel, x, y")
-        if float(water[:, 0].min()) <= -1:
+        lowest = float(water[:, 0].detach().min())
+        if lowest <= -1:
             raise UserError(
                 "the relative height should stay above -1, the dry ground, the smallest is "
-                f"{float(water[:, 0].min()):.3g}; give the deviation from the mean over the mean"
+                f"{lowest:.3g}; give the deviation from the mean over the mean"
             )
         limit = self.largest_step(water)
         if self.time_step > limit:

@@ -23,10 +23,9 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample, pad
+from torch.nn.functional import conv2d, grid_sample, pad
 
 from sixfold.core import UserError
-from sixfold.pde.fields.noise import white_noise
 from sixfold.pde.fields.stepping import (
     check_finite,
     check_positive,
@@ -124,8 +123,15 @@ class SmokeSolver:
 
     def diffused(self, u: Cells, v: Cells) -> tuple[Cells, Cells]:
         """Add the time step's explicit diffusion."""
-        amount = self.time_step * self.viscosity
-        u, v = (w + amount * self._laplacian(w) for w in (u, v))
+        (hx, hy), amount = self._sides(u), self.time_step * self.viscosity
+        stencil = u.new_tensor([[0, 1 / hx**2, 0], [1 / hy**2, 0, 1 / hy**2], [0, 1 / hx**2, 0]])
+        middle = u.new_zeros(3, 3)
+        middle[1, 1] = 1
+        kernel = middle + amount * (stencil - stencil.sum() * middle)
+        ring = "circular" if self.boundary == "periodic" else "constant"
+        u, v = (
+            conv2d(pad(w[:, None], (1, 1, 1, 1), ring), kernel[None, None])[:, 0] for w in (u, v)
+        )
         return self._walled(u, 0), self._walled(v, 1)
 
     def projected(self, u: Cells, v: Cells) -> tuple[Cells, Cells]:
@@ -134,19 +140,17 @@ class SmokeSolver:
         Single precision is projected in double: pressure is larger than velocity by the number of
         cells, and so would be its rounding.
         """
-        exact = u.double(), v.double()
         hx, hy = self._sides(u)
         (modes_x, values_x), (modes_y, values_y) = (
             _laplacian_modes(n, self.boundary, u.device) for n in u.shape[-2:]
         )
         values = values_x[:, None] / hx**2 + values_y / hy**2
-        source = modes_x @ self.divergence(*exact) @ modes_y.T
+        source = modes_x @ self.divergence(u, v).double() @ modes_y.T
         source = source / torch.where(values < 0, values, torch.inf)  # the mean is free
         pressure = modes_x.T @ source @ modes_y
-        sides = enumerate(zip(exact, (hx, hy), strict=True))
         u, v = (
-            self._walled(w - (pressure - self._previous(pressure, axis)) / h, axis).to(u.dtype)
-            for axis, (w, h) in sides
+            self._walled(w - ((pressure - self._previous(pressure, axis)) / h).to(w.dtype), axis)
+            for axis, (w, h) in enumerate(((u, hx), (v, hy)))
         )
         return u, v
 
@@ -167,29 +171,26 @@ class SmokeSolver:
         self, field: Cells, u: Cells, v: Cells, outside: Literal["border", "zeros"]
     ) -> Cells:
         """Sample a field, bilinearly, a step upstream of its places; u and v are there."""
-        sizes = field.shape[-2:]
-        lines = (torch.arange(n, dtype=field.dtype, device=field.device) for n in sizes)
-        places = torch.meshgrid(*lines, indexing="ij")
-        moves = zip(places, (u, v), self._sides(field), strict=True)
-        x, y = (place - self.time_step / side * speed for place, speed, side in moves)
         if self.boundary == "periodic":
-            x, y = x.remainder(sizes[0]), y.remainder(sizes[1])
             field, outside = pad(field[:, None], (0, 1, 0, 1), "circular")[:, 0], "border"
-        # grid_sample counts from -1 to 1, and the last axis first
-        ends = zip((y, x), field.shape[:-3:-1], strict=True)
-        grid = torch.stack([2 * place / (n - 1) - 1 for place, n in ends], -1)
+        # grid_sample counts each axis from -1 to 1, and the last axis first
+        places = [self._upstream(w, axis, field.shape[1 + axis]) for axis, w in enumerate((u, v))]
+        grid = torch.stack(places[::-1], -1)
         return grid_sample(field[:, None], grid, "bilinear", outside, align_corners=True)[:, 0]
+
+    def _upstream(self, speed: Cells, axis: int, points: int) -> Cells:
+        """Return where the air was a step before, from -1 to 1 at the first and last of points."""
+        unit, n = 2 / (points - 1), speed.shape[1 + axis]
+        line = unit * torch.arange(n, dtype=speed.dtype, device=speed.device) - 1
+        line = line[:, None] if axis == 0 else line
+        move = unit * self.time_step / self._sides(speed)[axis]
+        place = torch.sub(line, speed, alpha=move)
+        return (place + 1).remainder(2) - 1 if self.boundary == "periodic" else place
 
     def _four(self, w: Cells, axis: int) -> Cells:
         """Average the velocity along ``axis`` over the four faces around one of the other axis."""
         pair = w + self._next(w, axis)
         return (pair + self._previous(pair, 1 - axis)) / 4
-
-    def _laplacian(self, w: Cells) -> Cells:
-        hx, hy = self._sides(w)
-        x = self._next(w, 0) + self._previous(w, 0) - 2 * w
-        y = self._next(w, 1) + self._previous(w, 1) - 2 * w
-        return x / hx**2 + y / hy**2
 
     def _next(self, w: Cells, axis: int) -> Cells:
         """Return the values one cell up an axis; beyond a wall they are zero."""
@@ -200,20 +201,16 @@ class SmokeSolver:
         return self._neighbour(w, axis, -1)
 
     def _neighbour(self, w: Cells, axis: int, offset: Literal[1, -1]) -> Cells:
-        if self.boundary == "periodic":
-            return w.roll(-offset, axis + 1)
-        n = w.shape[axis + 1]
-        ends = (0, 1) if offset == 1 else (1, 0)
-        padded = pad(w, (0, 0, *ends) if axis == 0 else ends)
-        return padded.narrow(axis + 1, 1 if offset == 1 else 0, n)
+        shifted = w.roll(-offset, axis + 1)
+        if self.boundary == "closed":
+            shifted.select(axis + 1, -1 if offset == 1 else 0).zero_()
+        return shifted
 
     def _walled(self, w: Cells, axis: int) -> Cells:
-        """Set the velocity on the lower wall to zero; the upper wall is not stored."""
-        if self.boundary == "periodic":
-            return w
-        return pad(
-            w.narrow(axis + 1, 1, w.shape[axis + 1] - 1), (0, 0, 1, 0) if axis == 0 else (1, 0)
-        )
+        """Set the velocity on the lower wall to zero, in place; the upper wall is not stored."""
+        if self.boundary == "closed":
+            w.select(axis + 1, 0).zero_()
+        return w
 
     def _check(self, state: Smoke) -> None:
         shapes = {tuple(field.shape) for field in state}
@@ -225,82 +222,12 @@ class SmokeSolver:
         for name, field in zip(Smoke._fields, state, strict=True):
             check_finite(field, name, "batch, x, y")
         limit = 1 / (2 * sum(1 / side**2 for side in self._sides(state.smoke)))
-        largest = float(torch.as_tensor(self.viscosity).max())
+        largest = float(torch.as_tensor(self.viscosity).detach().max())
         if largest * self.time_step > limit:
             raise UserError(
                 f"explicit diffusion blows up at time_step={self.time_step:g}: with viscosity "
                 f"{largest:g} on this grid the limit is {limit / largest:.3g}"
             )
-
-
-def smoke_noise(
-    samples: int,
-    grid: tuple[int, int],
-    generator: torch.Generator,
-    *,
-    box: tuple[float, float] = (32.0, 32.0),
-    scale: float = 11.0,
-    smoothness: float = 6.0,
-) -> Float[Tensor, "sample x y"]:
-    """Draw the smoke at the start: the absolute value of smooth noise.
-
-    White noise times (k^-2)^smoothness where k^2 > 0.1, with k = scale x cycles per unit of length;
-    its real part over its deviation, less its mean. The samples are drawn one after the other: the
-    same generator gives the same ones in batches of any size.
-
-    Args:
-        samples: Number of samples.
-        grid: Number of cells along x and y.
-        generator: Source of the noise.
-        box: Lengths along x and y.
-        scale: Size of the largest structures.
-        smoothness: Power at which k^-2 damps the noise.
-    """
-    noise = white_noise(samples, (2, *grid), generator)
-    kx, ky = (
-        scale * torch.fft.fftfreq(n, length / n, dtype=torch.float64, device=noise.device)
-        for n, length in zip(grid, box, strict=True)
-    )
-    square = kx[:, None] ** 2 + ky**2
-    damping = torch.where(square > 0.1, square, torch.inf) ** -smoothness
-    field = torch.fft.ifft2(torch.complex(noise[:, 0], noise[:, 1]) * damping).real
-    field = field / field.std((1, 2), correction=0, keepdim=True)
-    return (field - field.mean((1, 2), keepdim=True)).abs().float()
-
-
-def smoke_trajectories(
-    samples: int,
-    generator: torch.Generator,
-    *,
-    grid: tuple[int, int] = (128, 128),
-    solver: SmokeSolver | None = None,
-    skip: int = 8,
-    steps: int = 56,
-    keep: int = 4,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "sample time 3 x y"]:
-    """Generate trajectories of smoke, u and v as PDEArena's data set has them.
-
-    Args:
-        samples: Number of trajectories, computed together.
-        generator: Source of the smoke at the start.
-        grid: Number of cells along x and y.
-        solver: Equations; those of the data set unless given.
-        skip: Number of steps before the first frame.
-        steps: Number of steps after them.
-        keep: Number of steps from one frame to the next; 1 for the conditioned data.
-        device: Device that computes.
-    """
-    solver = SmokeSolver() if solver is None else solver
-    state = solver.at_rest(smoke_noise(samples, grid, generator, box=solver.box).to(device))
-    found = []
-    with torch.no_grad():
-        states = solver.frames(state, solver.time_step)
-        for number in range(skip + steps):
-            state = next(states)
-            if number >= skip and (number - skip) % keep == 0:
-                found.append(state.frame())
-    return torch.stack(found, 1)
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,9 @@ and tau the model's stress (`sixfold.pde.fields.closures`). Steps are classical 
 fourth order; every stage is projected exactly. This is the right-hand side of LESnets' residual.
 
 The state is the spectrum of the velocity between steps: a right-hand side takes 9 real transforms,
-21 with Smagorinsky's model. Modes of alternating signs, Nyquist's, stay empty.
+21 with Smagorinsky's model. Modes of alternating signs, Nyquist's, stay empty. Energy is conserved
+but for viscosity and model if a flow starts in the modes that D keeps, as `isotropic_field` does:
+D truncates products, not the velocity.
 """
 
 import math
