@@ -5,8 +5,6 @@ Frames are (sample, x, y, z, component, time); the first is the field that a for
 
 import json
 import math
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,9 +15,8 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
-from sixfold.pde.fields.initial_fields import isotropic_field
 from sixfold.pde.fields.modes import CUBE
-from sixfold.pde.fields.statistics import coarsen, sphere_filter
+from sixfold.pde.fields.sequences import filtered_turbulence, sequence
 from sixfold.pde.fields.turbulence import SpectralSolver
 from sixfold.pde.models.lesnets.loss import Flow
 
@@ -69,11 +66,10 @@ class TurbulenceData(Config):
 
 def prepare(data: TurbulenceData, source: str, folder: Path) -> None:
     """Simulate and filter the trajectories of training and test."""
-    tensors = {}
-    for part, count in (("train", data.train), ("test", data.test)):
-        generator = torch.Generator().manual_seed(derive_seed(SEED, part))
-        starts = isotropic_field(count, cube(data.fine), generator)
-        tensors[part] = torch.cat([simulate(data, some) for some in starts.split(TOGETHER)])
+    tensors = {
+        part: simulate(data, count, torch.Generator().manual_seed(derive_seed(SEED, part)))
+        for part, count in (("train", data.train), ("test", data.test))
+    }
     facts = {"source": source, "seed": SEED, "data": data.model_dump(mode="json")}
     with atomic_folder(folder) as partial:
         save_file(tensors, partial / "turbulence.safetensors")
@@ -81,19 +77,25 @@ def prepare(data: TurbulenceData, source: str, folder: Path) -> None:
         (partial / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
-def simulate(data: TurbulenceData, start: Tensor) -> Tensor:
-    """Return filtered frames of some fields (batch, 3, x, y, z) from the spin-up on."""
-    solver = SpectralSolver(viscosity=data.viscosity, time_step=data.time_step)
-    with torch.no_grad():
-        fine = next(solver.frames(start, every=data.spin_up))
-        frames = [fine, *islice(solver.frames(fine, every=data.every), data.frames)]
-        kept = [coarsen(sphere_filter(one, CUBE, data.cutoff), cube(data.grid)) for one in frames]
-    return torch.stack(kept, -1).movedim(1, 4).contiguous()
-
-
-def cube(points: int) -> tuple[int, int, int]:
-    """Return the sides of a cube."""
-    return points, points, points
+def simulate(data: TurbulenceData, samples: int, generator: torch.Generator) -> Tensor:
+    """Return frames of direct simulation, filtered, from the spin-up on."""
+    counts = [min(TOGETHER, samples - first) for first in range(0, samples, TOGETHER)]
+    parts = [
+        filtered_turbulence(
+            count,
+            generator,
+            viscosity=data.viscosity,
+            dns_points=data.fine,
+            points=data.grid,
+            cutoff=data.cutoff,
+            time_step=data.time_step,
+            spin_up=data.spin_up,
+            frames=data.frames + 1,
+            every=data.every,
+        )
+        for count in counts
+    ]
+    return torch.cat(parts).contiguous()
 
 
 def read_turbulence(folder: Path, part: str) -> Tensor:
@@ -107,14 +109,12 @@ def read_settings(folder: Path) -> TurbulenceData:
     return TurbulenceData.parse(facts["data"], str(folder))
 
 
-def large_eddies(
-    data: TurbulenceData, u0: Tensor, model: str, time_step: float
-) -> Iterator[Tensor]:
-    """Yield frames (batch, 3, x, y, z) of large-eddy simulation, one each ``every``.
+def large_eddies(data: TurbulenceData, u0: Tensor, model: str, time_step: float) -> Tensor:
+    """Return frames of large-eddy simulation, the first of which is given.
 
     Args:
         data: Settings of the flow.
-        u0: Fields to start from, in that layout.
+        u0: Fields to start from (sample, 3, x, y, z).
         model: Model of the stress; see `sixfold.pde.fields.turbulence.SpectralSolver`.
         time_step: Time step.
     """
@@ -124,4 +124,4 @@ def large_eddies(
         model=model,  # type: ignore[arg-type]
         smagorinsky=data.smagorinsky,
     )
-    yield from solver.frames(u0, every=data.every)
+    return sequence(solver, u0, data.frames + 1, data.every)

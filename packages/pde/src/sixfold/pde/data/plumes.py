@@ -11,7 +11,8 @@ from torch import Tensor
 from sixfold.core import Config
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
-from sixfold.pde.fields.smoke import SmokeSolver, smoke_trajectories
+from sixfold.pde.fields.smoke import SmokeSolver
+from sixfold.pde.fields.smoke_data import smoke_trajectories
 
 SEED = 0
 BOUNDARIES = ("periodic", "closed")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +96,7 @@ def score_simulation(model: str, prepared: Path, samples: Path | None) -> Scores
     """Score large-eddy simulation with a model of the stress, or without one."""
     data, frames = read_settings(prepared), read_turbulence(prepared, "test")
     u0 = frames[..., 0].movedim(-1, 1).contiguous()
-    with torch.no_grad():
-        steps = islice(large_eddies(data, u0, model, LES_STEP), frames.shape[-1] - 1)
-        found = torch.stack([step.movedim(1, -1) for step in steps], -1)
+    found = large_eddies(data, u0, model, LES_STEP)[..., 1:]
     return score(found, prepared, samples)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # The paper's training on homogeneous turbulence: tenfold lower rates after these fractions.
 STEPS = 30_001
 SCHEDULE = ScheduleConfig(name="multistep", milestones=(4000 / STEPS, 1 / 3, 2 / 3))
+PAPER = {"steps": STEPS, "batch": 1, "learning_rate": 1e-3, "schedule": SCHEDULE}
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,10 @@ def train(
     data_weight: float = 1.0,
     sequence: Any = None,
     sequence_weight: float = 50.0,
-    steps: int = STEPS,
-    batch: int = 1,
-    learning_rate: float = 1e-3,
     coefficient_rate: float = 1e-5,
-    threads: int | None = None,
     seed: int = 0,
     out: Path | None = None,
+    **settings: Any,
 ) -> dict[str, float]:
     """Train a network in place, from one initial field or many; labels are optional.
 
@@ -124,13 +122,10 @@ def train(
         data_weight: Weight of the labels' relative error.
         sequence: True frames to learn the coefficient from.
         sequence_weight: Weight of their residual.
-        steps: Number of steps.
-        batch: Number of fields of a step.
-        learning_rate: First learning rate; the schedule is the paper's.
         coefficient_rate: First learning rate of the coefficient.
-        threads: Number of CPU threads; by default all.
         seed: Seed of the order of the fields.
         out: Run folder, from which a stopped training goes on; by default nothing is kept.
+        settings: Fields of `FitConfig`, e.g. ``steps``; those not given are the paper's.
 
     Returns:
         The last values of the terms of the loss.
@@ -146,16 +141,28 @@ def train(
     _check_terms(model, fields, targets, frames, physics_weight)
     weight = 0.0 if targets is None else data_weight
     objective = Objective(flow, physics_weight, weight, frames, sequence_weight)
-    config = FitConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, schedule=SCHEDULE, threads=threads
-    )
+    config = FitConfig.parse(PAPER | settings, "the settings of fit")
+    return _train(model, Fields(fields, targets), objective, config, coefficient_rate, seed, out)
+
+
+def _train(
+    model: "LESnets",
+    fields: Fields,
+    objective: Objective,
+    config: FitConfig,
+    coefficient_rate: float,
+    seed: int,
+    out: Path | None,
+) -> dict[str, float]:
+    flow = objective.flow
     values = {"fit": config.model_dump(mode="json"), "flow": flow.model_dump(mode="json")}
-    settings = model.config.model_dump(mode="json", exclude={"flow"})
-    run = Run.open(out, values | {"model": settings}, _fingerprint(fields, targets, frames), seed)
+    values |= {"model": model.config.model_dump(mode="json", exclude={"flow"})}
+    data = (fields.tensors["u0"], fields.tensors.get("labels"), objective.sequence)
+    run = Run.open(out, values, _fingerprint(*data), seed)
     found = fit(
         run,
         model,
-        Fields(fields, targets),
+        fields,
         objective,
         config,
         seed=seed,
