@@ -51,7 +51,9 @@ def flows(tmp_path) -> Path:
     return tmp_path / "flows"
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "sinenet_ode" else ()) for n in TINY]
+)
 def test_train_go_on_and_roll_out(name, flows, tmp_path, monkeypatch, capsys, unchecked):
     words = ["train", f"pde/{name}", "--data", flows, "--out", tmp_path / "run"]
     words += ["--batch", 4, "--threads", 1, "--rollout-steps", 1, "--valid-trajectories", 1]

@@ -28,7 +28,7 @@ NETWORKS: dict[str, Any] = {
     "ffno": (ffno.SYSTEM, {**FRAMES, "width": 4, "modes": 4, "num_layers": 1}),
     "fno": (fno.SYSTEM, {**FRAMES, "width": 4, "modes": 4, "num_layers": 1}),
 }
-QUICK = ("sinenet",)  # the graphs of the others take torch several seconds each
+QUICK = ("fno",)  # the graphs of the others take torch several seconds each
 CASES = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NETWORKS]
 
 

@@ -166,7 +166,7 @@ def _recognised(path: Path, file: Any, fields: Sequence[str]) -> Iterator[Block]
             for name, axes in layout.coordinates.items()
             if name in group and group[name].ndim == len(axes)
         )
-        if layout.optional:  # the fields of two dimensions have one axis less
+        if layout.optional and stored:  # the fields of two dimensions have one axis less
             sides = file[stored[0].path].ndim - 2
             stored = [Stored(one.path, "nt" + SPACE[:sides]) for one in stored]
         split = SPLITS.get(place.partition("/")[0]) or SPLITS.get(path.parent.name)

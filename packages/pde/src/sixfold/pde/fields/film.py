@@ -61,7 +61,7 @@ def _row(made: np.ndarray, true: np.ndarray) -> np.ndarray:
     if not known.size:
         return _coloured(made, low, high, "viridis")
     error = made - true
-    most = float(np.nanmax(np.abs(error)))
+    most = float(np.nanmax(np.abs(error))) or 1.0
     panels = [_coloured(x, low, high, "viridis") for x in (true, made)]
     return _join([*panels, _coloured(error, -most, most, "coolwarm")], axis=2)
 
