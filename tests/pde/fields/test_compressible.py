@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.pde.fields.moments import moments
 from sixfold.pde.solvers import (
     CompressibleSolver,
     compressible_state,
@@ -147,3 +148,14 @@ def test_bad_input_is_explained():
     gas[0, 0, 2, 3] = torch.nan
     with pytest.raises(UserError, match=r"the gas holds 1 values .* first at \(0, 0, 2, 3\)"):
         solver.frames(gas, every=0.1)
+
+
+@pytest.mark.slow
+def test_the_states_have_the_mean_and_deviation_of_the_official_data():
+    """Within three standard errors of 24 trajectories, on a coarse grid."""
+    fields = compressible_trajectories(24, seeded(), grid=(32, 32), frames=6, every=0.2)
+    found = moments(fields)
+    mean = torch.tensor([5.0413975716, 25.0861053467, -3.756e-5, 1.138e-5])
+    deviation = torch.tensor([2.9829258919, 21.7112350464, 0.1635208875, 0.1634908617])
+    assert bool(((found.mean - mean).abs() <= 3 * found.mean_error).all()), found
+    assert bool(((found.deviation - deviation).abs() <= 3 * found.deviation_error).all()), found

@@ -219,6 +219,12 @@ def test_bad_input_is_explained():
         SpectralSolver(1 / 64, 0.01, (*LAYER_BOX[:2], 1.0)).frames(u0, every=0.01)
     with pytest.raises(UserError, match=r"no whole number of time steps of 0.01"):
         solver.frames(u0, every=0.015)
+    with pytest.raises(
+        UserError, match=r"single or double precision, got torch.float16.*float\(\)"
+    ):
+        solver.frames(u0.half(), every=0.01)
+    with pytest.raises(UserError, match=r"the force should be .* got \(3, 4, 4, 4\)"):
+        SpectralSolver(1 / 64, 0.01, force=torch.zeros(3, 4, 4, 4)).frames(u0, every=0.01)
     u0[0, 1, 2, 3, 4] = torch.inf
     with pytest.raises(UserError, match=r"u0 holds 1 values .* first at \(0, 1, 2, 3, 4\)"):
         solver.frames(u0, every=0.01)

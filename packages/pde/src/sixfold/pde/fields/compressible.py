@@ -22,7 +22,12 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.pde.fields.noise import uniform_numbers
-from sixfold.pde.fields.stepping import check_finite, check_positive, check_viscosity
+from sixfold.pde.fields.stepping import (
+    check_finite,
+    check_positive,
+    check_precision,
+    check_viscosity,
+)
 
 Gas = Float[Tensor, "batch 4 x y"]  # density, pressure, velocity along x and along y
 Conserved = Float[Tensor, "batch 4 x y"]  # mass, energy, momentum along x and y, per unit of area
@@ -280,6 +285,7 @@ def _check(gas: Tensor) -> None:
             "the gas should be (batch, 4, x, y), the channels density, pressure and velocity along "
             f"x and y, with 4 or more cells a side, got {tuple(gas.shape)}; move the axes"
         )
+    check_precision(gas, "the gas")
     check_finite(gas, "the gas", "batch, channel, x, y")
     for channel, name in enumerate(("density", "pressure")):
         smallest = float(gas[:, channel].detach().min())

@@ -28,6 +28,7 @@ from sixfold.pde.fields.stepping import (
     DIFFUSION,
     check_finite,
     check_positive,
+    check_precision,
     check_viscosity,
     runge_kutta,
     steps_between,
@@ -80,6 +81,7 @@ class ShallowWaterSolver:
                 "the water should be (batch, 3, x, y), the channels height and velocity along x "
                 f"and y, with 6 or more points a side, got {tuple(water.shape)}; move the axes"
             )
+        check_precision(water, "the water")
         self._check_step(water)
         return self._frames(water, steps, grid)
 

@@ -29,6 +29,7 @@ from sixfold.core import UserError
 from sixfold.pde.fields.stepping import (
     check_finite,
     check_positive,
+    check_precision,
     check_viscosity,
     steps_between,
 )
@@ -220,6 +221,7 @@ class SmokeSolver:
                 f"got {', '.join(str(tuple(f.shape)) for f in state)}; add the axis of samples"
             )
         for name, field in zip(Smoke._fields, state, strict=True):
+            check_precision(field, name)
             check_finite(field, name, "batch, x, y")
         limit = 1 / (2 * sum(1 / side**2 for side in self._sides(state.smoke)))
         largest = float(torch.as_tensor(self.viscosity).detach().max())

@@ -59,6 +59,19 @@ def check_viscosity(viscosity: float | Tensor) -> None:
         )
 
 
+def check_precision(field: Tensor, name: str) -> None:
+    """Refuse what is neither single nor double precision.
+
+    Raises:
+        UserError: it names the precision.
+    """
+    if field.dtype not in (torch.float32, torch.float64):
+        raise UserError(
+            f"{name} should be in single or double precision, got {field.dtype}; convert it by "
+            ".float()"
+        )
+
+
 def check_finite(field: Tensor, name: str, axes: str) -> None:
     """Refuse fields with values that are not finite.
 

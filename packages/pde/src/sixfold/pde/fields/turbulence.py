@@ -47,6 +47,7 @@ from sixfold.pde.fields.stepping import (
     DIFFUSION,
     check_finite,
     check_positive,
+    check_precision,
     check_viscosity,
     runge_kutta,
     steps_between,
@@ -199,7 +200,13 @@ class SpectralSolver:
                 "u0 should be (batch, 3, x, y, z), the components before space, with 4 or more "
                 f"points a side, got {tuple(velocity.shape)}; move the axes"
             )
+        check_precision(velocity, "u0")
         check_finite(velocity, "u0", "batch, component, x, y, z")
+        if self.force is not None and self.force.shape[-4:] != velocity.shape[1:]:
+            raise UserError(
+                f"the force should be (3, x, y, z) on the grid of u0, {tuple(velocity.shape[1:])}, "
+                f"or one for each sample, got {tuple(self.force.shape)}; sample it on that grid"
+            )
         check_divergence(velocity.detach().movedim(1, -1), self.box, "u0")
 
     def _check_step(self, velocity: Velocity) -> None:
