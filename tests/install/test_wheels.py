@@ -88,6 +88,21 @@ PACKAGES = [
         "assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 16, 16)",
         ["tests/vision/data/test_classification.py", "tests/vision/models/test_finetune.py"],
     ),
+    Package(
+        "sixfold-pde",
+        ROOT / "packages/pde",
+        ["core", "kernels", "pde"],
+        "import torch; from sixfold.pde import SineNet, SineNetConfig\n"
+        "model = SineNet(SineNetConfig(hidden_channels=2, num_waves=1)).eval()\n"
+        "assert model(torch.zeros(1, 4, 3, 16, 16)).shape == (1, 1, 3, 16, 16)",
+        [
+            "tests/pde/test_own_data.py",
+            "tests/pde/test_forecast.py",
+            "tests/pde/data",
+            "tests/pde/models/test_baselines.py",
+            "tests/pde/fields",
+        ],
+    ),
 ]
 
 

@@ -1,5 +1,7 @@
 """Rollouts are scored against true flows from the frame on at which they begin."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -42,11 +44,10 @@ def test_the_error_is_that_of_the_metric_as_far_as_there_is_a_truth(pair, tmp_pa
     found = score(true, made)
     assert found["scaled_l2"] == pytest.approx(expected.error, rel=1e-5)
     assert found["steps"] == 4
-    assert (found["first"], found["last"]) == pytest.approx(
-        (float(expected.curve[0]), float(expected.curve[-1])), rel=1e-5
-    )
+    assert found["scaled_l2_last"] == pytest.approx(float(expected.curve[-1]), rel=1e-5)
+    assert 0 < found["spectrum"] < found["scaled_l2"]
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1 + 4 + 4
+    assert printed.count("\n") == 1 + 4 + 5
     score(true, made, out=tmp_path / "curve.csv")
     rows = (tmp_path / "curve.csv").read_text().splitlines()
     assert [float(row.split(",")[1]) for row in rows[1:]] == pytest.approx(
@@ -55,7 +56,23 @@ def test_the_error_is_that_of_the_metric_as_far_as_there_is_a_truth(pair, tmp_pa
 
 
 def test_a_flow_scored_against_itself_is_perfect(pair):
-    assert score(pair[0], pair[0]) == {"scaled_l2": 0, "first": 0, "last": 0, "steps": 6}
+    found = score(pair[0], pair[0])
+    assert found.pop("steps") == 6
+    assert set(found.values()) == {0.0}
+
+
+def test_the_spectrum_does_not_know_where_things_are(tmp_path):
+    """A shifted flow has the spectrum of the true one, half of it half its amplitudes."""
+    smoke(tmp_path / "true.h5", {"test": 1})
+    for name, change in (("shifted", lambda x: np.roll(x, 3, 2)), ("half", lambda x: 0.5 * x)):
+        shutil.copy(tmp_path / "true.h5", tmp_path / f"{name}.h5")
+        with h5(tmp_path / f"{name}.h5", "r+") as file:
+            for field in ("u", "vx", "vy"):
+                file["test"][field][...] = change(file["test"][field][()])
+    shifted, half = (score(tmp_path / "true.h5", tmp_path / f"{n}.h5") for n in ("shifted", "half"))
+    assert shifted["spectrum"] < 1e-5 < 1 < shifted["scaled_l2"]
+    assert half["spectrum"] == pytest.approx(0.5, rel=1e-5)
+    assert half["scaled_l2"] == pytest.approx(0.5, rel=1e-5)
 
 
 def test_what_does_not_match_is_refused(pair, tmp_path):

@@ -7,8 +7,8 @@ from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
 from sixfold.pde.data.files import Trajectory, open_file, pieces, read, trajectories
 from sixfold.pde.data.layouts import find_files, open_flows
+from sixfold.pde.data.rollout_errors import Errors
 from sixfold.pde.data.rollout_files import FIRST
-from sixfold.pde.data.run_command import Errors
 
 
 def score(
@@ -21,7 +21,10 @@ def score(
     every: int = 1,
     out: Path | None = None,
 ) -> dict[str, float]:
-    """Score rollouts against true flows: scaled L2 over space, averaged over all else.
+    """Score rollouts against true flows: scaled L2 over space, and the error of the spectrum.
+
+    Both are relative to the true field and averaged over trajectories, channels and steps. Late in
+    a chaotic flow only the spectrum can still be right.
 
     A rollout of `sixfold run` says at which frame of the true flow it begins; any other file is
     compared frame by frame. Steps that the true flow does not have are not scored.
@@ -33,10 +36,10 @@ def score(
         axes: Letters of their axes in a layout that is not known, e.g. ntxy.
         first: Number of the first frame of the true flow that was used.
         every: Distance of its frames that were used.
-        out: File for the error of each step, as CSV; by default it is printed.
+        out: File for the errors of each step, as CSV; by default it is printed.
 
     Returns:
-        The mean over steps, the error of the first and of the last one, and their number.
+        The means over steps, the errors of the last one, and the number of steps.
 
     Raises:
         UserError: names, fields, grids or numbers of trajectories do not match, or there is nothing
@@ -52,13 +55,15 @@ def score(
         start = _first_frame(made_file)
         for one, other in zip(made, true, strict=True):
             _compare(one, other, start, errors)
-    curve = errors.curve() if errors else []
-    if not curve:
+    if errors is None or not (curves := errors.curves()).scaled_l2:
         raise UserError(f"{reference} ends before the rollout begins: there is nothing to compare")
-    text = "step,scaled_l2\n" + "".join(f"{n},{e:.6g}\n" for n, e in enumerate(curve, 1))
+    rows = enumerate(zip(*curves, strict=True), 1)
+    text = "step,scaled_l2,spectrum\n" + "".join(f"{n},{e:.6g},{s:.6g}\n" for n, (e, s) in rows)
     print(text, end="") if out is None else write_atomic(out, text)
-    found = {"scaled_l2": sum(curve) / len(curve), "first": curve[0], "last": curve[-1]}
-    found["steps"] = len(curve)
+    count = len(curves.scaled_l2)
+    found = {name: sum(curve) / count for name, curve in curves._asdict().items()}
+    found |= {f"{name}_last": curve[-1] for name, curve in curves._asdict().items()}
+    found["steps"] = count
     for name, value in found.items():
         print(f"{name} {value:.6g}")
     return found

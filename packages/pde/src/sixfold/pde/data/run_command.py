@@ -17,10 +17,10 @@ from sixfold.core.weights.convert import from_pretrained
 from sixfold.pde.data.files import ENDINGS, Block, Trajectory, read, trajectories
 from sixfold.pde.data.layouts import open_flows
 from sixfold.pde.data.own_flows import check_block, warn_of_jumps, warn_of_step
+from sixfold.pde.data.rollout_errors import Errors
 from sixfold.pde.data.rollout_files import RolloutWriter, rollout_file
 from sixfold.pde.fields.film import Film
 from sixfold.pde.fields.forecast import frames_after
-from sixfold.pde.losses import scaled_norm
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _keep(
     frames: Tensor,
     history: int,
     writer: RolloutWriter,
-    errors: "Errors",
+    errors: Errors,
 ) -> None:
     """Write predicted frames, and compare them where the file goes on."""
     writer.write(one, step, frames)
@@ -217,42 +217,3 @@ def _show(one: Trajectory, step: int, frames: Tensor, history: int, film: Film) 
         if number % film.every == 0:
             at = history + number
             film.add(number, made, read(one, at, at + 1)[0] if at < one.frames else None)
-
-
-class Errors:
-    """Scaled L2 of each step, over trajectories and channels that do not vanish.
-
-    Args:
-        steps: Largest number of steps.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.sums = torch.zeros(steps, dtype=torch.float64)
-        self.counts = torch.zeros(steps, dtype=torch.float64)
-
-    def add(self, step: int, made: Tensor, true: Tensor) -> None:
-        """Add the frames (time, channel, ...) of one trajectory, the first at a number of steps."""
-        made, true = (x.flatten(2)[None, ..., None] for x in (made, true))  # space is one axis
-        known = true.norm(dim=(3, 4))[0] > 0
-        tiny = torch.finfo(true.dtype).tiny
-        found = scaled_norm(made, true, reduction="none", floor=tiny)[0].double()
-        steps = slice(step, step + len(found))
-        self.sums[steps] += torch.where(known, found, 0).sum(1)
-        self.counts[steps] += known.sum(1)
-
-    def curve(self) -> list[float]:
-        """Return the error of each step as far as there is a truth."""
-        known = int((self.counts > 0).sum())
-        return (self.sums[:known] / self.counts[:known]).tolist()
-
-    def say(self) -> None:
-        """Print the mean, the first and the last step."""
-        curve = self.curve()
-        if not curve:
-            print("the file holds no frames after the history: no error to measure")
-            return
-        mean = sum(curve) / len(curve)
-        print(
-            f"scaled L2 over the {len(curve)} steps that the file holds: {mean:.4g} (step 1 "
-            f"{curve[0]:.4g}, step {len(curve)} {curve[-1]:.4g})"
-        )
