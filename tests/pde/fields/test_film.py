@@ -28,11 +28,10 @@ def frames_of(data: bytes) -> tuple[int, tuple[int, int], np.ndarray]:
 
 def test_truth_forecast_and_difference_stand_side_by_side():
     count, (width, height), last = frames_of(film(5, 5, 2, 40, 20))
-    times = width // (3 * 40 + 2 * GAP)  # small pictures are enlarged
-    assert (count, width, height) == (5, times * (3 * 40 + 2 * GAP), times * (2 * 20 + GAP))
-    truth, forecast, difference = (
-        last[: 20 * times, i * 42 * times :][:, : 40 * times] for i in range(3)
-    )
+    times = SIDE // 40  # small pictures are enlarged
+    assert (count, width, height) == (5, 3 * 40 * times + 2 * GAP, 2 * 20 * times + GAP)
+    panels = (last[: 20 * times, i * (40 * times + GAP) :][:, : 40 * times] for i in range(3))
+    truth, forecast, difference = panels
     assert abs(truth.astype(int) - forecast).mean() < 6
     assert truth.std((0, 1)).max() > 20 > difference.std((0, 1)).max()
 

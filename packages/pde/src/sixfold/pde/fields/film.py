@@ -13,7 +13,8 @@ from torch import Tensor
 from sixfold.core.pipeline.figures import picture_row
 from sixfold.core.pipeline.page import Figure
 
-FRAMES, SIDE, CHANNELS, GAP = 60, 192, 4, 2  # at most; a gap between panels in points
+FRAMES, SIDE, CHANNELS = 40, 160, 4  # at most
+GAP = 2  # between panels, in pixels
 Frame = Float[Tensor, "channel *space"]
 
 
@@ -47,11 +48,13 @@ class Film:
 
 
 def _plane(frame: Frame) -> np.ndarray:
-    """Return (channel, y from top to bottom, x) at no more points than are shown."""
+    """Return (channel, y from top to bottom, x) in pixels, of which a point is one, or some."""
     values = frame.detach().cpu().float().numpy()
     values = values if values.ndim == 3 else values[..., values.shape[-1] // 2]
     step = -(-max(values.shape[1:]) // SIDE)
-    return values[:CHANNELS, ::step, ::step].transpose(0, 2, 1)[:, ::-1].copy()
+    times = max(1, SIDE // max(values.shape[1:]))
+    values = values[:CHANNELS, ::step, ::step].repeat(times, 1).repeat(times, 2)
+    return values.transpose(0, 2, 1)[:, ::-1].copy()
 
 
 def _row(made: np.ndarray, true: np.ndarray) -> np.ndarray:
