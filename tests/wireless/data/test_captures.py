@@ -36,7 +36,9 @@ def test_the_same_samples_in_every_format(tmp_path, ending):
         blocks = strongest_blocks(recording, 100, BINS)
     expected = torch.complex(*torch.from_numpy(parts[: 1000 // BINS * BINS]).float().unbind(1))
     assert torch.equal(blocks.flatten(), expected) or ending == "bin"
-    torch.testing.assert_close(blocks.flatten(), expected, rtol=0, atol=0.006)  # 127.5 is the middle of bytes
+    torch.testing.assert_close(
+        blocks.flatten(), expected, rtol=0, atol=0.006
+    )  # 127.5 is the middle of bytes
 
 
 def test_the_blocks_are_those_around_the_strongest(tmp_path):
