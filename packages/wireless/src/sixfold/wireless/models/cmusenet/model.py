@@ -25,6 +25,7 @@ from sixfold.wireless.models.cmusenet.layers import (
     Planar,
     folded_conv,
 )
+from sixfold.wireless.models.cmusenet.packed import PackedBlock, PackedConv, can_pack
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -136,8 +137,21 @@ class CMuSeNet(nn.Module):
                     folded_by = cast(ComplexBatchNorm2d, names[norm])
                     setattr(module, name, folded_conv(child, folded_by))
                     setattr(module, norm, nn.Identity())
-        folded.fc = _planar_linear(cast(ComplexLinear, self.fc))
         return folded.requires_grad_(False)
+
+    def packed(self) -> "CMuSeNet":
+        """Return a copy for inference alone, the fastest on a CPU: `folded_norms`, then packed.
+
+        It stays on its device and cannot be exported. Elsewhere it is `folded_norms`.
+        """
+        folded = self.folded_norms()
+        if not can_pack(self.conv1.get_parameter("conv_r.weight").device):
+            return folded
+        folded.conv1 = PackedConv(cast(nn.Conv2d, folded.conv1), relu=True)
+        for name in self.stages:
+            blocks = cast(nn.Sequential, folded.get_submodule(name))
+            folded.add_module(name, nn.Sequential(*map(_packed_block, blocks)))
+        return folded
 
     def freeze_body(self, generator: torch.Generator) -> None:
         """Prepare transfer as published: every parameter frozen but those of a new head.
@@ -161,11 +175,9 @@ def _norm_of(conv: str) -> str:
     return "1" if conv == "0" else conv.replace("conv", "bn")
 
 
-@torch.no_grad()
-def _planar_linear(head: ComplexLinear) -> nn.Linear:
-    a, b = head.fc_r, head.fc_i
-    planar = nn.Linear(2 * a.in_features, 2 * a.out_features).to(a.weight)
-    upper, lower = torch.cat([a.weight, -b.weight], 1), torch.cat([b.weight, a.weight], 1)
-    planar.weight.copy_(torch.cat([upper, lower]))
-    planar.bias.copy_(torch.cat([a.bias - b.bias, a.bias + b.bias]))
-    return planar
+def _packed_block(block: nn.Module) -> PackedBlock:
+    """Pack a block whose norms are folded."""
+    parts = dict(block.named_children())
+    convs = [cast(nn.Conv2d, parts[name]) for name in sorted(parts) if name.startswith("conv")]
+    downsample = cast(nn.Sequential | None, parts.get("downsample"))
+    return PackedBlock(convs, None if downsample is None else cast(nn.Conv2d, downsample[0]))

@@ -3,7 +3,8 @@
 `block_output` and `whitened` compute what the layers one after the other compute. Their backward
 passes are written out: a block keeps its input, its output and the centred output of every
 convolution; ReLUs and batch norms are computed again, which costs little beside a convolution, and
-kernels are put together again rather than kept.
+kernels are put together again rather than kept. The first convolution of a block with large
+pictures is computed again too: one pass over a kernel more, beside six.
 
 A batch norm in training is y = M (x - mean) + bias, with M = W C^(-1/2) of the covariance C of x
 over batch and pixels. With G the gradient of y, sums over batch and pixels, n of them,
@@ -25,6 +26,7 @@ from torch.nn import functional
 from sixfold.kernels.complex_batch_norm import whitening
 
 EPS = 1e-5
+LARGE = 2**20  # numbers of a first convolution's output from which it is computed again
 GAUSS_CHANNELS = 64  # from here on three convolutions are faster than one of block form
 Planar = Float[Tensor, "batch _channels2 _height _width"]
 
@@ -92,10 +94,11 @@ class _Block(Function):
     @staticmethod
     def forward(ctx, x, units, shortcut, *parameters):
         seen, kept = x, []
-        for unit in units:
+        for i, unit in enumerate(units):
             centred, covariance, y = _unit(seen, unit)
-            kept += [centred, covariance]
-            seen = y.relu_() if unit is not units[-1] else y
+            again = i == 0 and centred.numel() >= LARGE
+            kept += [centred.new_empty(0) if again else centred, covariance]
+            seen = y.relu_() if i < len(units) - 1 else y
         if shortcut:
             centred, covariance, y = _unit(x, shortcut)
             kept += [centred, covariance]
@@ -112,24 +115,20 @@ class _Block(Function):
         units, shortcut = ctx.units, ctx.shortcut
         x, out, *rest = ctx.saved_tensors
         count = len(units) + (shortcut is not None)
-        kept, parameters = rest[: 2 * count], rest[2 * count :]
+        kept = [tuple(rest[2 * i : 2 * i + 2]) for i in range(count)]
+        own = [rest[2 * count + 4 * i :][:4] for i in range(count)]
+        if not kept[0][0].numel():
+            kept[0] = (_centred_again(x, units[0].conv, own[0]), kept[0][1])
+        wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[3:]))
         grad = torch.ops.aten.threshold_backward(grad, out, 0)
         grads: list[Tensor | None] = []
-        wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[3:]))
         through = grad  # what the shortcut gives the input
         if shortcut:
-            through, *grads = _unit_backward(
-                grad, x, shortcut.conv, kept[-2:], parameters[-4:], wanted
-            )
+            through, *grads = _unit_backward(grad, x, shortcut.conv, kept[-1], own[-1], wanted)
         for i in reversed(range(len(units))):
-            own, seen = parameters[4 * i : 4 * i + 4], x
-            if i:  # the output of the unit before
-                before = parameters[4 * i - 4 : 4 * i]
-                matrix = whitening(kept[2 * i - 1], before[2], EPS)
-                seen = _affine(kept[2 * i - 2], matrix, before[3]).relu_()
             mask = (wanted[0] or i > 0, wanted[1])
-            of_unit = kept[2 * i : 2 * i + 2]
-            grad, *found = _unit_backward(grad, seen, units[i].conv, of_unit, own, mask)
+            seen = _activated(kept[i - 1], own[i - 1]) if i else x
+            grad, *found = _unit_backward(grad, seen, units[i].conv, kept[i], own[i], mask)
             grads = [*found, *grads]
             if i:
                 grad = torch.ops.aten.threshold_backward(grad, seen, 0)
@@ -144,6 +143,17 @@ def _unit(x: Tensor, unit: Unit) -> tuple[Tensor, Tensor, Tensor]:
     return y, covariance, _affine(y, whitening(covariance, weight, EPS), bias)
 
 
+def _centred_again(x: Tensor, conv: Any, parameters: list[Tensor]) -> Tensor:
+    y = _convolved(x, parameters[0], parameters[1], conv)
+    return y.sub_(y.mean((0, 2, 3), keepdim=True))
+
+
+def _activated(kept: tuple[Tensor, Tensor], parameters: list[Tensor]) -> Tensor:
+    """Return the output of a unit and its ReLU from what was kept of it."""
+    centred, covariance = kept
+    return _affine(centred, whitening(covariance, parameters[2], EPS), parameters[3]).relu_()
+
+
 def _unit_backward(grad, x, conv, kept, parameters, wanted) -> list[Any]:
     """Return the gradients of a unit's input, its two kernels, and its norm's parameters."""
     real, imag, weight, _ = parameters
@@ -151,14 +161,16 @@ def _unit_backward(grad, x, conv, kept, parameters, wanted) -> list[Any]:
     return [*_conv_backward(grad, x, real, imag, conv, wanted), grad_weight, grad_bias]
 
 
-def _parts(x: Tensor) -> Float[Tensor, "batch 2 channel pixel"]:
-    return x.unflatten(1, (2, -1)).flatten(3)
-
-
 def _products(x: Tensor, y: Tensor) -> Float[Tensor, "channel 2 2"]:
-    """Return the sums over batch and pixels of the products of x's parts and y's."""
-    pairs = [_parts(z).transpose(1, 2) for z in (x, y)]
-    return (pairs[0] @ pairs[1].mT).sum(0)
+    """Return the sums over batch and pixels of the products of x's parts and y's.
+
+    One sample after the other: a batched product of all would copy them to another order.
+    """
+    total = x.new_zeros(x.shape[1] // 2, 2, 2)
+    pairs = [z.unflatten(1, (2, -1)).flatten(3).transpose(1, 2) for z in (x, y)]
+    for ours, theirs in zip(*pairs, strict=True):
+        total.baddbmm_(ours, theirs.mT)
+    return total
 
 
 def _centre(x: Tensor, norm: Any) -> Float[Tensor, "channel 3"]:
@@ -178,7 +190,7 @@ def _affine(x: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     for row, part in enumerate(y.chunk(2, 1)):
         entries = (matrix[:, row, 0], matrix[:, row, 1], offset[:, row])
         from_re, from_im, added = (entry[:, None, None] for entry in entries)
-        torch.addcmul(added, seen[0], from_re, out=part).addcmul_(seen[1], from_im)
+        torch.mul(seen[0], from_re, out=part).addcmul_(seen[1], from_im).add_(added)
     return y
 
 
@@ -225,17 +237,17 @@ def _conv_backward(grad, x, real, imag, conv, wanted) -> list[Tensor | None]:
         (rr, ri), (ir, ii) = (half.chunk(2, 1) for half in kernel.chunk(2))
         return [back, rr + ii, ir - ri]
     seen, sent = x.chunk(2, 1), grad.chunk(2, 1)
-    shared, grad_imag = _backward(sent[1] - sent[0], seen[0] + seen[1], imag, conv, wanted)
-    back, grad_real = torch.empty_like(x) if wanted[0] else None, None
-    for i, sign in enumerate((1, -1)):
-        kernel = torch.add(real, imag, alpha=sign)
-        part, own = _backward(sent[i], seen[i], kernel, conv, wanted)
-        if back is not None:
-            torch.add(part, shared, out=back.chunk(2, 1)[i])
-        if own is not None:
-            grad_imag.add_(own, alpha=sign)
-            grad_real = own if grad_real is None else grad_real.add_(own)
-    return [back, grad_real, grad_imag]
+    back_re, upper = _backward(sent[0], seen[0], real + imag, conv, wanted)
+    back_im, lower = _backward(sent[1], seen[1], real - imag, conv, wanted)
+    grad_imag = upper - lower if wanted[1] else None
+    grad_real = upper.add_(lower) if wanted[1] else None
+    del lower  # kernels are large: three of them are alive, never four
+    shared, own = _backward(sent[1] - sent[0], seen[0] + seen[1], imag, conv, wanted)
+    back = torch.empty_like(x) if wanted[0] else None
+    if back is not None:
+        for part, own_part in zip(back.chunk(2, 1), (back_re, back_im), strict=True):
+            torch.add(own_part, shared, out=part)
+    return [back, grad_real, grad_imag.add_(own) if wanted[1] else None]
 
 
 def _backward(grad, x, kernel, conv, wanted) -> tuple[Any, Any]:
