@@ -5,7 +5,8 @@ Each computes what PyTorch's function of that name computes, with gradients:
 - `linear` goes through oneDNN, which on processors that are not Intel's multiplies at twice the
   speed of PyTorch's default.
 - `attention` goes sample by sample, so that its (head, token, token) tables stay in the cache, and
-  computes them again in the backward pass, so that none is kept. With dropout PyTorch keeps three.
+  computes them again in the backward pass: only which weights dropout kept is remembered, a byte a
+  weight, where PyTorch remembers three tables of floats.
 - `dropout` draws 16 bits a number where PyTorch draws a double: a share is rounded to 1 / 65,536.
 """
 
@@ -37,7 +38,9 @@ def _has_linear() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def linear(x: Float[Tensor, "*rows in"], weight: Tensor, bias: Tensor) -> Float[Tensor, "*rows out"]:
+def linear(
+    x: Float[Tensor, "*rows in"], weight: Tensor, bias: Tensor
+) -> Float[Tensor, "*rows out"]:
     """Return x times the transposed weight, plus the bias."""
     return _Linear.apply(x, weight, bias)
 
@@ -74,41 +77,40 @@ class _Linear(Function):
         if ctx.needs_input_grad[0]:
             grad_x = _product(grad, weight.t())
         if ctx.needs_input_grad[1]:
-            grad_weight = _product(rows.t(), x.flatten(0, -2).t())
+            grad_weight = _products_over_rows(rows, x.flatten(0, -2))
         return grad_x, grad_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
 
 
 class _Attention(Function):
     @staticmethod
     def forward(ctx, projected, heads, share):
+        batch, tokens, _ = projected.shape
+        kept = _kept(torch.Size((batch, heads, tokens, tokens)), share) if share else None
         ctx.heads, ctx.share = heads, share
-        ctx.seed = int(torch.randint(2**62, ())) if share else 0
-        ctx.save_for_backward(projected)
+        ctx.save_for_backward(projected, kept)
         out = projected.new_empty(*projected.shape[:2], projected.shape[2] // 3)
-        generator = torch.Generator().manual_seed(ctx.seed)
-        for sample, mixed in zip(projected, out, strict=True):
+        for i, (sample, mixed) in enumerate(zip(projected, out, strict=True)):
             query, key, value = _by_head(sample, 3, heads)
             weights = _attention_weights(query, key)
-            if share:
-                weights *= _kept(weights.shape, share, generator)
+            if kept is not None:
+                weights *= kept[i]
             mixed = _by_head(mixed, 1, heads)[0]
             mixed.copy_(_scaled_bmm(weights, value, 1 / (1 - share)))
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        (projected,) = ctx.saved_tensors
+        projected, kept = ctx.saved_tensors
         heads, share, grad_projected = ctx.heads, ctx.share, torch.empty_like(projected)
-        generator = torch.Generator().manual_seed(ctx.seed)
-        for sample, sent, found in zip(projected, grad, grad_projected, strict=True):
+        rows = zip(projected, grad, grad_projected, strict=True)
+        for i, (sample, sent, found) in enumerate(rows):
             query, key, value = _by_head(sample, 3, heads)
             grad_mixed, up = _by_head(sent, 1, heads)[0], 1 / (1 - share)
             weights = dropped = _attention_weights(query, key)
             grad_weights = _scaled_bmm(grad_mixed, value.mT, up)
-            if share:
-                kept = _kept(weights.shape, share, generator)
-                dropped = weights * kept
-                grad_weights *= kept
+            if kept is not None:
+                dropped = weights * kept[i]
+                grad_weights *= kept[i]
             scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             scale = 1 / math.sqrt(query.shape[-1])
             of_query, of_key, of_value = _by_head(found, 3, heads)
@@ -121,7 +123,7 @@ class _Attention(Function):
 class _Dropout(Function):
     @staticmethod
     def forward(ctx, x, share):
-        kept = _kept(x.shape, share, None)
+        kept = _kept(x.shape, share)
         ctx.save_for_backward(kept)
         ctx.scale = 1 / (1 - share)
         return (x * kept).mul_(ctx.scale)
@@ -134,6 +136,13 @@ class _Dropout(Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _products_over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """Return left^T right; oneDNN copies the transposed first factor, so that is the narrow one."""
+    if left.shape[1] > right.shape[1]:
+        return _product(right.t(), left.t()).t()
+    return _product(left.t(), right.t())
 
 
 def _by_head(rows: Tensor, count: int, heads: int) -> Float[Tensor, "count head token feature"]:
@@ -149,10 +158,10 @@ def _scaled_bmm(x: Tensor, y: Tensor, scale: float) -> Tensor:
     return torch.baddbmm(out, x, y, beta=0, alpha=scale, out=out)
 
 
-def _kept(shape: torch.Size, share: float, generator: torch.Generator | None) -> Tensor:
+def _kept(shape: torch.Size, share: float) -> Tensor:
     """Return which numbers stay; four are decided by one draw."""
     count = shape.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64)
-    draws.random_(-(2**63), None, generator=generator)
+    draws.random_(-(2**63), None)
     bits = draws.view(torch.int16)[:count].view(shape)
     return bits >= round(share * LEVELS) - LEVELS // 2
