@@ -29,7 +29,7 @@ class PackedConv(nn.Module):
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.after = "relu" if relu else "none"
         self.bias = conv.bias
-        pack = torch._C._nn.mkldnn_reorder_conv2d_weight
+        pack = torch.ops.aten.mkldnn_reorder_conv2d_weight
         self.kernel = pack(conv.weight.detach().to_mkldnn(), *self.geometry)
 
     def forward(self, x: Planar) -> Planar:

@@ -157,7 +157,8 @@ def _activated(kept: tuple[Tensor, Tensor], parameters: list[Tensor]) -> Tensor:
 def _unit_backward(grad, x, conv, kept, parameters, wanted) -> list[Any]:
     """Return the gradients of a unit's input, its two kernels, and its norm's parameters."""
     real, imag, weight, _ = parameters
-    grad, grad_weight, grad_bias = _norm_backward(grad, *kept, weight)
+    centred, covariance = kept
+    grad, grad_weight, grad_bias = _norm_backward(grad, centred, covariance, weight)
     return [*_conv_backward(grad, x, real, imag, conv, wanted), grad_weight, grad_bias]
 
 
@@ -199,8 +200,8 @@ def _norm_backward(grad, centred, covariance, weight) -> tuple[Tensor, Tensor, T
     numbers = grad[:, :1].numel()
     grad_bias = grad.sum((0, 2, 3)).view(2, -1).t()
     with torch.enable_grad():
-        leaves = [covariance.detach().requires_grad_(), weight.detach().requires_grad_()]
-        matrix = whitening(*leaves, EPS)
+        leaves = covariance.detach().requires_grad_(), weight.detach().requires_grad_()
+        matrix = whitening(leaves[0], leaves[1], EPS)
         found = torch.autograd.grad(matrix, leaves, _products(grad, centred))
     rr, ii, ri = (found[0] / numbers).unbind(1)
     spread = torch.stack([2 * rr, ri, ri, 2 * ii], 1).unflatten(1, (2, 2))
@@ -247,7 +248,7 @@ def _conv_backward(grad, x, real, imag, conv, wanted) -> list[Tensor | None]:
     if back is not None:
         for part, own_part in zip(back.chunk(2, 1), (back_re, back_im), strict=True):
             torch.add(own_part, shared, out=part)
-    return [back, grad_real, grad_imag.add_(own) if wanted[1] else None]
+    return [back, grad_real, None if grad_imag is None else grad_imag.add_(own)]
 
 
 def _backward(grad, x, kernel, conv, wanted) -> tuple[Any, Any]:
