@@ -288,14 +288,12 @@ def frequency_response(
 ) -> Complex[Tensor, "batch subcarrier symbol"]:
     """Sum taps to the channel of subcarriers: gain times exp(-i 2 pi frequency delay).
 
-    One product of real matrices: compilers do not generate code for complex ones.
+    Two products of real matrices: compilers do not generate code for complex ones.
     """
-    turns = frequencies_hz[:, None] * delays_s[:, None]
-    angles = 2 * math.pi * turns
-    waves = torch.cat([angles.cos(), angles.sin()], 2)  # of exp(-i angle): cos - i sin
-    real, imaginary = gains.real, gains.imag
-    stacked = torch.cat([torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)], 1)
-    response = waves @ stacked
+    angles = (2 * math.pi * frequencies_hz)[:, None] * delays_s[:, None]
+    real, imaginary = gains.real, gains.imag  # exp(-i angle) is cos - i sin
+    by_cos, by_sin = torch.cat([real, imaginary], 2), torch.cat([imaginary, -real], 2)
+    response = torch.baddbmm(angles.cos() @ by_cos, angles.sin(), by_sin)
     return torch.complex(*response.chunk(2, 2))
 
 

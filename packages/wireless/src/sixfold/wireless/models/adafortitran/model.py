@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.wireless.models.adafortitran import on_cpu
 from sixfold.wireless.models.adafortitran.layers import (
     ChannelAdapter,
     ConvEnhancer,
@@ -263,6 +264,12 @@ def estimate_parts(
 ) -> Float[Tensor, "batch subcarrier symbol 2"]:
     """Run the network on real and imaginary parts, with features to append to the tokens."""
     config = model.config
+    if len(pilots) > on_cpu.ROWS // 2 and not torch.is_grad_enabled() and on_cpu.runs_here(pilots):
+        parts = pilots.split(on_cpu.ROWS // 2)  # so that activations stay in the cache
+        features: Any = [None] * len(parts)
+        if condition_features is not None:
+            features = condition_features.split(on_cpu.ROWS // 2)
+        return torch.cat([estimate_parts(model, *one) for one in zip(parts, features, strict=True)])
     grid = model.pilot_upsampler(split_parts(pilots, config))
     grid = grid.unflatten(1, (1, config.subcarriers, config.symbols))
     enhanced = model.initial_enhancer(grid)[:, 0]
