@@ -80,10 +80,11 @@ def test_an_input_without_a_gradient_leaves_those_of_the_kernels():
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("width", [5, 64], ids=["block form", "Gauss"])
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_packed_kernels_compute_the_same(block):
+def test_packed_kernels_compute_the_same(block, width):
     torch.manual_seed(0)
-    config = CMuSeNetConfig(bins=256, width=5, layers=(2, 1), block=block)
+    config = CMuSeNetConfig(bins=256, width=width, layers=(2, 1), block=block)
     model = CMuSeNet(config).train()
     x = torch.randn(2, 2, *config.folded_shape())
     model(x)

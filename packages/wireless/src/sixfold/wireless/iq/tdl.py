@@ -264,7 +264,7 @@ def _root_of_jakes(
     waves = torch.cat([phases.cos(), phases.sin()], 2)
     covariance = waves @ waves.mT / count
     definite = covariance + 1e-12 * torch.eye(len(times_s), dtype=waves.dtype, device=waves.device)
-    return torch.linalg.cholesky_ex(definite).L  # which needs no check: it cannot fail
+    return torch.linalg.cholesky_ex(definite).L  # unchecked: it cannot fail
 
 
 def _sinusoids(
@@ -275,9 +275,9 @@ def _sinusoids(
     """Sum waves from random directions with random phases."""
     angle, phase = 2 * math.pi * pairs[..., 0], 2 * math.pi * pairs[..., 1]
     speed = 2 * math.pi * doppler[:, None, None] * angle.cos()
-    angles = torch.addcmul(phase[..., None], speed[..., None], times_s)
-    # the parts are summed apart, as complex numbers of so many waves take longer than their cosines
-    waves = torch.complex(angles.cos().sum(2), angles.sin().sum(2))
+    # waves last, and their parts summed apart: sums along memory, without a table of complex ones
+    angles = torch.addcmul(phase[..., None, :], speed[..., None, :], times_s[:, None])
+    waves = torch.complex(angles.cos().sum(3), angles.sin().sum(3))
     return waves / math.sqrt(pairs.shape[2])
 
 

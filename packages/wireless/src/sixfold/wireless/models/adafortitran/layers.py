@@ -208,7 +208,7 @@ class PatchTransformer(nn.Module):
         self, tokens: Float[Tensor, "batch token value"]
     ) -> Float[Tensor, "batch token value_out"]:
         if on_cpu.runs_here(tokens):
-            return torch.cat([self._mapped(part) for part in tokens.split(on_cpu.ROWS)])
+            return on_cpu.in_parts(self._mapped, on_cpu.ROWS, tokens)
         return self._mapped(tokens)
 
     def _mapped(

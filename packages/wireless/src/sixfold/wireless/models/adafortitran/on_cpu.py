@@ -12,6 +12,7 @@ Each computes what PyTorch's function of that name computes, with gradients:
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -61,6 +62,14 @@ def attention(
 def dropout(x: Float[Tensor, "*size"], share: float) -> Float[Tensor, "*size"]:
     """Set a share of the numbers to zero and scale the others up."""
     return _Dropout.apply(x, share) if share else x
+
+
+def in_parts(function: Callable[..., Tensor], rows: int, *given: Tensor | None) -> Tensor:
+    """Apply a function to a few samples at a time; None stays None."""
+    count = next(len(x) for x in given if x is not None)
+    starts = range(0, count, rows)
+    parts = [[None if x is None else x[i : i + rows] for x in given] for i in starts]
+    return torch.cat([function(*part) for part in parts])
 
 
 class _Linear(Function):

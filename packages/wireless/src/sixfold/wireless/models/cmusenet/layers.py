@@ -150,10 +150,13 @@ class BasicBlock(nn.Module):
         self.bn2 = ComplexBatchNorm2d(width)
         self.downsample = shortcut(inputs, width, stride)
 
+    def units(self) -> list[Unit]:
+        """Return the convolutions with their norms, in order."""
+        return [Unit(self.conv1, self.bn1), Unit(self.conv2, self.bn2)]
+
     def forward(self, x: Planar) -> Planar:
         if trains_here(x, self.training):
-            units = [Unit(self.conv1, self.bn1), Unit(self.conv2, self.bn2)]
-            return block_output(x, units, shortcut_unit(self.downsample))
+            return block_output(x, self.units(), shortcut_unit(self.downsample))
         y = functional.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
@@ -175,14 +178,17 @@ class Bottleneck(nn.Module):
         self.bn3 = ComplexBatchNorm2d(outputs)
         self.downsample = shortcut(inputs, outputs, stride)
 
+    def units(self) -> list[Unit]:
+        """Return the convolutions with their norms, in order."""
+        return [
+            Unit(self.conv1, self.bn1),
+            Unit(self.conv2, self.bn2),
+            Unit(self.conv3, self.bn3),
+        ]
+
     def forward(self, x: Planar) -> Planar:
         if trains_here(x, self.training):
-            units = [
-                Unit(self.conv1, self.bn1),
-                Unit(self.conv2, self.bn2),
-                Unit(self.conv3, self.bn3),
-            ]
-            return block_output(x, units, shortcut_unit(self.downsample))
+            return block_output(x, self.units(), shortcut_unit(self.downsample))
         y = functional.relu(self.bn1(self.conv1(x)))
         y = functional.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))

@@ -25,7 +25,7 @@ from sixfold.wireless.models.cmusenet.layers import (
     Planar,
     folded_conv,
 )
-from sixfold.wireless.models.cmusenet.packed import PackedBlock, PackedConv, can_pack
+from sixfold.wireless.models.cmusenet.packed import Packed, PackedBlock, can_pack
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -147,10 +147,11 @@ class CMuSeNet(nn.Module):
         folded = self.folded_norms()
         if not can_pack(self.conv1.get_parameter("conv_r.weight").device):
             return folded
-        folded.conv1 = PackedConv(cast(nn.Conv2d, folded.conv1), relu=True)
+        folded.conv1 = Packed(cast(nn.Conv2d, folded.conv1), relu=True)
         for name in self.stages:
-            blocks = cast(nn.Sequential, folded.get_submodule(name))
-            folded.add_module(name, nn.Sequential(*map(_packed_block, blocks)))
+            blocks = cast(nn.Sequential, self.get_submodule(name))
+            made = (PackedBlock(cast(BasicBlock | Bottleneck, block)) for block in blocks)
+            folded.add_module(name, nn.Sequential(*made))
         return folded
 
     def freeze_body(self, generator: torch.Generator) -> None:
@@ -173,11 +174,3 @@ class CMuSeNet(nn.Module):
 def _norm_of(conv: str) -> str:
     """Return the name of the batch norm that follows a convolution; "0" is a shortcut's."""
     return "1" if conv == "0" else conv.replace("conv", "bn")
-
-
-def _packed_block(block: nn.Module) -> PackedBlock:
-    """Pack a block whose norms are folded."""
-    parts = dict(block.named_children())
-    convs = [cast(nn.Conv2d, parts[name]) for name in sorted(parts) if name.startswith("conv")]
-    downsample = cast(nn.Sequential | None, parts.get("downsample"))
-    return PackedBlock(convs, None if downsample is None else cast(nn.Conv2d, downsample[0]))
