@@ -252,10 +252,9 @@ def _root_of_jakes(
 ) -> Float[Tensor, "doppler time time"]:
     """Return a root of the covariance J0(2 pi f t) of each Doppler, in float64.
 
-    J0(x) is the mean of cos(x cos a) over directions a. Taken over a grid of them, exact to
-    rounding for Dopplers up to the subcarriers' spacing, the covariance is a product of waves with
-    themselves, so that a tiny constant makes it definite: its Cholesky factor takes a twentieth of
-    the time of an eigendecomposition. (torch's J0 is wrong by 4e-7, which leaves it indefinite.)
+    J0(x) is the mean of cos(x cos a) over directions a, a grid of them exact to rounding up to the
+    subcarriers' spacing. A product of waves with themselves needs but a tiny constant to be
+    definite, and a Cholesky factor takes a twentieth of the time of an eigendecomposition.
     """
     count = 2 * len(times_s) + 16
     angles = (torch.arange(count, device=times_s.device).double() + 0.5) * (math.pi / 2 / count)
@@ -263,8 +262,8 @@ def _root_of_jakes(
     phases = times_s.double()[:, None] * speeds[:, None]
     waves = torch.cat([phases.cos(), phases.sin()], 2)
     covariance = waves @ waves.mT / count
-    definite = covariance + 1e-12 * torch.eye(len(times_s), dtype=waves.dtype, device=waves.device)
-    return torch.linalg.cholesky_ex(definite).L  # unchecked: it cannot fail
+    covariance.diagonal(dim1=1, dim2=2).add_(1e-12)
+    return torch.linalg.cholesky_ex(covariance).L  # unchecked: it cannot fail
 
 
 def _sinusoids(

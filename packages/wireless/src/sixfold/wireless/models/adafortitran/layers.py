@@ -30,6 +30,8 @@ class ConvEnhancer(nn.Module):
     def forward(
         self, grid: Float[Tensor, "batch 1 subcarrier symbol"]
     ) -> Float[Tensor, "batch 1 subcarrier symbol"]:
+        if on_cpu.runs_here(grid):
+            return on_cpu.in_parts(self.conv_block, grid)
         return self.conv_block(grid)
 
     @torch.no_grad()
@@ -208,7 +210,7 @@ class PatchTransformer(nn.Module):
         self, tokens: Float[Tensor, "batch token value"]
     ) -> Float[Tensor, "batch token value_out"]:
         if on_cpu.runs_here(tokens):
-            return on_cpu.in_parts(self._mapped, on_cpu.ROWS, tokens)
+            return on_cpu.in_parts(self._mapped, tokens)
         return self._mapped(tokens)
 
     def _mapped(

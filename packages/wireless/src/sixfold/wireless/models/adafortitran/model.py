@@ -7,7 +7,6 @@ All three estimate the real part from the real parts of the pilots and the imagi
 imaginary parts, with the same weights: both go through in one batch.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -17,7 +16,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError, from_pretrained
-from sixfold.wireless.models.adafortitran import on_cpu
 from sixfold.wireless.models.adafortitran.layers import (
     ChannelAdapter,
     ConvEnhancer,
@@ -265,9 +263,6 @@ def estimate_parts(
 ) -> Float[Tensor, "batch subcarrier symbol 2"]:
     """Run the network on real and imaginary parts, with features to append to the tokens."""
     config = model.config
-    if len(pilots) > on_cpu.ROWS // 2 and on_cpu.runs_here(pilots) and not torch.is_grad_enabled():
-        given = (pilots, condition_features)
-        return on_cpu.in_parts(partial(estimate_parts, model), on_cpu.ROWS // 2, *given)
     grid = model.pilot_upsampler(split_parts(pilots, config))
     grid = grid.unflatten(1, (1, config.subcarriers, config.symbols))
     enhanced = model.initial_enhancer(grid)[:, 0]

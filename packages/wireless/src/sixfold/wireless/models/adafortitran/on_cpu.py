@@ -64,12 +64,9 @@ def dropout(x: Float[Tensor, "*size"], share: float) -> Float[Tensor, "*size"]:
     return _Dropout.apply(x, share) if share else x
 
 
-def in_parts(function: Callable[..., Tensor], rows: int, *given: Tensor | None) -> Tensor:
-    """Apply a function to a few samples at a time; None stays None."""
-    count = next(len(x) for x in given if x is not None)
-    starts = range(0, count, rows)
-    parts = [[None if x is None else x[i : i + rows] for x in given] for i in starts]
-    return torch.cat([function(*part) for part in parts])
+def in_parts(function: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    """Apply a function to a few samples at a time."""
+    return torch.cat([function(part) for part in given.split(ROWS)])
 
 
 class _Linear(Function):
