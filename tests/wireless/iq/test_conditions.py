@@ -17,7 +17,8 @@ def median(snr_db: float, spread_s: float, doppler_hz: float, scale: float = 1.0
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
 def test_the_snr_is_found(snr_db):
-    assert median(snr_db, 1e-7, 100.0)[0] == pytest.approx(snr_db, abs=1.5)
+    """It is a slot's own, whose median lies 1.4 dB below the mean as fading slots are skewed."""
+    assert median(snr_db, 1e-7, 100.0)[0] == pytest.approx(snr_db - 1.4, abs=0.8)
 
 
 def test_slower_and_faster_and_shorter_and_longer_are_told_apart():

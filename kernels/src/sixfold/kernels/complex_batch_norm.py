@@ -54,7 +54,7 @@ def complex_batch_norm(
             f"got x {tuple(x.shape)}"
         )
     if not training:
-        matrix = _whitening(moments[1], weight, eps)
+        matrix = whitening(moments[1], weight, eps)
         return _apply(x, matrix, bias - _times(matrix, moments[0])), moments
     if numbers < 2:
         raise ValueError(
@@ -62,7 +62,7 @@ def complex_batch_norm(
             "needs 2 at least; use a larger batch or training=False"
         )
     mean, centred, covariance = _moments(x)
-    y = _apply(centred, _whitening(covariance, weight, eps), bias)
+    y = _apply(centred, whitening(covariance, weight, eps), bias)
     with torch.no_grad():
         guard = covariance.new_tensor([eps, eps, 0.0])
         unbiased = (covariance + guard) * (numbers / (numbers - 1))
@@ -85,7 +85,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean.view(2, -1).t(), centred.to(x.dtype), covariance
 
 
-def _whitening(covariance: Tensor, weight: Tensor, eps: float) -> Tensor:
+def whitening(covariance: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return W C^(-1/2), (channel, 2, 2)."""
     rr, ii, ri = covariance[:, 0] + eps, covariance[:, 1] + eps, covariance[:, 2]
     s = (rr * ii - ri.square()).sqrt()

@@ -12,8 +12,9 @@ From the paper to the files:
 
 - upsampling, the whole networks and their sizes -> model.py
 - convolutional enhancers, patches, channel adapter, positions, transformer -> layers.py
-- not in the paper: training.py (first weights, losses, own channels), inference.py (complex pilots
-  in, complex channels out, conditions unknown), convert.py (released checkpoints), export.py
+- not in the paper: on_cpu.py (products, attention and dropout on a CPU), training.py (first
+  weights, losses, own channels), inference.py (complex pilots in, complex channels out, conditions
+  unknown), convert.py (released checkpoints), export.py
 """
 
 from sixfold.core import System

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.wireless.models.adafortitran import on_cpu
+
 # Scales of (SNR in dB, delay spread in ns, Doppler in Hz) where `condition_scaling` is on.
 CONDITION_CENTRE = (12.5, 0.0, 0.0)
 CONDITION_SCALE = (12.5, 300.0, 1000.0)
@@ -22,12 +24,14 @@ class ConvEnhancer(nn.Module):
         widths = (1, 8, 32, 8, 1)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
         self.conv_block = nn.Sequential(*layers[:-1])
 
     def forward(
         self, grid: Float[Tensor, "batch 1 subcarrier symbol"]
     ) -> Float[Tensor, "batch 1 subcarrier symbol"]:
+        if on_cpu.runs_here(grid):
+            return on_cpu.in_parts(self.conv_block, grid)
         return self.conv_block(grid)
 
     @torch.no_grad()
@@ -142,6 +146,11 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        if on_cpu.runs_here(x):
+            projected = on_cpu.linear(x, self.in_proj_weight, self.in_proj_bias)
+            share = self.dropout if self.training else 0.0
+            mixed = on_cpu.attention(projected, self.heads, share)
+            return on_cpu.linear(mixed, self.out_proj.weight, self.out_proj.bias)
         projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         split = projected.unflatten(2, (3, self.heads, -1))  # batch, token, q k v, head, feature
         q, k, v = split.permute(2, 0, 3, 1, 4)
@@ -168,6 +177,13 @@ class EncoderLayer(nn.Module):
         self.activation = functional.gelu if activation == "gelu" else functional.relu
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        if on_cpu.runs_here(x):
+            share = self.dropout.p if self.training else 0.0
+            x = self.norm1(x + on_cpu.dropout(self.self_attn(x), share))
+            hidden = on_cpu.linear(x, self.linear1.weight, self.linear1.bias)
+            hidden = on_cpu.dropout(self.activation(hidden), share)
+            hidden = on_cpu.linear(hidden, self.linear2.weight, self.linear2.bias)
+            return self.norm2(x + on_cpu.dropout(hidden, share))
         x = self.norm1(x + self.dropout(self.self_attn(x)))
         hidden = self.dropout(self.activation(self.linear1(x)))
         return self.norm2(x + self.dropout(self.linear2(hidden)))
@@ -191,6 +207,13 @@ class PatchTransformer(nn.Module):
         self.linear_2 = nn.Linear(width, outputs)
 
     def forward(
+        self, tokens: Float[Tensor, "batch token value"]
+    ) -> Float[Tensor, "batch token value_out"]:
+        if on_cpu.runs_here(tokens):
+            return on_cpu.in_parts(self._mapped, tokens)
+        return self._mapped(tokens)
+
+    def _mapped(
         self, tokens: Float[Tensor, "batch token value"]
     ) -> Float[Tensor, "batch token value_out"]:
         x = self.positional_encoding(self.linear_1(tokens))

@@ -3,9 +3,10 @@
 S. Shin, M. C. Vuran, "I Can't Believe It's Not Real: CV-MuSeNet: Complex-Valued Multi-Signal
 Segmentation", IEEE DySPAN 2025. arXiv:2506.11048
 
-Departs from the released code: complex numbers are planar pairs of reals, in one convolution
-instead of four; misses count in intersection over union and recall (``official=True`` skips them);
-transfer keeps the best weights by value (the released code keeps a reference to the last ones).
+Departs from the released code: complex numbers are planar pairs of reals, in one to three real
+convolutions instead of four; misses count in intersection over union and recall (``official=True``
+skips them); transfer keeps the best weights by value (the released code keeps a reference to the
+last ones).
 
 From the paper to the files:
 
@@ -13,7 +14,8 @@ From the paper to the files:
 - complex convolution, linear layer, whitening batch norm, residual blocks -> layers.py
 - complex Fourier-spectrum focal loss, CV-BCE, RV-BCE -> loss.py
 - spectrum, labels, decision rules, intervals: sixfold.wireless.iq
-- not in the paper: inference.py (recordings to annotations), convert.py, export.py
+- not in the paper: recomputed.py (the training step of blocks on a CPU: less time, less memory),
+  packed.py (inference on a CPU), inference.py (recordings to annotations), convert.py, export.py
 """
 
 from sixfold.core import System

@@ -29,11 +29,11 @@ def network_detector(model: CMuSeNet, threshold: float = 0.5) -> Detector:
         model: Network in eval mode.
         threshold: Probability above which a bin is occupied.
     """
-    folded = model.folded_norms()
+    packed = model.packed()
 
     def detect(blocks: Tensor) -> Verdict:
-        device = next(folded.parameters()).device
-        probabilities = folded.segment(blocks.to(device))
+        device = next(packed.parameters()).device
+        probabilities = packed.segment(blocks.to(device))
         return Verdict(decide(probabilities, "real_dilated", threshold), probabilities[:, 0])
 
     return detect

@@ -9,6 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.kernels import complex_batch_norm, complex_conv2d, complex_linear
+from sixfold.wireless.models.cmusenet.recomputed import (
+    EPS,
+    Unit,
+    block_output,
+    trains_here,
+    whitened,
+)
 
 Planar = Float[Tensor, "batch _channels2 _height _width"]
 
@@ -85,6 +92,8 @@ class ComplexBatchNorm2d(nn.Module):
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
 
     def forward(self, x: Planar) -> Planar:
+        if trains_here(x, self.training):
+            return whitened(x, self)
         moments = (self.running_mean, self.running_covar)
         y, (mean, covar) = complex_batch_norm(
             x, moments, self.weight, self.bias, training=self.training
@@ -95,6 +104,21 @@ class ComplexBatchNorm2d(nn.Module):
                 self.running_covar.copy_(covar)
                 self.num_batches_tracked.add_(1)
         return y
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, covariance: Tensor, numbers: int) -> None:
+        """Move the running moments a tenth of the way to those of a batch.
+
+        Args:
+            mean: Means (channel, 2).
+            covariance: Covariances (channel, 3), without the constant that the layer adds.
+            numbers: Number of values of a channel.
+        """
+        guard = covariance.new_tensor([EPS, EPS, 0.0])
+        unbiased = (covariance + guard) * (numbers / (numbers - 1))
+        self.running_mean.lerp_(mean, 0.1)
+        self.running_covar.lerp_(unbiased, 0.1)
+        self.num_batches_tracked.add_(1)
 
     def as_matrix(self) -> tuple[Float[Tensor, "2 2 channel"], Float[Tensor, "2 channel"]]:
         """Return the real matrix and offset of each channel in evaluation.
@@ -126,7 +150,13 @@ class BasicBlock(nn.Module):
         self.bn2 = ComplexBatchNorm2d(width)
         self.downsample = shortcut(inputs, width, stride)
 
+    def units(self) -> list[Unit]:
+        """Return the convolutions with their norms, in order."""
+        return [Unit(self.conv1, self.bn1), Unit(self.conv2, self.bn2)]
+
     def forward(self, x: Planar) -> Planar:
+        if trains_here(x, self.training):
+            return block_output(x, self.units(), shortcut_unit(self.downsample))
         y = functional.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
@@ -148,7 +178,17 @@ class Bottleneck(nn.Module):
         self.bn3 = ComplexBatchNorm2d(outputs)
         self.downsample = shortcut(inputs, outputs, stride)
 
+    def units(self) -> list[Unit]:
+        """Return the convolutions with their norms, in order."""
+        return [
+            Unit(self.conv1, self.bn1),
+            Unit(self.conv2, self.bn2),
+            Unit(self.conv3, self.bn3),
+        ]
+
     def forward(self, x: Planar) -> Planar:
+        if trains_here(x, self.training):
+            return block_output(x, self.units(), shortcut_unit(self.downsample))
         y = functional.relu(self.bn1(self.conv1(x)))
         y = functional.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -160,6 +200,11 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(ComplexConv2d(inputs, outputs, 1, stride), ComplexBatchNorm2d(outputs))
+
+
+def shortcut_unit(downsample: nn.Sequential | None) -> Unit | None:
+    """Return a shortcut as `recomputed` takes it."""
+    return None if downsample is None else Unit(*downsample)
 
 
 @torch.no_grad()

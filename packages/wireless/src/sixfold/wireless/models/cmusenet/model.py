@@ -25,6 +25,7 @@ from sixfold.wireless.models.cmusenet.layers import (
     Planar,
     folded_conv,
 )
+from sixfold.wireless.models.cmusenet.packed import Packed, PackedBlock, can_pack
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -136,8 +137,22 @@ class CMuSeNet(nn.Module):
                     folded_by = cast(ComplexBatchNorm2d, names[norm])
                     setattr(module, name, folded_conv(child, folded_by))
                     setattr(module, norm, nn.Identity())
-        folded.fc = _planar_linear(cast(ComplexLinear, self.fc))
         return folded.requires_grad_(False)
+
+    def packed(self) -> "CMuSeNet":
+        """Return a copy for inference alone, the fastest on a CPU: `folded_norms`, then packed.
+
+        It stays on its device and cannot be exported. Elsewhere it is `folded_norms`.
+        """
+        folded = self.folded_norms()
+        if not can_pack(self.conv1.get_parameter("conv_r.weight").device):
+            return folded
+        folded.conv1 = Packed(cast(nn.Conv2d, folded.conv1), relu=True)
+        for name in self.stages:
+            blocks = cast(nn.Sequential, self.get_submodule(name))
+            made = (PackedBlock(cast(BasicBlock | Bottleneck, block)) for block in blocks)
+            folded.add_module(name, nn.Sequential(*made))
+        return folded
 
     def freeze_body(self, generator: torch.Generator) -> None:
         """Prepare transfer as published: every parameter frozen but those of a new head.
@@ -159,13 +174,3 @@ class CMuSeNet(nn.Module):
 def _norm_of(conv: str) -> str:
     """Return the name of the batch norm that follows a convolution; "0" is a shortcut's."""
     return "1" if conv == "0" else conv.replace("conv", "bn")
-
-
-@torch.no_grad()
-def _planar_linear(head: ComplexLinear) -> nn.Linear:
-    a, b = head.fc_r, head.fc_i
-    planar = nn.Linear(2 * a.in_features, 2 * a.out_features).to(a.weight)
-    upper, lower = torch.cat([a.weight, -b.weight], 1), torch.cat([b.weight, a.weight], 1)
-    planar.weight.copy_(torch.cat([upper, lower]))
-    planar.bias.copy_(torch.cat([a.bias - b.bias, a.bias + b.bias]))
-    return planar
