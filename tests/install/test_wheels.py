@@ -89,6 +89,24 @@ PACKAGES = [
         ["tests/vision/data/test_classification.py", "tests/vision/models/test_finetune.py"],
     ),
     Package(
+        "sixfold-recsys",
+        ROOT / "packages/recsys",
+        ["core", "kernels", "recsys"],
+        "import torch; from sixfold.recsys import FM, FMConfig\n"
+        "model = FM(FMConfig(fields=[{'name': 'item', 'vocab_size': 3}])).eval()\n"
+        "assert model({'item': torch.tensor([1, 2])}).shape == (2, 1)",
+        ["tests/recsys/tables", "tests/recsys/layers", "tests/recsys/test_metrics.py"],
+    ),
+    Package(
+        "sixfold-wireless",
+        ROOT / "packages/wireless",
+        ["core", "kernels", "wireless"],
+        "import torch; from sixfold.wireless import CMuSeNet, CMuSeNetConfig\n"
+        "model = CMuSeNet(CMuSeNetConfig(bins=64, width=2, layers=(1,))).eval()\n"
+        "assert model(torch.zeros(1, 2, 8, 8)).shape == (1, 2, 64)",
+        ["tests/wireless/iq", "tests/wireless/data", "tests/wireless/models/test_cmusenet.py"],
+    ),
+    Package(
         "sixfold-pde",
         ROOT / "packages/pde",
         ["core", "kernels", "pde"],
@@ -173,7 +191,7 @@ def test_the_wheel_holds_every_file_and_no_other(package):
     inside = set(wheel(package))
     assert inside == files(package)
     data = {"core": "pipeline/page.html.j2"} | dict.fromkeys(
-        ["speech", "graphs", "vision"], "data/checksums.csv"
+        ["speech", "graphs", "vision", "recsys", "wireless"], "data/checksums.csv"
     )
     for wanted in ("py.typed", data.get(package.part, "__init__.py")):
         assert f"sixfold/{package.part}/{wanted}" in inside
@@ -214,6 +232,9 @@ def test_the_command_lists_what_is_installed(package, python, tmp_path):
         assert ("speech/frcrn" in listed) == ("speech" in package.parts)
         assert ("graphs/mowst" in listed) == ("graphs" in package.parts)
         assert ("vision/cfsr" in listed) == ("vision" in package.parts)
+        assert ("recsys/fcn" in listed) == ("recsys" in package.parts)
+        assert ("wireless/icgnn" in listed) == ("wireless" in package.parts)
+        assert ("pde/sinenet" in listed) == ("pde" in package.parts)
 
 
 def test_it_can_be_used(package, python, tmp_path):

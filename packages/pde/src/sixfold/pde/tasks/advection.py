@@ -23,11 +23,13 @@ from sixfold.core.training.fit import FitConfig
 from sixfold.pde.data.textures import FreshTextures, Shift, TextureData, prepare, read_test
 from sixfold.pde.fields.forecast import forecast
 from sixfold.pde.metrics import scaled_l2
-from sixfold.pde.models.sinenet import SYSTEM
+from sixfold.pde.models import dil_resnet, ffno, unet_mod
+from sixfold.pde.models.sinenet import ODE_SYSTEM, SYSTEM
 from sixfold.pde.tasks.forecasts import one_step_error, rollout_errors, train_on
 
 PREDICTED = "predicted.safetensors"
 FAR: Shift = (5, 3)
+BASELINES = (unet_mod.SYSTEM, dil_resnet.SYSTEM, ffno.SYSTEM)
 
 
 class Training(FitConfig):
@@ -150,7 +152,7 @@ TASK = Task(
     train=train,
     evaluate=evaluate,
     references={"persistence": score_persistence},
-    measurements=parameter_counts(SYSTEM),
+    measurements=parameter_counts(SYSTEM, ODE_SYSTEM, *BASELINES),
     settings=Training,
     sections=sections,
 )
