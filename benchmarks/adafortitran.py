@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import compare, write_benchmark
+from timing import against_published, write_benchmark
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.core.pipeline.measure import peak_memory
 from sixfold.wireless.models.adafortitran import AdaFortiTran, AdaFortiTranConfig
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -112,25 +111,6 @@ def check() -> None:
     torch.testing.assert_close(*(call() for call in calls), rtol=1e-4, atol=1e-5)
 
 
-def row(what: str, calls: dict[str, Callable[[], Any]], repeats: int, asked: str) -> dict[str, Any]:
-    """Compare two calls in turn."""
-    memory = [peak_memory(call) for call in calls.values()]
-    plain, ours = compare(calls, repeats, warmup=1)
-    found = {
-        "what": what,
-        "threads": torch.get_num_threads(),
-        "published, s": round(plain.median_s, 2),
-        "sixfold, s": round(ours.median_s, 2),
-        "speed-up": f"{ours.speedup:.2f}x",
-        "memory, published": f"{memory[0] / 2**20:.0f} MiB",
-        "memory, sixfold": f"{memory[1] / 2**20:.0f} MiB",
-        "memory ratio": f"{memory[1] / memory[0]:.2f}x",
-        "asked for": asked,
-    }
-    print(found, flush=True)
-    return found
-
-
 def main() -> None:
     """Measure everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -147,11 +127,13 @@ def main() -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         calls = {name: step(form, config, options.batch) for name, form in forms.items()}
-        rows.append(row("training step", calls, options.repeats, ">= 1.5x, memory <= 0.5x"))
+        rows.append(
+            against_published("training step", calls, options.repeats, ">= 1.5x, memory <= 0.5x")
+        )
         calls = {
             name: inference(form.eval(), config, options.batch) for name, form in forms.items()
         }
-        rows.append(row("inference", calls, options.repeats, ">= 1.5x"))
+        rows.append(against_published("inference", calls, options.repeats, ">= 1.5x"))
     note = (
         f"Published size (987,746 parameters, 120 x 14, 12 x 2 pilots), batch {options.batch}, "
         "float32, dropout 0.1 in the training step. Medians; the forms take turns in one process, "

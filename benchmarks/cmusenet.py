@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from reference_cmusenet import Published
-from timing import compare, write_benchmark
+from timing import against_published, write_benchmark
 from torch import nn
 
-from sixfold.core.pipeline.measure import peak_memory
 from sixfold.wireless.models.cmusenet import CMuSeNet, CMuSeNetConfig, complex_focal_loss
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -64,25 +63,6 @@ def check() -> None:
     torch.testing.assert_close(*(call() for call in calls), rtol=1e-3, atol=1e-4)
 
 
-def row(what: str, calls: dict[str, Callable[[], Any]], repeats: int, asked: str) -> dict[str, Any]:
-    """Compare two calls in turn."""
-    memory = [peak_memory(call) for call in calls.values()]
-    plain, ours = compare(calls, repeats, warmup=1)
-    found = {
-        "what": what,
-        "threads": torch.get_num_threads(),
-        "published, s": round(plain.median_s, 2),
-        "sixfold, s": round(ours.median_s, 2),
-        "speed-up": f"{ours.speedup:.2f}x",
-        "memory, published": f"{memory[0] / 2**20:.0f} MiB",
-        "memory, sixfold": f"{memory[1] / 2**20:.0f} MiB",
-        "memory ratio": f"{memory[1] / memory[0]:.2f}x",
-        "asked for": asked,
-    }
-    print(found, flush=True)
-    return found
-
-
 def main() -> None:
     """Measure everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -98,12 +78,18 @@ def main() -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         calls = {"published": step(published, config), "sixfold": step(model, config)}
-        rows.append(row("training step", calls, options.repeats, ">= 2x, memory <= 0.75x"))
+        rows.append(
+            against_published("training step", calls, options.repeats, ">= 2x, memory <= 0.75x")
+        )
         calls = {
             "published": inference(published.eval(), config),
             "sixfold": inference(model.packed(), config),
         }
-        rows.append(row("inference, norms folded, kernels packed", calls, options.repeats, ">= 2x"))
+        rows.append(
+            against_published(
+                "inference, norms folded, kernels packed", calls, options.repeats, ">= 2x"
+            )
+        )
     note = (
         f"Published size (39,155,264 parameters, 16,384 bins), batch {BATCH}, float32, random "
         "weights. Medians; the forms take turns in one process, a ratio is the median of the "

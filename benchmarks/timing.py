@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.pipeline.measure import peak_memory
 from sixfold.core.pipeline.page import markdown_table
 
 
@@ -38,6 +39,34 @@ def compare(
         median = statistics.median
         rows.append(Comparison(name, median(seconds), min(seconds), median(ratios)))
     return rows
+
+
+def against_published(
+    what: str, calls: Mapping[str, Callable[[], Any]], repeats: int, asked: str
+) -> dict[str, Any]:
+    """Compare time and memory of two calls, ``published`` and ``sixfold``: a row of a table.
+
+    Args:
+        what: What is done.
+        calls: The two calls, the published one first.
+        repeats: Number of rounds.
+        asked: What was asked for.
+    """
+    memory = [peak_memory(call) for call in calls.values()]
+    plain, ours = compare(calls, repeats, warmup=1)
+    found = {
+        "what": what,
+        "threads": torch.get_num_threads(),
+        "published, s": round(plain.median_s, 2),
+        "sixfold, s": round(ours.median_s, 2),
+        "speed-up": f"{ours.speedup:.2f}x",
+        "memory, published": f"{memory[0] / 2**20:.0f} MiB",
+        "memory, sixfold": f"{memory[1] / 2**20:.0f} MiB",
+        "memory ratio": f"{memory[1] / memory[0]:.2f}x",
+        "asked for": asked,
+    }
+    print(found, flush=True)
+    return found
 
 
 def machine() -> str:
