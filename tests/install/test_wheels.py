@@ -104,7 +104,7 @@ PACKAGES = [
         "import torch; from sixfold.wireless import CMuSeNet, CMuSeNetConfig\n"
         "model = CMuSeNet(CMuSeNetConfig(bins=64, width=2, layers=(1,))).eval()\n"
         "assert model(torch.zeros(1, 2, 8, 8)).shape == (1, 2, 64)",
-        ["tests/wireless/iq", "tests/wireless/data", "tests/wireless/models/test_cmusenet.py"],
+        ["tests/wireless/iq", "tests/wireless/data", "tests/wireless/models/test_cmusenet_run.py"],
     ),
     Package(
         "sixfold-pde",
