@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -19,9 +20,20 @@ BLOCK = 8192  # points at once: their hidden features stay in the cache
 Activation = Callable[[Tensor], Tensor]
 
 
-class HeadInBlocks(Function):
-    """w2 act(w1 x + b1) + b2 for features (batch, channel, point)."""
+def head_in_blocks(
+    act: Activation, x: Float[Tensor, "batch channel point"], *weights: Tensor
+) -> Float[Tensor, "batch out point"]:
+    """Return w2 act(w1 x + b1) + b2 at each point.
 
+    Args:
+        act: Activation.
+        x: Features.
+        weights: Weight and bias of the first layer, then of the second.
+    """
+    return _HeadInBlocks.apply(act, x, *weights)
+
+
+class _HeadInBlocks(Function):
     @staticmethod
     def forward(
         ctx: Any, act: Activation, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor

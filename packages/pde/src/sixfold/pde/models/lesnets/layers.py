@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.kernels import spectral_conv
-from sixfold.pde.models.lesnets.head import HeadInBlocks
+from sixfold.pde.models.lesnets.head import head_in_blocks
 
 Features = Float[Tensor, "batch channel x y z time"]
 Out = Float[Tensor, "batch out x y z time"]
@@ -53,7 +53,7 @@ def pointwise(linear: nn.Linear, x: Features, onto: Out | None = None) -> Out:
 
 
 class Head(nn.Module):
-    """fc2(act(fc1(x))) at each point; on a CPU in blocks, see `HeadInBlocks`."""
+    """fc2(act(fc1(x))) at each point; on a CPU in blocks, see `head_in_blocks`."""
 
     def __init__(self, width: int, hidden: int, act: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Head(nn.Module):
         points, first, second = x.flatten(2), self.fc1, self.fc2
         if _in_blocks(x):
             weights = (first.weight, first.bias, second.weight, second.bias)
-            return HeadInBlocks.apply(self.act, points, *weights).unflatten(2, x.shape[2:])
+            return head_in_blocks(self.act, points, *weights).unflatten(2, x.shape[2:])
         hidden = self.act(first.weight @ points + first.bias[:, None])
         return (second.weight @ hidden + second.bias[:, None]).unflatten(2, x.shape[2:])
 
