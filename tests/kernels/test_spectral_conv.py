@@ -82,6 +82,31 @@ def test_values_and_gradients_are_those_of_full_transforms(sizes, form, monkeypa
         assert (one - other).norm() <= 1e-11 * max(1.0, float(other.norm()))  # a block may count 0
 
 
+@pytest.mark.parametrize("sizes", DISJOINT, ids=str)
+def test_the_size_of_the_parts_does_not_matter(sizes, monkeypatch):
+    """Fields one by one and three modes at a time, the last parts smaller than the others."""
+    force("_by_matmul", monkeypatch)
+    monkeypatch.setattr("sixfold.kernels._truncated_dft.NUMBERS", 1)
+    monkeypatch.setattr(MODULE, "MIXED", 3)
+    x, blocks = draw(sizes, batch=3)
+    leaves = [x.requires_grad_(), *(block.requires_grad_() for block in blocks)]
+    y, expected = spectral_conv(x, merge_corners(blocks)), naive_spectral_conv(x, blocks)
+    assert error(y, expected) < 1e-12
+    found, wanted = gradients(y, leaves), gradients(expected, leaves)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).norm() <= 1e-11 * max(1.0, float(other.norm()))
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)], ids=["fields", "weight"])
+def test_a_gradient_of_one_argument_alone_is_that_of_both(wanted, monkeypatch):
+    force("_by_matmul", monkeypatch)
+    x, blocks = draw(DISJOINT[0])
+    both = [x.requires_grad_(), merge_corners(blocks).requires_grad_()]
+    leaves = [t.detach().requires_grad_(wants) for t, wants in zip(both, wanted, strict=True)]
+    (found,) = gradients(spectral_conv(*leaves), [t for t in leaves if t.requires_grad])
+    assert torch.equal(found, gradients(spectral_conv(*both), both)[wanted.index(True)])
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(1, 4), st.integers(1, 3))
 def test_any_size_and_any_modes(data, axes, batch):

@@ -20,6 +20,7 @@ from sixfold.core.weights.convert import save_pretrained
 from sixfold.core.weights.export import export
 from sixfold.pde.models.lesnets import SYSTEM, LESnets, LESnetsConfig, convert, to_official
 from sixfold.pde.models.lesnets.export import exportable
+from sixfold.pde.models.lesnets.layers import ACTIVATIONS, Head
 from sixfold.pde.models.lesnets.loss import (
     Flow,
     closed_form_coefficient,
@@ -213,6 +214,34 @@ def test_the_network_is_the_published_one_term_by_term():
     assert ours is not None
     block = torch.view_as_complex(ours[:2, 3:, 2:].contiguous()).movedim((-2, -1), (0, 1))
     torch.testing.assert_close(block, spectral, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("act", ["gelu", "tanh"])
+def test_the_head_in_blocks_is_the_head(act, monkeypatch):
+    """Values and gradients, in both precisions, of views too, the last block smaller."""
+    monkeypatch.setattr("sixfold.pde.models.lesnets.head.BLOCK", 7)
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 3, 2, 4, dtype=torch.float64)[:, :, :, :, :, :3]
+    head = Head(3, 5, act).double()
+
+    def plain(x, *weights):
+        w1, b1, w2, b2 = weights
+        hidden = ACTIVATIONS[act](torch.einsum("hc,bcxyzt->bxyzth", w1, x) + b1)
+        return (hidden @ w2.T + b2).movedim(-1, 1)
+
+    leaves = [x.requires_grad_(), *head.parameters()]
+    torch.testing.assert_close(head(x), plain(*leaves))
+    found, wanted = (
+        torch.autograd.grad(y.square().sum(), leaves) for y in (head(x), plain(*leaves))
+    )
+    torch.testing.assert_close(found, wanted)
+    expected = plain(*leaves)
+    head = head.float()
+    single = head(x.float())
+    torch.testing.assert_close(single.double(), expected, rtol=1e-5, atol=1e-5)
+    single = torch.autograd.grad(single.square().sum(), list(head.parameters()))
+    for one, other in zip(single, wanted[1:], strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -12,17 +12,31 @@ modes in front: nothing is transposed, and the modes arrive as the batch of one 
 weights that lie in memory as it reads them. Spectra are pairs of reals, so the graph is made of
 real matrix products, which compile and export. Where many modes are kept, FFTs cost less: over the
 half axis first, then over the others for its kept modes only.
+
+On a CPU the products go over a few channels at a time, and the mixing over a few modes: beside the
+result, only the two spectra of kept modes are ever whole. The transforms to modes and to points are
+each other's transpose with their matrices exchanged, so the gradient is made of the same products;
+it keeps the kept modes of x. Traced, on other devices and for gradients of gradients the same
+products are one graph.
 """
 
 import contextlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import Function
 
-from sixfold.kernels._tables import tables
+from sixfold.kernels._truncated_dft import (
+    all_to_modes,
+    all_to_points,
+    matrices,
+    to_lines,
+    to_modes,
+)
 
 # First (+) or last (-) modes of each axis but the half one, in the order in which the published
 # codes number and assign the blocks. Where blocks overlap, the later one overwrites.
@@ -33,6 +47,7 @@ CORNERS = {
     4: ("+++", "-++", "+-+", "--+", "-+-", "++-", "+--", "---"),
 }
 PRODUCTS_PER_TRANSFORM = 16  # multiply-adds in the time of one n log2(n) (on one CPU)
+MIXED = 2**11  # modes that it mixes at a time
 
 
 def spectral_conv(
@@ -87,17 +102,54 @@ def corner(weight: Tensor, signs: str) -> Tensor:
 
 
 def _by_matmul(x: Tensor, weight: Tensor, sizes, kept) -> Tensor:
-    half = tables(_half_dft, sizes[-1], kept[-1], like=x)
-    y = half[0] @ x.reshape(-1, sizes[-1]).T
-    full = [tables(_dft, n, k, like=x) for n, k in zip(sizes[:-1], kept[:-1], strict=True)]
-    for (on_re, on_im, _), n in zip(full[::-1], sizes[-2::-1], strict=True):
-        re, im = y.view(2, -1, n)
-        y = torch.addmm(on_re @ re.T, on_im, im.T)
-    y = _mix(y.view(2, math.prod(kept), *x.shape[:2]).movedim(0, 1), weight)
-    for _, _, inverse in full:
-        y = torch.bmm(y.reshape(inverse.shape[1], -1).T.expand(2, -1, -1), inverse)
-    y = y.reshape(2 * kept[-1], -1).T @ half[1]
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _InParts.apply(x, weight)
+    return _whole(x, weight, sizes, kept)
+
+
+def _whole(x: Tensor, weight: Tensor, sizes, kept) -> Tensor:
+    there, back = matrices(sizes, kept, x)
+    spectrum = to_modes(x.reshape(-1, math.prod(sizes)), there)
+    mixed = _mix(spectrum.unflatten(2, x.shape[:2]).movedim(0, 1), weight)
+    y = to_lines(mixed.flatten(2), back) @ back[0]
     return y.view(x.shape[0], weight.shape[-2], *sizes)
+
+
+class _InParts(Function):
+    """The same as `_whole`, in pieces that fit the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        sizes = tuple(x.shape[2:])
+        there, back = matrices(sizes, tuple(weight.shape[:-3]), x)
+        spectrum = all_to_modes(x, there)
+        mixed = _mix_in_parts(spectrum, weight)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(x, weight, spectrum)
+        del spectrum  # without a gradient, nothing else holds it
+        return all_to_points(mixed, back, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight, _ = ctx.saved_tensors
+        sizes, kept = tuple(x.shape[2:]), tuple(weight.shape[:-3])
+        if torch.is_grad_enabled():  # for a gradient of this gradient
+            y = _whole(x, weight, sizes, kept)
+            wanted = [tensor for tensor in (x, weight) if tensor.requires_grad]
+            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            return tuple(next(found) if t.requires_grad else None for t in (x, weight))
+        with _no_autocast(grad.device.type):
+            return _InParts._gradients(ctx, grad, matrices(sizes, kept, x))
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor, both: Any) -> Any:
+        (x, weight, spectrum), (there, back) = ctx.saved_tensors, both
+        grads = all_to_modes(grad, back)
+        of_weight = _weight_gradient(spectrum, grads, weight) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, of_weight
+        grads = _mix_in_parts(grads, weight, transposed=True)
+        return all_to_points(grads, there, tuple(x.shape[2:])), of_weight
 
 
 def _by_fft(x: Tensor, weight: Tensor, sizes, kept) -> Tensor:
@@ -128,24 +180,36 @@ def _mix(x: Tensor, weight: Tensor) -> Tensor:
     return torch.stack((rere - imim, reim + imre))
 
 
-def _half_dft(n: int, kept: int):
-    """Return cos and -sin of the first modes (2 kept, n), and the inverse of a real signal."""
-    mode, place = torch.arange(kept, dtype=torch.float64), torch.arange(n, dtype=torch.float64)
-    angle = 2 * math.pi / n * (mode[:, None] * place % n)
-    waves = torch.cat((angle.cos(), -angle.sin()))
-    # Modes 0 and n / 2 occur once in the full spectrum; their sine, an imaginary part, is zero.
-    count = torch.where((mode == 0) | (2 * mode == n), 1, 2).to(waves) / n
-    return waves, waves * count.repeat(2)[:, None]
+def _mix_in_parts(spectrum: Tensor, weight: Tensor, *, transposed: bool = False) -> Tensor:
+    """Multiply (2, modes, batch, in) by weights, or by their conjugate transposes."""
+    _, count, batch, _ = spectrum.shape
+    weight = weight.flatten(0, -4)
+    found = spectrum.new_empty(2, count, batch, weight.shape[1 if transposed else 2])
+    parts = (spectrum.split(MIXED, 1), weight.split(MIXED), found.split(MIXED, 1))
+    for x, w, into in zip(*parts, strict=True):
+        if transposed:
+            products = torch.bmm(_doubled(x), w.flatten(2).mT)
+            into.copy_(products.unflatten(1, (2, batch)).movedim(1, 0))
+        else:
+            into.copy_(_mix(x.movedim(0, 1), w))
+    return found
 
 
-def _dft(n: int, kept: int):
-    """Return the DFT of real and of imaginary parts (2 kept, n), and the inverse of a pair."""
-    mode = torch.arange(kept, dtype=torch.float64)
-    mode = torch.where(mode < kept // 2, mode, mode + n - kept)
-    angle = 2 * math.pi / n * (mode[:, None] * torch.arange(n, dtype=torch.float64) % n)
-    cos, sin = angle.cos(), angle.sin()
-    on_re, on_im = torch.cat((cos, -sin)), torch.cat((sin, cos))
-    return on_re, on_im, torch.stack((on_re, on_im)) / n
+def _weight_gradient(spectrum: Tensor, grads: Tensor, weight: Tensor) -> Tensor:
+    """Sum over the batch the conjugate of (2, modes, batch, in) times (2, modes, batch, out)."""
+    found = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    parts = (spectrum.split(MIXED, 1), grads.split(MIXED, 1), found.flatten(0, -4).split(MIXED))
+    for x, grad, into in zip(*parts, strict=True):
+        rows = x.movedim(0, 1).flatten(1, 2)
+        torch.bmm(rows.mT, _doubled(grad), out=into.flatten(2))
+    return found
+
+
+def _doubled(grads: Tensor) -> Tensor:
+    """Return the gradients (mode, 2 batch, 2 out) of the products in `_mix`."""
+    re, im = grads
+    pairs = torch.stack((torch.stack((re, im), -1), torch.stack((im, -re), -1)), 1)
+    return pairs.flatten(3).flatten(1, 2)
 
 
 def _fft_is_cheaper(sizes, kept) -> bool:

@@ -12,7 +12,8 @@ an argument, not 2 pi / 32. Not in the paper: the output added to the initial fi
 
 From the paper to the files:
 
-- the networks, FNO and IFNO in three dimensions of space and time -> model.py, layers.py
+- the networks, FNO and IFNO in three dimensions of space and time -> model.py, layers.py,
+  head.py
 - the residual of the filtered Navier-Stokes equations, the closed form of Cs2 -> loss.py
 - training without labels, with them, and of the coefficient -> training.py
 - long predictions in blocks -> inference.py

@@ -1,23 +1,21 @@
-"""Parts of LESnets' networks: the Fourier layer, and the head in blocks of points.
+"""Parts of LESnets' networks: the Fourier layer and the head.
 
 Features are (batch, channel, x, y, z, time): the layout of `sixfold.kernels.spectral_conv`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from sixfold.kernels import spectral_conv
+from sixfold.pde.models.lesnets.head import head_in_blocks
 
 Features = Float[Tensor, "batch channel x y z time"]
 Out = Float[Tensor, "batch out x y z time"]
 Modes = tuple[int, int, int, int]
-BLOCK = 8192  # points of the head at once: its hidden features stay in the cache
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -55,11 +53,7 @@ def pointwise(linear: nn.Linear, x: Features, onto: Out | None = None) -> Out:
 
 
 class Head(nn.Module):
-    """fc2(act(fc1(x))) at each point.
-
-    The hidden features, 128 a point, are the largest tensors of the network. They are made for a
-    block of points, and again in the backward pass instead of being kept.
-    """
+    """fc2(act(fc1(x))) at each point; on a CPU in blocks, see `head_in_blocks`."""
 
     def __init__(self, width: int, hidden: int, act: str) -> None:
         super().__init__()
@@ -68,16 +62,15 @@ class Head(nn.Module):
         self.act = ACTIVATIONS[act]
 
     def forward(self, x: Features) -> Out:
-        points = x.flatten(2)
-        if torch.compiler.is_compiling():  # a graph has one product, which any batch fits
-            return self._velocity(points).unflatten(2, x.shape[2:])
-        velocity = self._recomputed if torch.is_grad_enabled() else self._velocity
-        parts = [velocity(block) for block in points.split(BLOCK, 2)]
-        return torch.cat(parts, 2).unflatten(2, x.shape[2:])
+        points, first, second = x.flatten(2), self.fc1, self.fc2
+        if _in_blocks(x):
+            weights = (first.weight, first.bias, second.weight, second.bias)
+            return head_in_blocks(self.act, points, *weights).unflatten(2, x.shape[2:])
+        hidden = self.act(first.weight @ points + first.bias[:, None])
+        return (second.weight @ hidden + second.bias[:, None]).unflatten(2, x.shape[2:])
 
-    def _recomputed(self, points: Tensor) -> Any:
-        return checkpoint(self._velocity, points, use_reentrant=False, preserve_rng_state=False)
 
-    def _velocity(self, points: Tensor) -> Tensor:
-        hidden = self.act(self.fc1.weight @ points + self.fc1.bias[:, None])
-        return self.fc2.weight @ hidden + self.fc2.bias[:, None]
+def _in_blocks(x: Tensor) -> bool:
+    """Return whether blocks pay: on a CPU, where no tracer or cast looks at the operations."""
+    traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+    return x.device.type == "cpu" and not traced
