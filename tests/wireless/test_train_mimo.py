@@ -10,6 +10,7 @@ from sixfold.wireless import allocate_power, precode
 from sixfold.wireless.data.own_mimo import read_layouts, read_mimo
 from sixfold.wireless.data.power_allocation import Size, draw
 from sixfold.wireless.iq.mimo_channels import rayleigh
+from sixfold.wireless.models.icgnn import inference
 from sixfold.wireless.models.icgnn.allocation import run
 
 SMALL = ["width=8", "layers=1"]
@@ -24,6 +25,13 @@ def score(out, name: str) -> list[float]:
     header, *rows = (out / "curve.csv").read_text().splitlines()
     column = header.split(",").index(name)
     return [float(row.split(",")[column]) for row in rows if row.split(",")[column]]
+
+
+def test_precoders_go_into_a_file_of_numpy_under_the_name_given(tmp_path):
+    np.save(tmp_path / "h.npy", channels())
+    with pytest.raises(UserError, match=r"into an .npy file, got w\.bin"):
+        inference.run(tmp_path / "h.npy", tmp_path / "w.bin", noise_power_w=0.1, method="rzf")
+    assert [file.name for file in tmp_path.iterdir()] == ["h.npy"]
 
 
 def test_precoding_is_learnt_from_own_channels_of_any_scale(tmp_path):
