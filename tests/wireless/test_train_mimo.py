@@ -101,6 +101,7 @@ def test_snrs_are_drawn_where_the_noise_is_unknown(tmp_path):
         ({"H": np.ones((2, 2, 2))}, "H is torch.float64 of shape"),
         ({"H": np.zeros((1, 2, 2), complex)}, r"H\[0\] is 0"),
         ({"H": np.full((1, 2, 2), np.inf + 0j)}, r"H is not finite at \(0, 0, 0\)"),
+        ({"H": channels(2), "noise_power_w": "1e-9"}, "noise_power_w is <U4; write numbers"),
         ({"H": channels(2), "noise_power_w": -1.0}, "noise_power_w has values that are not"),
         ({"H": channels(2), "noise_power_w": np.ones(3)}, r"shape \(3,\), which should be \(2,\)"),
     ],
