@@ -10,6 +10,7 @@ from sixfold.wireless import allocate_power, precode
 from sixfold.wireless.data.own_mimo import read_layouts, read_mimo
 from sixfold.wireless.data.power_allocation import Size, draw
 from sixfold.wireless.iq.mimo_channels import rayleigh
+from sixfold.wireless.models.icgnn import inference
 from sixfold.wireless.models.icgnn.allocation import run
 
 SMALL = ["width=8", "layers=1"]
@@ -24,6 +25,13 @@ def score(out, name: str) -> list[float]:
     header, *rows = (out / "curve.csv").read_text().splitlines()
     column = header.split(",").index(name)
     return [float(row.split(",")[column]) for row in rows if row.split(",")[column]]
+
+
+def test_precoders_go_into_a_file_of_numpy_under_the_name_given(tmp_path):
+    np.save(tmp_path / "h.npy", channels())
+    with pytest.raises(UserError, match=r"into an .npy file, got w\.bin"):
+        inference.run(tmp_path / "h.npy", tmp_path / "w.bin", noise_power_w=0.1, method="rzf")
+    assert [file.name for file in tmp_path.iterdir()] == ["h.npy"]
 
 
 def test_precoding_is_learnt_from_own_channels_of_any_scale(tmp_path):
@@ -93,6 +101,7 @@ def test_snrs_are_drawn_where_the_noise_is_unknown(tmp_path):
         ({"H": np.ones((2, 2, 2))}, "H is torch.float64 of shape"),
         ({"H": np.zeros((1, 2, 2), complex)}, r"H\[0\] is 0"),
         ({"H": np.full((1, 2, 2), np.inf + 0j)}, r"H is not finite at \(0, 0, 0\)"),
+        ({"H": channels(2), "noise_power_w": "1e-9"}, "noise_power_w is <U4; write numbers"),
         ({"H": channels(2), "noise_power_w": -1.0}, "noise_power_w has values that are not"),
         ({"H": channels(2), "noise_power_w": np.ones(3)}, r"shape \(3,\), which should be \(2,\)"),
     ],

@@ -80,3 +80,6 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "h.mat").write_bytes(b"")
     with pytest.raises(UserError, match="does not say its conditions"):
         read_channels(tmp_path)
+    (tmp_path / "h.mat").rename(tmp_path / "7_SNR-1.0.2_DS-1_DOP-2_N-3_TDL-A.mat")
+    with pytest.raises(UserError, match="does not say its conditions"):
+        read_channels(tmp_path)

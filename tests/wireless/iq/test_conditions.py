@@ -34,6 +34,13 @@ def test_the_scale_of_channels_does_not_matter():
     assert median(10.0, 1e-7, 100.0, 1e-6) == pytest.approx(median(10.0, 1e-7, 100.0), rel=1e-3)
 
 
+def test_a_slot_without_power_is_named():
+    estimates = torch.ones(3, 40, 2, dtype=torch.complex64)
+    estimates[1] = 0
+    with pytest.raises(UserError, match="pilots of sample 1 are 0 throughout"):
+        estimate_conditions(estimates, Pilots(), Grid())
+
+
 def test_patterns_that_cannot_tell_are_refused():
     pilots = Pilots(subcarriers=(0, 1, 7))
     with pytest.raises(UserError, match="at one distance"):

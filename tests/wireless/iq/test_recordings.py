@@ -122,6 +122,18 @@ def test_a_raw_file_is_read_by_its_datatype(tmp_path):
         ({"offset": 10}, "holds the samples 10 to 209"),
         ({"captures": [3]}, "should be a list of objects"),
         ({"dataset": "b.bin"}, "there is no .*b.bin"),
+        ({"dataset": "../b.bin"}, "'../b.bin'; write the name of a file beside it"),
+        ({"dataset": 3}, "core:dataset is 3; write the name"),
+        ({"sha512": 5}, "is not what its metadata describe"),
+        ({"offset": "10"}, "core:offset is '10'; write a whole number"),
+        ({"trailing_bytes": -8}, "core:trailing_bytes is -8"),
+        ({"captures": [{"core:sample_start": "0"}]}, "core:sample_start is '0'"),
+        ({"captures": [{"core:sample_start": 0.5}]}, "core:sample_start is 0.5"),
+        ({"captures": [{"core:header_bytes": None}]}, "core:header_bytes is None"),
+        ({"captures": [{"core:frequency": None}]}, "core:frequency is None; write a number of Hz"),
+        ({"captures": [{"core:frequency": float("nan")}]}, "core:frequency is nan"),
+        ({"annotations": [{"core:sample_start": None}]}, "core:sample_start is None"),
+        ({"annotations": [{"core:freq_lower_edge": "1 MHz"}]}, "freq_lower_edge is '1 MHz'"),
     ],
     ids=str,
 )
@@ -129,6 +141,19 @@ def test_wrong_metadata_are_answered_in_words(path, fields, words):
     change(path, **fields)
     with pytest.raises(UserError, match=words):
         open_recording(path)
+
+
+def test_whole_numbers_may_be_written_with_a_point(path):
+    change(path, offset=1000.0, captures=[{"core:sample_start": 1050.0}])
+    (capture,) = open_recording(path).captures
+    given = open_recording(path).read(capture, capture.first, 10)
+    np.testing.assert_array_equal(given, noise()[50:60])
+
+
+def test_a_sample_rate_that_contradicts_the_metadata_is_refused(path):
+    assert open_recording(path, sample_rate_hz=1e6).sample_rate_hz == 1e6
+    with pytest.raises(UserError, match=r"says 1000000.0 samples/s, --sample-rate says 2e\+06"):
+        open_recording(path, sample_rate_hz=2e6)
 
 
 def test_damaged_files_are_answered_in_words(path):

@@ -219,3 +219,12 @@ def test_echoes_behind_the_prefix_are_refused():
         transmit(
             channel, qpsk(1, SMALL), delay_spread_s=1e-6, max_doppler_hz=0.0, generator=generator()
         )
+
+
+def test_exact_fading_ends_at_the_spacing_of_subcarriers():
+    numbers = {"delay_spread_s": 1e-7, "generator": torch.Generator().manual_seed(0)}
+    channel = TDL("A", Grid(subcarriers=12))
+    channel(2, max_doppler_hz=15e3, **numbers)
+    with pytest.raises(UserError, match=r'max_doppler_hz is 30000.*fading="sinusoids"'):
+        channel(2, max_doppler_hz=30e3, **numbers)
+    TDL("A", Grid(subcarriers=12), fading="sinusoids")(2, max_doppler_hz=30e3, **numbers)

@@ -205,12 +205,30 @@ def test_sizes_that_do_not_fit_are_named(values, message):
         AdaFortiTranConfig.parse(values, "settings")
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.1)])
+def test_estimates_of_another_precision_are_nearly_the_same(dtype, tolerance):
+    pilots = slots(4, seed=3)["pilots"]
+    given = {"snr_db": 20.0, "delay_spread_s": 1e-7, "max_doppler_hz": 100.0}
+    model = tiny().eval()
+    plain = model.estimate(pilots, **given)
+    found = model.to(dtype).estimate(pilots, **given)
+    np.testing.assert_allclose(found, plain, atol=tolerance * np.abs(plain).max())
+
+
+def test_conditions_that_are_not_finite_are_named():
+    pilots = slots(2, seed=3)["pilots"]
+    with pytest.raises(UserError, match="snr_db is NaN or infinite"):
+        tiny().estimate(pilots, snr_db=np.nan, delay_spread_s=1e-7, max_doppler_hz=100.0)
+
+
 def test_bad_pilots_are_named():
     model = Linear(LinearConfig(**LINEAR))
     with pytest.raises(UserError, match="got pilots on 5 subcarriers x 2 symbols"):
         model.estimate(np.zeros((1, 5, 2), np.complex64))
     with pytest.raises(UserError, match="give complex numbers"):
         model.estimate(np.zeros((1, 4, 2)))
+    with pytest.raises(UserError, match=r"of shape \(0, 4, 2\); give complex numbers"):
+        model.estimate(np.zeros((0, 4, 2), np.complex64))
     broken = np.zeros((2, 4, 2), np.complex64)
     broken[1, 2, 0] = np.nan
     with pytest.raises(UserError, match=r"the first at \(1, 2, 0\)"):

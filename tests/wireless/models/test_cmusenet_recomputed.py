@@ -93,3 +93,5 @@ def test_packed_kernels_compute_the_same(block, width):
     with torch.inference_mode():
         torch.testing.assert_close(packed(x), model(x), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(packed(x[:1]), model(x[:1]), rtol=1e-5, atol=1e-6)
+        wide = model.double()
+        torch.testing.assert_close(wide.packed()(x.double()), wide(x.double()))

@@ -154,8 +154,11 @@ def test_what_cannot_be_done_is_said(tmp_path):
         run(source, output, detector="energy", threshold=2.0)
     with pytest.raises(UserError, match="has no weights"):
         run(source, output, detector="energy", weights="x")
-    with pytest.raises(UserError, match="hop has 1 sample or more"):
-        run(source, output, detector="energy", fft=64, hop=-1)
+    for hop in (-1, 0):
+        with pytest.raises(UserError, match="hop has 1 sample or more"):
+            run(source, output, detector="energy", fft=64, hop=hop)
+    with pytest.raises(UserError, match="4 bins or more here, got --fft 0"):
+        run(source, output, detector="energy", fft=0)
     write_recording(source, 0 * scene(2000), sample_rate_hz=RATE)
     with pytest.raises(UserError, match="holds zeros alone"):
         run(source, output, detector="energy")

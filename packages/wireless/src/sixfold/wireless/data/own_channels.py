@@ -21,7 +21,7 @@ from sixfold.core import UserError
 from sixfold.wireless.data.array_files import read_mat, read_npz
 from sixfold.wireless.iq.ofdm import Pilots
 
-NAME = re.compile(r"\d+_SNR-(-?[\d.]+)_DS-([\d.]+)_DOP-([\d.]+)_N-\d+_TDL-\w\.mat")
+NAME = re.compile(r"\d+_SNR-(-?\d+\.?\d*)_DS-(\d+\.?\d*)_DOP-(\d+\.?\d*)_N-\d+_TDL-\w\.mat")
 CONDITIONS: tuple[str, ...] = ("snr_db", "delay_spread_s", "max_doppler_hz")
 FIELDS = ("H", "pilots", "ls", *CONDITIONS)
 

@@ -26,7 +26,7 @@ def read_arrays(file: Path, fields: tuple[str, ...], needed: tuple[str, ...]) ->
 
     Raises:
         UserError: the file is missing or damaged, lacks an array or holds one of another name, or
-            a number is not finite.
+            holds something but finite numbers.
     """
     if not file.is_file() or file.suffix not in ENDINGS:
         raise UserError(f"{file} is no .npz or .mat file; give one with {', '.join(needed)}")
@@ -35,6 +35,8 @@ def read_arrays(file: Path, fields: tuple[str, ...], needed: tuple[str, ...]) ->
         if name not in found or not found[name].size:
             raise UserError(f"{file} holds no array {name}; add it")
     for name, values in found.items():
+        if values.dtype.kind not in "bifuc":
+            raise UserError(f"{file}: {name} is {values.dtype}; write numbers")
         wrong = np.argwhere(~np.isfinite(values))
         if len(wrong):
             place = tuple(wrong[0].tolist())

@@ -35,11 +35,18 @@ def estimate_conditions(
         reference: Meaning of the SNR; see `noise_variance`.
 
     Raises:
-        UserError: the pilots are too few, or not at one distance, to tell noise from the channel.
+        UserError: the pilots are too few, or not at one distance, to tell noise from the channel;
+            or those of a sample have no power.
     """
     wide = estimates.to(torch.complex128)
     noise = _noise(wide, pilots, grid)
     power = wide.abs().square().mean((1, 2))
+    silent = (power == 0).nonzero()
+    if len(silent):
+        raise UserError(
+            f"the pilots of sample {int(silent[0])} are 0 throughout and say nothing of its "
+            "conditions; leave it out, or give snr_db, delay_spread_s and max_doppler_hz"
+        )
     signal = torch.maximum(power - noise, LEAST * power)
     share = noise_variance(0.0, grid, pilots, reference)
     snr_db = 10 * (share * signal / noise.clamp(min=1e-12 * power)).log10()

@@ -57,24 +57,32 @@ class Track:
     Args:
         first: Absolute index of its first sample.
         end: Absolute index after its last one.
-        spans: First and last bin in each block.
-        scores: Mean score in each block.
+        span: First and last bin in the latest block.
+        blocks: Number of blocks.
+        spans: Sum of its spans.
+        scores: Sum of its mean scores.
     """
 
     first: int
     end: int
-    spans: list[np.ndarray] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    span: np.ndarray
+    blocks: int = 0
+    spans: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    scores: float = 0.0
+
+    def add(self, span: np.ndarray, score: float, end: int) -> None:
+        """Add a block; sums, not lists, or a long signal would fill the memory."""
+        self.span, self.end, self.blocks = span, end, self.blocks + 1
+        self.spans, self.scores = self.spans + span, self.scores + score
 
 
-def block_starts(capture: Capture, bins: int, hop: int) -> list[int]:
-    """List where the blocks of a capture begin; the last one ends with the capture.
+def block_starts(capture: Capture, bins: int, hop: int) -> range:
+    """Return where the blocks of a capture begin; one that would end after it ends with it.
 
     A capture that is shorter than a block has none.
     """
     last = capture.first + capture.count - bins
-    starts = list(range(capture.first, last + 1, hop))
-    return [*starts, last] if starts and starts[-1] < last else starts
+    return range(capture.first, last + hop if last >= capture.first else capture.first, hop)
 
 
 def scan(
@@ -131,14 +139,15 @@ def scan(
 def _blocks(
     recording: Recording,
     capture: Capture,
-    firsts: Sequence[int],
+    firsts: range,
     detector: Detector,
     bins: int,
     channel: int,
 ) -> Iterator[Block]:
     """Yield the blocks of a capture; in those without power nothing is found."""
     for at in range(0, len(firsts), BATCH):
-        some = firsts[at : at + BATCH]
+        last = capture.first + capture.count - bins
+        some = [min(first, last) for first in firsts[at : at + BATCH]]
         blocks = np.stack([recording.read(capture, first, bins, channel) for first in some])
         occupied, score = np.zeros(blocks.shape, bool), np.zeros(blocks.shape, np.float32)
         loud = np.abs(blocks).max(1) > 0
@@ -160,17 +169,15 @@ class _Tracks:
     def add(self, block: Block) -> None:
         spans = intervals(block.occupied)
         end = block.first + self.bins
-        last = np.array([track.spans[-1] for track in self.open], int).reshape(-1, 2)
+        last = np.array([track.span for track in self.open], int).reshape(-1, 2)
         # `match_intervals` counts from the first to the last bin; one bin has no length there.
         ends = np.array([0, 1])
         (known, seen), overlaps = match_intervals(last + ends, spans + ends)
         partner = {j: self.open[i] for i, j in zip(known, seen, strict=True)
                    if overlaps[i] >= SAME_SIGNAL}  # fmt: skip
-        tracks = [partner.get(j) or Track(block.first, end) for j in range(len(spans))]
-        for track, (low, high) in zip(tracks, spans, strict=True):
-            track.end = end
-            track.spans.append(np.array([low, high]))
-            track.scores.append(float(block.score[low : high + 1].mean()))
+        tracks = [partner.get(j) or Track(block.first, end, span) for j, span in enumerate(spans)]
+        for track, span in zip(tracks, spans, strict=True):
+            track.add(span, float(block.score[span[0] : span[1] + 1].mean()), end)
         self.closed += [track for track in self.open if track not in tracks]
         self.open = tracks
 
@@ -180,7 +187,7 @@ class _Tracks:
 
 def _annotation(track: Track, capture: Capture, recording: Recording, bins: int) -> dict[str, Any]:
     per_bin = recording.sample_rate_hz / bins
-    low, high = np.mean(track.spans, 0)
+    low, high = track.spans / track.blocks
     zero = capture.center_hz - recording.sample_rate_hz / 2
     return {
         "core:sample_start": track.first,
@@ -188,7 +195,7 @@ def _annotation(track: Track, capture: Capture, recording: Recording, bins: int)
         "core:freq_lower_edge": zero + float(low) * per_bin,
         "core:freq_upper_edge": zero + float(high + 1) * per_bin,
         "core:label": "signal",
-        "sixfold:score": round(float(np.mean(track.scores)), 4),
+        "sixfold:score": round(track.scores / track.blocks, 4),
     }
 
 

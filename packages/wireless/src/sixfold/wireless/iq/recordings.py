@@ -6,6 +6,7 @@ asked for is read and converted; integers become values in [-1, 1).
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from sixfold.wireless.iq.datatypes import parse_datatype, quantised, scaled
 
 META, DATA = ".sigmf-meta", ".sigmf-data"
 SIGNALS = ".json"  # of the published recordings
+COUNTS = ("sample_start", "sample_count", "header_bytes", "trailing_bytes", "offset")
+FREQUENCIES = ("frequency", "freq_lower_edge", "freq_upper_edge")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def open_recording(
         raise UserError(f"there is no file {path}")
     if path.suffix in (META, SIGNALS):
         metadata = read_metadata(path) if path.suffix == META else read_signals(path)
-        data = path.with_name(metadata["global"].get("core:dataset", path.stem + DATA))
+        data = _data_beside(path, metadata["global"])
     elif datatype is None:
         raise UserError(f"{path} is a raw file; say what it holds, e.g. --datatype cf32_le")
     else:
@@ -127,13 +130,15 @@ def open_recording(
     if datatype is not None and facts.get("core:datatype") != datatype:
         raise UserError(f"{path} says {facts.get('core:datatype')}, --datatype says {datatype}")
     rate = facts.get("core:sample_rate") or sample_rate_hz
+    if sample_rate_hz is not None and rate != sample_rate_hz:
+        raise UserError(f"{path} says {rate!r} samples/s, --sample-rate says {sample_rate_hz:g}")
     if not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
         raise UserError(f"{path} has no sample rate above 0 ({rate!r}); give --sample-rate in Hz")
     facts["core:sample_rate"] = rate
     dtype = parse_datatype(str(facts.get("core:datatype")), str(path))
     captures = _captures(metadata, data, dtype, center_hz)
     if digest := facts.get("core:sha512"):
-        _check_digest(data, digest)
+        _check_digest(data, str(digest))
     return Recording(data, dtype, _channels(facts, path), float(rate), captures, metadata)
 
 
@@ -155,7 +160,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
         entries = metadata.setdefault(part, [])
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise UserError(f"{path}: {part!r} should be a list of objects")
+    for entry in (metadata["global"], *metadata["captures"], *metadata["annotations"]):
+        _check_numbers(entry, path)
     return metadata
+
+
+def _check_numbers(entry: Mapping[str, Any], where: Path) -> None:
+    for name in (*COUNTS, *FREQUENCIES):
+        value, whole = entry.get(f"core:{name}", 0), name in COUNTS
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or (whole and (value < 0 or value % 1)):
+            kind = "a whole number, 0 or more" if whole else "a number of Hz"
+            raise UserError(f"{where}: core:{name} is {value!r}; write {kind}, or leave it out")
+
+
+def _data_beside(path: Path, facts: Mapping[str, Any]) -> Path:
+    name = facts.get("core:dataset") or path.stem + DATA
+    if not isinstance(name, str) or name != Path(name).name:
+        raise UserError(f"{path}: core:dataset is {name!r}; write the name of a file beside it")
+    return path.with_name(name)
 
 
 def _channels(facts: Mapping[str, Any], where: Path) -> int:
@@ -173,16 +196,16 @@ def _captures(
     if not data.is_file():
         raise UserError(f"there is no {data}, which the metadata name as their samples")
     entries = sorted(metadata["captures"], key=lambda entry: entry.get("core:sample_start", 0))
-    headers = np.cumsum([entry.get("core:header_bytes", 0) for entry in entries] or [0])
-    used = data.stat().st_size - facts.get("core:trailing_bytes", 0) - int(headers[-1])
+    headers = np.cumsum([int(entry.get("core:header_bytes", 0)) for entry in entries] or [0])
+    used = data.stat().st_size - int(facts.get("core:trailing_bytes", 0)) - int(headers[-1])
     if used % size or used <= 0:
         raise UserError(
             f"{data} holds {used} bytes of samples, which is no multiple of {size}, the size of a "
             f"{facts['core:datatype']} sample of all channels: it is cut short, or of another type"
         )
-    offset = facts.get("core:offset", 0)
+    offset = int(facts.get("core:offset", 0))
     end = offset + used // size
-    starts = [entry.get("core:sample_start", 0) for entry in entries] or [offset]
+    starts = [int(entry.get("core:sample_start", 0)) for entry in entries] or [offset]
     if starts[0] < offset or starts[-1] >= end:
         raise UserError(
             f"{data} holds the samples {offset} to {end - 1}, but its captures start at {starts}; "

@@ -187,8 +187,8 @@ class TDL(nn.Module):
             max_doppler_hz: Maximum Doppler in Hz, one or one per sample.
 
         Raises:
-            UserError: a Doppler is negative or not finite, or wants a gradient that the exact form
-                does not have.
+            UserError: a Doppler is negative or not finite, or for the exact form above the
+                subcarriers' spacing, or wants a gradient that it does not have.
         """
         doppler = self.per_sample(max_doppler_hz, len(numbers), "max_doppler_hz")
         taps = len(self.powers)
@@ -239,6 +239,11 @@ def _coloured(
     if torch.compiler.is_compiling():  # how many there are is not known before it runs
         root = _root_of_jakes(doppler, times_s)
     else:  # each Doppler once: the decompositions are most of the time
+        if float(doppler.max() * times_s.max()) > 1.1 * len(times_s):
+            raise UserError(
+                f"max_doppler_hz is {doppler.max():g}, but exact fading ends at the subcarriers' "
+                'spacing; build the channel with fading="sinusoids"'
+            )
         distinct, which = doppler.unique(return_inverse=True)
         root = _root_of_jakes(distinct, times_s)[which]
     root, white = root.to(pairs.dtype), complex_normal(pairs)

@@ -57,18 +57,19 @@ def estimate(
     batch = given if given.ndim == 3 else given[None]
     check_pilots(batch)
     scale = 1.0 if channel_rms is None else model.config.channel_rms / channel_rms
-    device = next(model.parameters()).device
-    planar = torch.view_as_real((batch * scale).to(torch.complex64).contiguous()).to(device)
-    arguments = [planar]
+    like = next(model.parameters())
+    kind = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+    arguments = [torch.view_as_real((batch * scale).to(kind).contiguous()).to(like)]
     if model.adaptive:
         known = dict(zip(CONDITIONS, (snr_db, delay_spread_s, max_doppler_hz), strict=True))
         if grid is None:
             grid = Grid(subcarriers=model.config.subcarriers, symbols=model.config.symbols)
         conditions = complete_conditions(batch, known, pattern, grid)
         warn_outside(conditions, model.config.conditions_range)
-        arguments.append(conditions.to(device))
+        arguments.append(conditions.to(like))
     was_training = model.training
-    found = torch.view_as_complex(model.eval()(*arguments).contiguous()).cpu() / scale
+    planar = model.eval()(*arguments).to(kind.to_real()).contiguous()
+    found = torch.view_as_complex(planar).cpu() / scale
     model.train(was_training)
     found = found if given.ndim == 3 else found[0]
     return found.numpy() if isinstance(pilots, np.ndarray) else found
@@ -78,12 +79,12 @@ def check_pilots(pilots: Tensor) -> None:
     """Check least-squares estimates.
 
     Raises:
-        UserError: they are not complex, not of three axes, or not finite.
+        UserError: they are not complex, not of three axes, none, or not finite.
     """
-    if not pilots.is_complex() or pilots.ndim != 3:
+    if not pilots.is_complex() or pilots.ndim != 3 or not pilots.numel():
         raise UserError(
-            f"pilots are {pilots.dtype} of {pilots.ndim} axes; give complex numbers (batch, pilot "
-            "subcarrier, pilot symbol)"
+            f"pilots are {pilots.dtype} of shape {tuple(pilots.shape)}; give complex numbers "
+            "(batch, pilot subcarrier, pilot symbol)"
         )
     wrong = (~torch.isfinite(torch.view_as_real(pilots))).any(-1).nonzero()
     if len(wrong):
@@ -102,7 +103,8 @@ def complete_conditions(
     """Put conditions side by side; those that are None are estimated.
 
     Raises:
-        UserError: one is None and the pattern is unknown, or they are not as many as slots.
+        UserError: one is None and the pattern is unknown, or they are not finite or not as many as
+            slots.
     """
     missing = [name for name, value in known.items() if value is None]
     if missing and pattern is None:
@@ -121,6 +123,8 @@ def complete_conditions(
                 f"{name} has shape {tuple(one.shape)} for {len(pilots)} slots; give one, or one "
                 "per slot"
             )
+        if not bool(one.isfinite().all()):
+            raise UserError(f"{name} is NaN or infinite; give a finite number")
         columns.append(one.expand(len(pilots)))
     return torch.stack(columns, 1)
 

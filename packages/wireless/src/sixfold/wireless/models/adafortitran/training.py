@@ -211,6 +211,7 @@ def fit_network(
     identity = {"model": model.config.model_dump(), "sixfold": version("sixfold-core")}
     identity |= {"train": config.model_dump(exclude={"steps", "threads", "log_every"})}
     identity |= {"valid": valid, "linear_start": linear_start}
+    identity |= {"pattern": pattern and pattern.model_dump()}
     if config.eval_every is None:
         config = config.model_copy(update={"eval_every": min(500, -(-len(train) // config.batch))})
     run = Run.open(out, identity, _fingerprint(found), seed)

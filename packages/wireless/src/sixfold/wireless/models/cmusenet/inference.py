@@ -92,7 +92,7 @@ def run(
         raise UserError(f"a threshold is between 0 and 1, got {threshold}")
     if detector == "energy":
         _refuse_weights(weights)
-        find, bins = energy(threshold or ENERGY_THRESHOLD), fft or ENERGY_FFT
+        find, bins = energy(threshold or ENERGY_THRESHOLD), ENERGY_FFT if fft is None else fft
         rate = None
     else:
         model = _network(weights, fft).to(torch.device(device))
@@ -102,7 +102,7 @@ def run(
         raise UserError(f"an FFT has 4 bins or more here, got --fft {bins}")
     given = {"datatype": datatype, "sample_rate_hz": sample_rate, "center_hz": center}
     work = partial(
-        annotate_file, find=find, bins=bins, hop=hop or bins, channel=channel,
+        annotate_file, find=find, bins=bins, hop=bins if hop is None else hop, channel=channel,
         trained_rate_hz=rate, given=given,
     )  # fmt: skip
     reads = {META, *RAW} if datatype else {META}

@@ -142,10 +142,11 @@ class CMuSeNet(nn.Module):
     def packed(self) -> "CMuSeNet":
         """Return a copy for inference alone, the fastest on a CPU: `folded_norms`, then packed.
 
-        It stays on its device and cannot be exported. Elsewhere it is `folded_norms`.
+        It stays on its device and cannot be exported. Elsewhere, and in double precision, it is
+        `folded_norms`.
         """
         folded = self.folded_norms()
-        if not can_pack(self.conv1.get_parameter("conv_r.weight").device):
+        if not can_pack(self.conv1.get_parameter("conv_r.weight")):
             return folded
         folded.conv1 = Packed(cast(nn.Conv2d, folded.conv1), relu=True)
         for name in self.stages:

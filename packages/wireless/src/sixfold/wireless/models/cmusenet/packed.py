@@ -26,10 +26,11 @@ from sixfold.wireless.models.cmusenet.recomputed import GAUSS_CHANNELS
 Planar = Float[Tensor, "batch _channels2 _height _width"]
 
 
-def can_pack(device: torch.device) -> bool:
-    """Return whether this PyTorch has the operators, and the device is theirs."""
+def can_pack(kernel: Tensor) -> bool:
+    """Return whether this PyTorch has the operators, and a kernel's device and type are theirs."""
     return (
-        device.type == "cpu"
+        kernel.device.type == "cpu"
+        and kernel.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
     )

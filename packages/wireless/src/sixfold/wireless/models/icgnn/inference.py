@@ -1,5 +1,6 @@
 """Precode own channels, in Python or from the command line."""
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.atomic import write_atomic
 from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.wmmse import wmmse
 from sixfold.wireless.models.icgnn.model import ICGNN
@@ -66,14 +68,15 @@ def precode(
 
 
 def _precode(channel: Tensor, noise: float, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Precode at power 1, the channels scaled to unit mean power so that no product underflows."""
-    peak = channel.abs().amax((-2, -1), keepdim=True)
-    channel = channel / peak
-    scale = channel.abs().square().mean((-2, -1), keepdim=True).sqrt()
-    # In double precision: the squared peak of a weak channel leaves the range of floats.
-    power = noise / (peak * scale).double().square()[:, 0, 0]
-    found = function(channel / scale, power.to(peak.dtype))
-    return found / found.abs().square().sum((-2, -1), keepdim=True).sqrt()
+    """Precode at power 1, the channels scaled to unit mean power.
+
+    In double precision: the squares of weak channels leave the range of floats, and from 60 dB on
+    the Gram matrix of users at one place has no factor there.
+    """
+    wide = channel.to(torch.complex128)
+    scale = wide.abs().square().mean((-2, -1), keepdim=True).sqrt()
+    found = function(wide / scale, noise / scale.square()[:, 0, 0])
+    return (found / found.abs().square().sum((-2, -1), keepdim=True).sqrt()).to(channel.dtype)
 
 
 def _method(
@@ -95,8 +98,9 @@ def _method(
 
     def function(channel: Tensor, noise: Tensor) -> Tensor:
         complex_type = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
-        found = network(channel.to(weight.device, complex_type), noise.to(weight), steps)
-        return found.to(channel.device, channel.dtype)
+        numbers = network.allocate(channel.to(weight.device, complex_type), noise.to(weight))
+        multipliers, powers = (number.to(noise) for number in numbers)
+        return precoding.structured(channel, noise, multipliers, powers, steps)
 
     return function
 
@@ -141,13 +145,15 @@ def run(
 
     Args:
         source: NumPy file (.npy) of complex channels (..., users, antennas).
-        target: NumPy file to write: precoders (..., antennas, users).
+        target: NumPy file (.npy) to write: precoders (..., antennas, users).
         noise_power_w: Noise power at a user, in watts.
         power_w: Power of each precoder, in watts.
         method: Name of the method: mrt, zf, rzf, equal_structured, wmmse or icgnn.
         weights: Checkpoint of icgnn.
         steps: Steps of conjugate gradients of icgnn; exact if unset.
     """
+    if target.suffix != ".npy":
+        raise UserError(f"precoders go into an .npy file, got {target.name}")
     try:
         channel = np.load(source, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -162,4 +168,6 @@ def run(
         model=weights,
         steps=steps,
     )
-    np.save(target, found)
+    content = io.BytesIO()
+    np.save(content, found)
+    write_atomic(target, content.getvalue())
