@@ -235,6 +235,10 @@ def test_files_of_other_fields_or_grids_do_not_mix(tmp_path):
         ({"axes": "ntxy"}, "--axes ntxy needs --fields"),
         ({"axes": "nttx", "fields": ["train/u"]}, "should name each axis once"),
         ({"axes": "ntxq", "fields": ["train/u"]}, "should name each axis once"),
+        (
+            {"axes": "ntxy", "fields": ["train"]},
+            "train is a group of buo_y, dt, .*; name a dataset",
+        ),
         ({"axes": "ntxy", "fields": ["train/w"]}, "no dataset 'train/w' for --fields"),
         ({"fields": ["w"]}, "has no field 'w' for --fields; it has: u, vx, vy"),
     ],
@@ -245,3 +249,6 @@ def test_names_that_are_not_there_are_refused(tmp_path, options, message):
     one = open_flows(tmp_path / "a.h5")
     with pytest.raises(UserError, match="has 6 frames, but --first is 6"):
         trajectories(one, first=6)
+    for first, every in ((-1, 1), (0, 0), (3, -1)):
+        with pytest.raises(UserError, match=f"--first {first} --every {every} names no frames"):
+            trajectories(one, first, every)

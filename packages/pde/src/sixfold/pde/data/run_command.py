@@ -115,15 +115,24 @@ def run_command(
             device: Torch device: cpu, cuda, cuda:1 ...
             overwrite: Whether finished outputs in a folder are made again.
         """
-        model = from_pretrained(weights, system).to(torch.device(device))
+        place = _device(device)
+        model = from_pretrained(weights, system).to(place)
         asked = Request(steps, fields, axes, trajectory, first, every)
 
         def work(source: Path, output: Path) -> None:
-            roll_out_file(stepper(model), source, output, asked, torch.device(device))
+            roll_out_file(stepper(model), source, output, asked, place)
 
         run_files(paths, work, reads=set(ENDINGS), writes=ENDINGS, overwrite=overwrite)
 
     return run
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch is built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--device {name} cannot be used ({reason}); give cpu") from None
 
 
 def roll_out_file(
