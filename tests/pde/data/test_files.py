@@ -113,6 +113,12 @@ def test_the_well_is_broadcast_and_says_its_padding(tmp_path):
     assert time_step(one) == 0.5
 
 
+def test_endings_in_capitals_are_found(tmp_path):
+    smoke(tmp_path / "A.H5", {"train": 1})
+    smoke(tmp_path / "b.hdf5", {"train": 2})
+    assert len(trajectories(open_flows(tmp_path))) == 3
+
+
 @pytest.mark.parametrize(("axes", "order"), [("yxct", (3, 2, 1, 0)), ("ctxy", (1, 0, 2, 3))])
 def test_any_order_of_axes_is_read(tmp_path, axes, order):
     """The datasets hold (time, component, x, y) in another order."""

@@ -89,7 +89,7 @@ def find_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"there is no file or folder {path}")
-    files = sorted(f for f in path.rglob("*") if f.suffix in ENDINGS and f.is_file())
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in ENDINGS and f.is_file())
     if not files:
         raise UserError(f"{path} holds no file of these kinds: {', '.join(ENDINGS)}")
     return files

@@ -146,7 +146,7 @@ def roll_out_file(
     """
     if asked.steps < 1:
         raise UserError(f"--steps {asked.steps} is no number of frames; give 1 or more")
-    if output.suffix not in ENDINGS:
+    if output.suffix.lower() not in ENDINGS:
         raise UserError(f"a rollout goes into an {' or '.join(ENDINGS)} file, got {output.name}")
     blocks = open_flows(source, asked.fields.split(",") if asked.fields else (), asked.axes)
     given = _chosen(blocks, asked, source)
