@@ -9,6 +9,7 @@ from sixfold.pde.fields.schedule import epoch_starts, learning_rate
 from sixfold.pde.losses import scaled_norm
 from sixfold.pde.metrics import mean_error, rollout_error, scaled_l2
 from sixfold.pde.models.fno import FNO, FNOConfig
+from sixfold.pde.own_data import run_fno
 
 
 def network(**settings) -> FNO:
@@ -108,3 +109,15 @@ def test_an_epoch_visits_each_trajectory_as_often_as_it_has_frames():
     which, start = draw[0].T
     assert which.bincount().tolist() == [14, 14, 14]
     assert set(start.tolist()) == set(range(10))
+
+
+def test_errors_are_of_the_same_frames(unchecked):
+    for other in (trajectory(1), trajectory(3)[:1]):  # both would broadcast
+        with pytest.raises(UserError, match=r"compared with targets \(2, 3, 1, 8, 8\)"):
+            rollout_error(other, trajectory(3))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(tmp_path, device):
+    with pytest.raises(UserError, match=f"--device {device} cannot be used"):
+        run_fno(tmp_path, tmp_path / "b", weights="none", device=device)

@@ -286,9 +286,9 @@ def test_a_rollout_reads_no_more_than_a_history_at_once(weights, flows, tmp_path
         return read(one, start, stop)
 
     monkeypatch.setattr("sixfold.pde.data.run_command.read", counted)
-    run_fno(flows / "b.h5", tmp_path / "o.h5", weights=str(weights), steps=30)
+    run_fno(flows / "b.h5", tmp_path / "O.H5", weights=str(weights), steps=30)
     assert max(taken) == 2
-    found = [block.sizes for block in open_flows(tmp_path / "o.h5")]
+    found = [block.sizes for block in open_flows(tmp_path / "O.H5")]
     assert [(sizes["n"], sizes["t"]) for sizes in found] == [(1, 30), (1, 30), (2, 30)]
 
 

@@ -75,6 +75,17 @@ def test_the_spectrum_does_not_know_where_things_are(tmp_path):
     assert half["scaled_l2"] == pytest.approx(0.5, rel=1e-5)
 
 
+def test_rollouts_of_different_lengths_are_scored_together(tmp_path):
+    for name, frames in (("a", 3), ("b", 6)):
+        for folder in ("true", "made"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            smoke(tmp_path / folder / f"{name}.h5", {"test": 1}, frames=frames)
+    found = score(tmp_path / "true", tmp_path / "made", out=tmp_path / "curve.csv")
+    assert found["steps"] == 6
+    alone = score(tmp_path / "true" / "b.h5", tmp_path / "made" / "b.h5")
+    assert found["scaled_l2_last"] == pytest.approx(alone["scaled_l2_last"], rel=1e-6)
+
+
 def test_what_does_not_match_is_refused(pair, tmp_path):
     true, made = pair
     smoke(tmp_path / "other.h5", {"test": 1})

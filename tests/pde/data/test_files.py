@@ -113,6 +113,12 @@ def test_the_well_is_broadcast_and_says_its_padding(tmp_path):
     assert time_step(one) == 0.5
 
 
+def test_endings_in_capitals_are_found(tmp_path):
+    smoke(tmp_path / "A.H5", {"train": 1})
+    smoke(tmp_path / "b.hdf5", {"train": 2})
+    assert len(trajectories(open_flows(tmp_path))) == 3
+
+
 @pytest.mark.parametrize(("axes", "order"), [("yxct", (3, 2, 1, 0)), ("ctxy", (1, 0, 2, 3))])
 def test_any_order_of_axes_is_read(tmp_path, axes, order):
     """The datasets hold (time, component, x, y) in another order."""
@@ -235,6 +241,10 @@ def test_files_of_other_fields_or_grids_do_not_mix(tmp_path):
         ({"axes": "ntxy"}, "--axes ntxy needs --fields"),
         ({"axes": "nttx", "fields": ["train/u"]}, "should name each axis once"),
         ({"axes": "ntxq", "fields": ["train/u"]}, "should name each axis once"),
+        (
+            {"axes": "ntxy", "fields": ["train"]},
+            "train is a group of buo_y, dt, .*; name a dataset",
+        ),
         ({"axes": "ntxy", "fields": ["train/w"]}, "no dataset 'train/w' for --fields"),
         ({"fields": ["w"]}, "has no field 'w' for --fields; it has: u, vx, vy"),
     ],
@@ -245,3 +255,6 @@ def test_names_that_are_not_there_are_refused(tmp_path, options, message):
     one = open_flows(tmp_path / "a.h5")
     with pytest.raises(UserError, match="has 6 frames, but --first is 6"):
         trajectories(one, first=6)
+    for first, every in ((-1, 1), (0, 0), (3, -1)):
+        with pytest.raises(UserError, match=f"--first {first} --every {every} names no frames"):
+            trajectories(one, first, every)

@@ -107,6 +107,10 @@ def test_fields_that_were_not_chosen_stay_away(tmp_path):
     with h5(tmp_path / "b.h5") as file:
         assert "u" not in file["train"]
         assert file["train/vx"].shape == (2, STEPS, 8, 8)
+    well(tmp_path / "c.h5")  # one of its fields has no more axes than coordinates do
+    write(tmp_path / "c.h5", tmp_path / "d.h5", fields=["velocity"], only=1)
+    (block,) = open_flows(tmp_path / "d.h5")
+    assert block.channels == ("velocity.0", "velocity.1")
 
 
 def test_an_error_leaves_no_file_and_a_single_frame_needs_a_time_step(tmp_path):

@@ -112,3 +112,8 @@ def test_bad_input_is_explained():
     good[0, 2, 3] = torch.nan
     with pytest.raises(UserError, match=r"smoke holds 1 values .* first at \(0, 2, 3\)"):
         solver.frames(solver.at_rest(good), every=1.5)
+
+
+def test_an_unknown_boundary_is_refused(unchecked):
+    with pytest.raises(UserError, match="no boundary 'open'; it has: closed, periodic"):
+        SmokeSolver(boundary="open")  # type: ignore[arg-type]

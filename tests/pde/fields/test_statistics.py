@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sixfold.core import UserError
 from sixfold.pde.fields import statistics
 from sixfold.pde.fields.modes import CUBE
 from sixfold.pde.fields.spectra import band_errors, shell_power
@@ -154,3 +155,10 @@ def test_a_model_errs_less_than_none_and_both_less_than_persistence():
         for model in ("none", "smagorinsky", "dynamic")
     )
     assert max(smagorinsky, dynamic) < none < 0.7 * error(true[..., :1].expand_as(true))
+
+
+def test_a_finer_grid_is_no_coarser_one():
+    with pytest.raises(
+        UserError, match=r"\(8, 8, 8\) points has no more .* \(8, 8, 9\) were asked"
+    ):
+        statistics.coarsen(noise(1, 3, 8, 8, 8), (8, 8, 9))

@@ -157,9 +157,12 @@ U0 = random_field(8, 1)
         ({"u0": torch.randn(1, 8, 8, 8, 3)}, "project it on fields without divergence"),
         ({"u0": torch.ones(1, 3, 3, 3, 3)}, r"takes grids from \(4, 4, 4\) points"),
         ({"labels": U0[..., None].expand(-1, -1, -1, -1, -1, 3)}, r"give the 4 frames after each"),
+        ({"labels": torch.zeros(1, 8, 8, 8, 3, FRAMES)}, "zero everywhere"),
+        ({"filter_width": 0.0}, "flow: filter_width: .*greater than 0"),
         ({"physics_weight": 0.0}, "leaves labels to learn from, but none were given"),
         ({"sequence": U0[..., None].expand(-1, -1, -1, -1, -1, 3)}, "learned_coefficient=True"),
         ({"sequence": U0[..., None].expand(-1, -1, -1, -1, -1, 2)}, "has 2 frames"),
+        ({"sequence": torch.randn(1, 8, 8, 8, 3, 3)}, "sequence has a divergence"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -175,6 +178,31 @@ def test_fields_in_half_and_double_precision_are_taken(sequence):
     expected = model.predict(u0).velocity
     torch.testing.assert_close(model.predict(u0.double()).velocity, expected)
     torch.testing.assert_close(model.predict(u0.half()).velocity, expected, rtol=0, atol=5e-3)
+
+
+def test_fields_of_a_solver_with_gradients_are_taken_as_numbers():
+    made = U0.clone().requires_grad_() * 1
+    assert build().fit(made, **TERMS, **SHORT | {"steps": 2}) == build().fit(
+        U0, **TERMS, **SHORT | {"steps": 2}
+    )
+
+
+def test_two_labels_are_enough_for_a_network_of_two_frames(sequence):
+    model = build(frames=2, modes=(2, 2, 2, 1))
+    found = model.fit(sequence[..., 0], labels=sequence[..., 1:3], **TERMS, steps=1)
+    assert found["data"] > 0
+
+
+@pytest.mark.parametrize("speed", [0.0, 1.0])
+def test_a_uniform_sequence_has_no_coefficient(speed):
+    flow = make_flow(U0, NU, CUBE, STEP, 0.0, None)
+    with pytest.raises(UserError, match="any coefficient fits"):
+        build().coefficient(torch.full((8, 8, 8, 3, 4), speed), flow)
+
+
+def test_padding_is_a_fraction_of_the_domain():
+    with pytest.raises(UserError, match="domain_padding"):
+        build(domain_padding=(-0.5, 0.0, 0.0, 0.0))
 
 
 def test_a_network_without_a_flow_says_how_to_give_it_one():

@@ -1,5 +1,7 @@
 """SineNet against a literal transcription of its description, and what users meet."""
 
+from typing import Any
+
 import pytest
 import torch
 from reference_sinenet import ReferenceSineNet
@@ -250,6 +252,29 @@ def test_the_neural_ode_round_trips_and_counts():
     assert model.nfe == first >= 8
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()], ids=str)
+def test_conditions_are_one_number_a_field(shape, unchecked):
+    config = SineNetConfig(hidden_channels=4, mult=1.5, num_waves=1, conditioning="add")
+    model = SineNet(config)
+    with pytest.raises(UserError, match="one number for each of 2 fields, got"):
+        model(frames(model, 32, 32), torch.ones(shape))
+
+
+def test_no_level_is_without_channels():
+    with pytest.raises(UserError, match=r"widths \[4, 1, 0, 0, 0\] leave a level without"):
+        SineNetConfig.parse({"hidden_channels": 4, "mult": 0.4}, "tiny")
+
+
+def test_embedded_numbers_enter_networks_of_double_precision():
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"hidden_channels": 4, "mult": 1.5, "time_history": 2}
+    conditional = SineNet(SineNetConfig(**small, num_waves=1, conditioning="add")).double()
+    ode = SineNetODE(SineNetODEConfig(**small)).double()
+    x = frames(ode, 32, 32).double()
+    time = torch.ones(len(x), dtype=torch.float64)
+    assert conditional(x, time).dtype == ode(x).dtype == torch.float64
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])

@@ -33,8 +33,13 @@ def scaled_norm(
             has none.
 
     Raises:
-        UserError: a channel of the target is zero and there is no floor.
+        UserError: the shapes differ, or a channel of the target is zero and there is no floor.
     """
+    if prediction.shape != target.shape:
+        raise UserError(
+            f"predictions {tuple(prediction.shape)} are compared with targets "
+            f"{tuple(target.shape)}; give the same samples, frames and channels"
+        )
     size = target.flatten(3).norm(p=order, dim=3)
     if floor > 0:
         size = size.clamp(min=floor)

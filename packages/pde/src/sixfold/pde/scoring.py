@@ -46,16 +46,17 @@ def score(
             to compare.
     """
     names = fields.split(",") if fields else ()
-    errors: Errors | None = None
+    pairs = []
     for true_file, made_file in _pairs(Path(reference), Path(estimate)):
         true = trajectories(open_flows(true_file, names, axes), first, every)
         made = trajectories(open_flows(made_file, names, axes))
         _check(true, made, true_file, made_file)
-        errors = errors or Errors(max(one.frames for one in made))
-        start = _first_frame(made_file)
-        for one, other in zip(made, true, strict=True):
-            _compare(one, other, start, errors)
-    if errors is None or not (curves := errors.curves()).scaled_l2:
+        pairs += [(*pair, _first_frame(made_file)) for pair in zip(made, true, strict=True)]
+    errors = Errors(max(made.frames for made, _, _ in pairs))
+    for made, true, start in pairs:
+        _compare(made, true, start, errors)
+    curves = errors.curves()
+    if not curves.scaled_l2:
         raise UserError(f"{reference} ends before the rollout begins: there is nothing to compare")
     rows = enumerate(zip(*curves, strict=True), 1)
     text = "step,scaled_l2,spectrum\n" + "".join(f"{n},{e:.6g},{s:.6g}\n" for n, (e, s) in rows)

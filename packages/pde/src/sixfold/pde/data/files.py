@@ -144,8 +144,13 @@ def trajectories(blocks: Sequence[Block], first: int = 0, every: int = 1) -> lis
     """List the trajectories of blocks, of each frame ``first`` and every so-many-th after it.
 
     Raises:
-        UserError: a trajectory has no such frame.
+        UserError: a trajectory has no such frame, or the numbers are no place and no distance.
     """
+    if first < 0 or every < 1:
+        raise UserError(
+            f"--first {first} --every {every} names no frames; give a first one from 0, and a "
+            "distance from 1"
+        )
     found = []
     for block in blocks:
         frames = block.sizes.get("t", 1)
@@ -244,8 +249,10 @@ def check_axes(dataset: Any, place: str, axes: str) -> None:
     """Refuse datasets that are no fields of numbers on these axes.
 
     Raises:
-        UserError: the number of axes differs, or the values are no real numbers.
+        UserError: it is a group, the number of axes differs, or the values are no real numbers.
     """
+    if not hasattr(dataset, "shape"):
+        raise UserError(f"{place} is a group of {', '.join(dataset) or 'nothing'}; name a dataset")
     if dataset.ndim != len(axes):
         raise UserError(
             f"{place} has {dataset.ndim} axes {tuple(dataset.shape)}, not {len(axes)} ({axes}); "

@@ -89,7 +89,7 @@ def find_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"there is no file or folder {path}")
-    files = sorted(f for f in path.rglob("*") if f.suffix in ENDINGS and f.is_file())
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in ENDINGS and f.is_file())
     if not files:
         raise UserError(f"{path} holds no file of these kinds: {', '.join(ENDINGS)}")
     return files
@@ -209,7 +209,7 @@ def _named(path: Path, file: Any, fields: Sequence[str], axes: str) -> Block:
             raise UserError(
                 f"{path} has no dataset {name!r} for --fields; it has {_contents(file)}"
             )
-        scalar = file[name].ndim < len(axes)
+        scalar = getattr(file[name], "ndim", 0) < len(axes)  # a group is refused with its contents
         stored.append(Stored(name.strip("/"), axes.replace("c", "") if scalar else axes))
     return _measured(
         file, Block(path, "named", tuple(stored), {}, (), SPLITS.get(path.parent.name))

@@ -16,6 +16,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.core.data.atomic import atomic_file
 from sixfold.pde.data.files import SPACE, Block, Stored, Trajectory, open_file, times
+from sixfold.pde.data.the_well import RANKS
 
 FIRST = "sixfold_first_frame"
 VARYING = {"sample_varying", "time_varying", "dim_varying"}  # attributes of The Well
@@ -118,6 +119,8 @@ def _copy(old: Any, new: Any, leave: set[str], block: Block, rows: dict[str, lis
             return
         elif name in rows:
             new[name] = item[rows[name]]
+        elif name.partition("/")[0] in RANKS:  # of few axes where a field is the same along others
+            return
         elif name in known or item.ndim <= len(block.sides):
             old.copy(item, new.require_group(item.parent.name), item.name.rpartition("/")[2])
 

@@ -115,15 +115,24 @@ def run_command(
             device: Torch device: cpu, cuda, cuda:1 ...
             overwrite: Whether finished outputs in a folder are made again.
         """
-        model = from_pretrained(weights, system).to(torch.device(device))
+        place = _device(device)
+        model = from_pretrained(weights, system).to(place)
         asked = Request(steps, fields, axes, trajectory, first, every)
 
         def work(source: Path, output: Path) -> None:
-            roll_out_file(stepper(model), source, output, asked, torch.device(device))
+            roll_out_file(stepper(model), source, output, asked, place)
 
         run_files(paths, work, reads=set(ENDINGS), writes=ENDINGS, overwrite=overwrite)
 
     return run
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch is built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--device {name} cannot be used ({reason}); give cpu") from None
 
 
 def roll_out_file(
@@ -137,7 +146,7 @@ def roll_out_file(
     """
     if asked.steps < 1:
         raise UserError(f"--steps {asked.steps} is no number of frames; give 1 or more")
-    if output.suffix not in ENDINGS:
+    if output.suffix.lower() not in ENDINGS:
         raise UserError(f"a rollout goes into an {' or '.join(ENDINGS)} file, got {output.name}")
     blocks = open_flows(source, asked.fields.split(",") if asked.fields else (), asked.axes)
     given = _chosen(blocks, asked, source)

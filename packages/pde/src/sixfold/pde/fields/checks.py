@@ -18,10 +18,10 @@ def check_box(box: Box, space: Sequence[int]) -> None:
     """Refuse boxes that do not belong to a grid.
 
     Raises:
-        UserError: a length is not positive, or a cell is far from a cube.
+        UserError: there are not three lengths above zero, or a cell is far from a cube.
     """
-    if min(box) <= 0:
-        raise UserError(f"box {tuple(box)} has a length that is not positive; give three lengths")
+    if len(box) != 3 or not all(length > 0 for length in box):
+        raise UserError(f"box {tuple(box)} is not three positive lengths; give those of x, y and z")
     cells = [length / n for length, n in zip(box, space, strict=True)]
     if max(cells) > UNEVEN * min(cells):
         sides = ", ".join(f"{cell:.4g}" for cell in cells)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ from torch.nn.functional import conv2d, grid_sample, pad
 
 from sixfold.core import UserError
 from sixfold.pde.fields.stepping import (
+    check_choice,
     check_finite,
     check_positive,
     check_precision,
@@ -34,6 +35,7 @@ from sixfold.pde.fields.stepping import (
     steps_between,
 )
 
+Boundary = Literal["closed", "periodic"]
 Cells = Float[Tensor, "batch x y"]
 
 
@@ -68,7 +70,7 @@ class SmokeSolver:
     """
 
     box: tuple[float, float] = (32.0, 32.0)
-    boundary: Literal["closed", "periodic"] = "closed"
+    boundary: Boundary = "closed"
     viscosity: float | Tensor = 0.01
     buoyancy: float | Tensor = 0.5
     time_step: float = 1.5
@@ -76,6 +78,7 @@ class SmokeSolver:
     def __post_init__(self) -> None:
         check_positive(box=self.box, time_step=self.time_step)
         check_viscosity(self.viscosity)
+        check_choice("boundary", self.boundary, get_args(Boundary))
 
     def frames(self, state: Smoke, every: float) -> Iterator[Smoke]:
         """Yield the state at ``every``, twice that, and so on, without end.

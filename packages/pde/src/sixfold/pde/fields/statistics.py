@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.core import UserError
 from sixfold.kernels import (
     curl_hat,
     grad_hat,
@@ -200,7 +201,16 @@ def increment_density(
 def coarsen(
     velocity: Velocity, points: tuple[int, int, int]
 ) -> Float[Tensor, "batch 3 coarse_x coarse_y coarse_z"]:
-    """Filter by a sharp cut-off and sample on a coarser grid, whose Nyquist modes stay empty."""
+    """Filter by a sharp cut-off and sample on a coarser grid, whose Nyquist modes stay empty.
+
+    Raises:
+        UserError: the other grid is finer.
+    """
+    if any(n > fine for n, fine in zip(points, velocity.shape[-3:], strict=True)):
+        raise UserError(
+            f"a field on {tuple(velocity.shape[-3:])} points has no more than that to give, "
+            f"{tuple(points)} were asked for; give a coarser grid"
+        )
     hat = torch.fft.fftn(velocity, dim=(-3, -2, -1), norm="forward")
     for axis, n in zip((-3, -2, -1), points, strict=True):
         half = (n + 1) // 2  # modes 0 to half - 1, and the negative ones of them

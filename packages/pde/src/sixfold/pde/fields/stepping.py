@@ -1,11 +1,13 @@
 """What all solvers share: frames at equal times, Runge-Kutta, and the checks of input."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.config import unknown_name_error
 
 ADVECTION, DIFFUSION = 2.83, 2.78  # where Runge-Kutta's region of stability ends on both axes
 
@@ -16,6 +18,9 @@ def steps_between(every: float, time_step: float) -> int:
     Raises:
         UserError: no whole number of steps does.
     """
+    check_positive(every=every)
+    if math.isinf(every):
+        raise UserError("frames every inf would take for ever; give a finite time")
     steps = round(every / time_step)
     if steps < 1 or abs(steps * time_step - every) > 1e-6 * every:
         raise UserError(
@@ -44,6 +49,16 @@ def check_positive(**numbers: int | float | Sequence[float]) -> None:
         values = value if isinstance(value, Sequence) else (value,)
         if not all(v > 0 for v in values):
             raise UserError(f"{name} should be positive, got {value}")
+
+
+def check_choice(kind: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a word that is none of the known ones.
+
+    Raises:
+        UserError: it names them.
+    """
+    if value not in known:
+        raise UserError(unknown_name_error("the solver", kind, value, known))
 
 
 def check_viscosity(viscosity: float | Tensor) -> None:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ from sixfold.pde.fields.modes import CUBE, Box, low_modes, shell_energy, shells
 from sixfold.pde.fields.stepping import (
     ADVECTION,
     DIFFUSION,
+    check_choice,
     check_finite,
     check_positive,
     check_precision,
@@ -55,6 +56,7 @@ from sixfold.pde.fields.stepping import (
 
 Velocity = Float[Tensor, "batch 3 x y z"]
 Spectrum = Float[Tensor, "batch 3 x y half 2"]
+Model = Literal["none", "smagorinsky", "dynamic"]
 HELD = (1, 2)  # shells whose energy forcing holds
 
 
@@ -77,7 +79,7 @@ class SpectralSolver:
     viscosity: float | Tensor
     time_step: float
     box: Box = CUBE
-    model: Literal["none", "smagorinsky", "dynamic"] = "none"
+    model: Model = "none"
     smagorinsky: float | Tensor = 0.01
     filter_width: float | None = None
     average: tuple[int, ...] = (0, 1, 2)
@@ -87,6 +89,7 @@ class SpectralSolver:
     def __post_init__(self) -> None:
         check_positive(time_step=self.time_step, box=self.box)
         check_viscosity(self.viscosity)
+        check_choice("model", self.model, get_args(Model))
 
     def frames(self, u0: Velocity, every: float) -> Iterator[Velocity]:
         """Yield the velocity at ``every``, twice that, and so on, without end.

@@ -14,6 +14,8 @@ from sixfold.pde.models.lesnets.loss import Flow, closed_form_coefficient, resid
 if TYPE_CHECKING:
     from sixfold.pde.models.lesnets.model import LESnets
 
+UNIFORM = 10  # times the rounding of the values: what varies less does not vary
+
 
 class Prediction(NamedTuple):
     """What `predict` returns.
@@ -105,15 +107,27 @@ def coefficient(sequence: Any, flow: Flow) -> Coefficient:
         flow: Equations; their own Cs2 is not used.
 
     Raises:
-        UserError: there are fewer than three frames, or the frames are not what was said.
+        UserError: there are fewer than three frames, the frames are not what was said, or nothing
+            in them varies in space.
     """
     frames = as_sequence(sequence, "the sequence")
     check_divergence(frames[..., 0], flow.box, "the sequence")
+    _check_uniform(frames)
     with torch.no_grad():
         found = float(closed_form_coefficient(frames, flow))
         (best, divergence), (without, _) = (residual(frames, flow, c) for c in (found, 0.0))
     values = (found, *(float(f.square().mean().sqrt()) for f in (best, without, divergence)))
     return Coefficient(*values)
+
+
+def _check_uniform(frames: Float[Tensor, "batch x y z 3 time"]) -> None:
+    """Refuse sequences without strain, in which the model does nothing but for rounding."""
+    varying = frames - frames.mean((1, 2, 3), keepdim=True)
+    if float(varying.norm()) <= UNIFORM * torch.finfo(frames.dtype).eps * float(frames.norm()):
+        raise UserError(
+            "the sequence is the same at all points, so that any coefficient fits it; give frames "
+            "of a flow with gradients"
+        )
 
 
 def flow_of(model: "LESnets") -> Flow:
@@ -149,8 +163,13 @@ def as_fields(values: Any, name: str) -> Float[Tensor, "batch x y z 3"]:
     return fields
 
 
-def as_sequence(values: Any, name: str) -> Float[Tensor, "batch x y z 3 time"]:
+def as_sequence(values: Any, name: str, least: int = 3) -> Float[Tensor, "batch x y z 3 time"]:
     """Turn a sequence or a batch, tensors or arrays, into a batch of floats.
+
+    Args:
+        values: Sequence.
+        name: Name of it in errors.
+        least: Smallest number of frames; the residual takes three.
 
     Raises:
         UserError: the shape is another's, values are not finite, or frames too few.
@@ -162,7 +181,7 @@ def as_sequence(values: Any, name: str) -> Float[Tensor, "batch x y z 3 time"]:
             f"{name} should be (x, y, z, 3, time) or (batch, x, y, z, 3, time), got "
             f"{tuple(torch.as_tensor(values).shape)}; move the axes of components and time"
         )
-    if frames.shape[-1] < 3:
+    if frames.shape[-1] < least:
         raise UserError(
             f"{name} has {frames.shape[-1]} frames, but the residual compares each frame with the "
             "one before and the one after; give three or more"

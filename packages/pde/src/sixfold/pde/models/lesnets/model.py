@@ -6,7 +6,7 @@ y, z, component, time) for a sequence; component i is along axis i.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Field3 = Float[Tensor, "batch x y z 3"]
 Sequence3 = Float[Tensor, "batch x y z 3 time"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class LESnetsConfig(Config):
@@ -62,7 +63,7 @@ class LESnetsConfig(Config):
     act: Literal["gelu", "tanh", "relu", "elu", "leaky_relu"] = "gelu"
     frames: int = Field(default=10, ge=2)
     residual_output: bool = False
-    domain_padding: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    domain_padding: tuple[Fraction, Fraction, Fraction, Fraction] = (0.0, 0.0, 0.0, 0.0)
     overlapping_modes: bool = False
     learned_coefficient: bool = False
     grid: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 32, 32)

@@ -133,11 +133,13 @@ def train(
     Raises:
         UserError: the fields, the flow or the labels are not what they should be.
     """
-    fields = as_fields(u0, "u0").float()
+    fields = as_fields(u0, "u0").float().detach()  # a solver's gradients end here
     flow = make_flow(fields, viscosity, box, time_step, smagorinsky, filter_width)
     check_divergence(fields, flow.box, "u0")
-    targets = None if labels is None else as_sequence(labels, "labels").float()
-    frames = None if sequence is None else as_sequence(sequence, "sequence").float()
+    targets = None if labels is None else as_sequence(labels, "labels", 1).float().detach()
+    frames = None if sequence is None else as_sequence(sequence, "sequence").float().detach()
+    if frames is not None:
+        check_divergence(frames[..., 0], flow.box, "sequence")
     _check_terms(model, fields, targets, frames, physics_weight)
     weight = 0.0 if targets is None else data_weight
     objective = Objective(flow, physics_weight, weight, frames, sequence_weight)
@@ -181,13 +183,14 @@ def make_flow(
     filter_width: float | None,
 ) -> Flow:
     """Check what a user says of a flow; the filter is as wide as the longest side of a cell."""
-    sides = zip(box, fields.shape[1:4], strict=False)
+    if filter_width is None:
+        filter_width = max(length / n for length, n in zip(box, fields.shape[1:4], strict=False))
     values = {
         "viscosity": viscosity,
         "box": tuple(box),
         "time_step": time_step,
         "smagorinsky": smagorinsky,
-        "filter_width": filter_width or max(length / n for length, n in sides),
+        "filter_width": filter_width,
     }
     return Flow.parse(values, "flow")
 
@@ -220,6 +223,11 @@ def _check_terms(
             f"labels are {tuple(labels.shape)}, but the network predicts {wanted} from u0; "
             f"give the {wanted[-1]} frames after each field"
         )
+    if labels is not None and bool((labels.flatten(1) == 0).all(1).any()):
+        raise UserError(
+            "labels of a sample are zero everywhere, and their error is relative to their size; "
+            "leave the sample out"
+        )
     if sequence is not None and model.smagorinsky is None:
         raise UserError(
             "sequence= teaches a coefficient that this network does not have; build it with "
@@ -231,5 +239,5 @@ def _fingerprint(*tensors: Tensor | None) -> str:
     """Hash the data of a training."""
     import hashlib
 
-    parts = [b"-" if t is None else t.contiguous().numpy().tobytes() for t in tensors]
+    parts = [b"-" if t is None else t.contiguous().cpu().numpy().tobytes() for t in tensors]
     return hashlib.sha256(b"|".join(parts)).hexdigest()

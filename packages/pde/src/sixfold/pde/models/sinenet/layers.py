@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,6 +60,12 @@ class WaveConfig(FramesConfig):
     disentangle: bool = True
 
     _both_axes = field_validator("padding", mode="before")(both_axes)
+
+    @model_validator(mode="after")
+    def _levels_have_channels(self) -> "WaveConfig":
+        if min(self.widths()) < 1:
+            raise ValueError(f"the widths {self.widths()} leave a level without channels")
+        return self
 
     def widths(self) -> list[int]:
         """List the widths of the levels, the finest first."""
@@ -213,4 +219,5 @@ class Embedding(nn.Sequential):
 
     def forward(self, value: Float[Tensor, " batch"]) -> Float[Tensor, "batch embedding"]:
         first, second = self
-        return second(self.activation(first(embed(value, self.width))))
+        waves = embed(value, self.width).to(next(self.parameters()).dtype)
+        return second(self.activation(first(waves)))

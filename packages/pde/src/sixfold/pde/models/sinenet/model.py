@@ -115,7 +115,9 @@ class SineNet(nn.Module):
         x = flatten_frames(frames, config, "SineNet")
         least = 16 if config.repeat_wrap else 32
         check_sides(x.shape[2:], config.padding, multiple=16, circular_least=least, who="SineNet")
-        return unflatten_frames(self._evolve(x, self._condition(time, parameter)), config)
+        return unflatten_frames(
+            self._evolve(x, self._condition(x.shape[0], time, parameter)), config
+        )
 
     def at_finer_grid(
         self,
@@ -139,7 +141,7 @@ class SineNet(nn.Module):
             )
         x = flatten_frames(frames, config, "SineNet")
         check_sides(x.shape[2:], config.padding, multiple=64, circular_least=128, who="SineNet")
-        condition = self._condition(time, parameter)
+        condition = self._condition(x.shape[0], time, parameter)
         if condition is not None:
             condition = condition.repeat_interleave(FINER**2, 0)
         y = self._evolve(split_phases(x, FINER), condition, FINER**2)
@@ -160,12 +162,13 @@ class SineNet(nn.Module):
         return self.final(x)
 
     def _condition(
-        self, time: Tensor | None, parameter: Tensor | None
+        self, batch: int, time: Tensor | None, parameter: Tensor | None
     ) -> Float[Tensor, "batch embedding"] | None:
         """Embed the time step and the parameter.
 
         Raises:
-            UserError: one is missing, or given to a network that does not take it.
+            UserError: one is missing, given to a network that does not take it, or not one number
+                for each field.
         """
         config = self.config
         wanted = {"time": config.conditioning != "none", "parameter": config.condition_on_parameter}
@@ -174,6 +177,11 @@ class SineNet(nn.Module):
                 lack = "needs" if wants else "does not take"
                 mend = "pass" if wants else "drop"
                 raise UserError(f"this SineNet {lack} {name}; {mend} {name}=")
+            if given is not None and given.shape != (batch,):
+                raise UserError(
+                    f"{name} should be one number for each of {batch} fields, got "
+                    f"{tuple(given.shape)}; expand it"
+                )
         if time is None:
             return None
         condition = self.time_embed(time)
