@@ -36,10 +36,12 @@ def open_capture(file: Path) -> Iterator[Recording]:
     """
     with tempfile.TemporaryDirectory() as folder:
         if file.suffix == ".coco":
+            data = Path(folder) / "capture"
             with tarfile.open(file, "r:bz2") as archive:
                 (member,) = archive.getmembers()
-                archive.extract(member, folder, filter="data")
-                data = Path(folder) / member.name
+                content = archive.extractfile(member)
+                assert content is not None  # the published archives hold a file
+                data.write_bytes(content.read())
         else:
             data = file
         datatype = DATATYPES[file.suffix]
