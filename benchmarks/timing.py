@@ -42,7 +42,11 @@ def compare(
 
 
 def against_published(
-    what: str, calls: Mapping[str, Callable[[], Any]], repeats: int, asked: str
+    what: str,
+    calls: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    asked: str,
+    memory_of: Callable[[Callable[[], Any]], int] = peak_memory,
 ) -> dict[str, Any]:
     """Compare time and memory of two calls, ``published`` and ``sixfold``: a row of a table.
 
@@ -51,14 +55,15 @@ def against_published(
         calls: The two calls, the published one first.
         repeats: Number of rounds.
         asked: What was asked for.
+        memory_of: Function that measures the most bytes that a call holds.
     """
-    memory = [peak_memory(call) for call in calls.values()]
+    memory = [memory_of(call) for call in calls.values()]
     plain, ours = compare(calls, repeats, warmup=1)
     found = {
         "what": what,
         "threads": torch.get_num_threads(),
-        "published, s": round(plain.median_s, 2),
-        "sixfold, s": round(ours.median_s, 2),
+        "published, s": round(plain.median_s, 3),
+        "sixfold, s": round(ours.median_s, 3),
         "speed-up": f"{ours.speedup:.2f}x",
         "memory, published": f"{memory[0] / 2**20:.0f} MiB",
         "memory, sixfold": f"{memory[1] / 2**20:.0f} MiB",

@@ -121,3 +121,9 @@ def test_errors_are_of_the_same_frames(unchecked):
 def test_a_device_that_is_not_there_is_named(tmp_path, device):
     with pytest.raises(UserError, match=f"--device {device} cannot be used"):
         run_fno(tmp_path, tmp_path / "b", weights="none", device=device)
+
+
+def test_a_reduction_that_there_is_not_is_named():
+    frames = torch.ones(1, 1, 1, 4, 4)
+    with pytest.raises(UserError, match="no reduction 'means'; did you mean 'mean'"):
+        scaled_norm(frames, frames, reduction="means")  # type: ignore[arg-type]

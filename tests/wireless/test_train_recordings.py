@@ -129,25 +129,3 @@ def test_a_block_without_power_has_no_spectrum_but_its_labels(tmp_path):
     assert not batch["spectrum"][0].any()
     assert batch["spectrum"][1].abs().max() > 0.5
     assert batch["mask"].sum(1).tolist() == [4, 4]
-
-
-def test_published_recordings_are_read_where_they_lie(tmp_path):
-    signals = [{"fc": -2e6, "bw": 1e6, "mod": "BPSK", "txPower": 3, "noisePower": -10.0}]
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(signals))
-        np.random.default_rng(0).normal(size=(40 * BINS, 2)).tofile(tmp_path / f"{name}.dat")
-    (tmp_path / "notes.json").write_text("{}")  # beside no .dat, so not a recording
-    sources = open_labelled(find_recordings(tmp_path))
-    assert [one.recording.data.name for one in sources] == ["one.dat", "two.dat"]
-    assert sources[0].recording.sample_rate_hz == 20e6
-    batch = LabelledBlocks(stretches(sources, BINS), BINS).batch([0, 79])
-    low, high = (int((at / 20e6 + 0.5) * BINS) for at in (-2.5e6, -1.5e6))
-    assert bool((batch["mask"][:, low : high + 1] == 1).all())
-    assert float(batch["mask"].mean()) == pytest.approx(4 / BINS)
-
-
-@pytest.mark.parametrize("text", ["{", "{}", '[{"fc": 1.0}]', '[{"fc": 0, "bw": 0}]', "[3]"])
-def test_a_published_list_of_signals_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / "one.json").write_text(text)
-    with pytest.raises(UserError, match=r"one\.json"):
-        open_recording(tmp_path / "one.json")

@@ -1,10 +1,14 @@
 """The experiment on turbulence from end to end, at the smallest size."""
 
 import pytest
+import torch
 from finished_pipeline import finished_pipeline
 
 from sixfold.core.pipeline.params import Pipeline
 from sixfold.pde import LESnets
+from sixfold.pde.data.decaying_turbulence import TurbulenceData, large_eddies
+from sixfold.pde.fields.initial_fields import isotropic_field
+from sixfold.pde.models.lesnets.loss import residual
 from sixfold.pde.tasks.coefficients import measurements
 from sixfold.pde.tasks.large_eddies import TASK
 
@@ -60,3 +64,28 @@ def test_the_report_has_spectra_films_the_coefficient_and_the_swap(done):
 @pytest.mark.parametrize("one", measurements(), ids=lambda one: one.name)
 def test_the_coefficient_of_a_simulation_is_found_again(one):
     assert one.measure({}) == pytest.approx(one.published, abs=one.tolerance)
+
+
+def below_nyquist(field: torch.Tensor) -> torch.Tensor:
+    """Remove the modes of alternating signs of every axis of a cube."""
+    side = field.shape[-1]
+    low = torch.fft.fftfreq(side, 1 / side).abs() < side / 2
+    keep = low[:, None, None] & low[:, None] & low
+    return torch.fft.ifftn(torch.fft.fftn(field, dim=(-3, -2, -1)) * keep, dim=(-3, -2, -1)).real
+
+
+def test_the_error_of_the_coefficient_is_that_of_the_difference_over_time():
+    """But for Nyquist modes of the stress it falls with the square of the distance of frames."""
+    errors = []
+    for every in (0.02, 0.01, 0.005):
+        data = TurbulenceData(smagorinsky=0.02, every=every, frames=10)
+        start = isotropic_field(
+            1, (16, 16, 16), torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        frames = large_eddies(data, start, "smagorinsky", every)
+        without, unit = (residual(frames, data.flow(), value)[0] for value in (0.0, 1.0))
+        a, b = below_nyquist(without), below_nyquist(unit - without)
+        errors.append(1 + float((a * b).sum() / (b * b).sum()) / 0.02)
+    assert 0.002 < errors[0] < 0.005
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.15)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sixfold.core import UserError
-from sixfold.wireless.data.spectrum_sensing import published_split, read_published
+from sixfold.core import UserError, train
+from sixfold.wireless.data.spectrum_sensing import open_published, read_published
 from sixfold.wireless.iq.spectrum import Band
+from sixfold.wireless.models.cmusenet import CMuSeNet
 
 SAMPLES = np.arange(40) + 1j * np.arange(40)[::-1]
 
@@ -51,6 +52,35 @@ def test_what_is_wrong_is_said(path):
         read_published(path, "synthetic", 2)
 
 
-def test_the_split_is_by_number():
-    splits = [published_split(number, 10) for number in range(1, 11)]
-    assert splits == ["train"] * 8 + ["valid", "test"]
+def test_a_network_learns_from_a_folder_of_a_set(tmp_path):
+    bins, drawn = 64, np.random.default_rng(0)
+    for number in range(5):
+        low = int(drawn.integers(4, 50))
+        time = np.arange(100)
+        tone = np.exp(2j * np.pi * (low + 2 - bins / 2) * time / bins)
+        noise = drawn.normal(size=(2, 100)) / 20
+        (tone + noise[0] + 1j * noise[1]).tofile(tmp_path / f"{number}.dat")
+        signal = {"fc": (low + 2) / bins * 20e6 - 10e6, "bw": 4 / bins * 20e6}
+        (tmp_path / f"{number}.json").write_text(json.dumps([signal]))
+    train_set, valid = open_published(tmp_path, 0.2, "synthetic", bins, seed=0)
+    assert (len(train_set), len(valid)) == (4, 1)
+    batch = train_set.batch([0, 3])
+    assert batch["spectrum"].shape == (2, 2, 8, 8)
+    assert batch["mask"].sum(1).tolist() == [4, 4]
+    peak = torch.complex(*batch["spectrum"].flatten(2).unbind(1)).abs().argmax(1)
+    assert bool((batch["mask"].gather(1, peak[:, None]) == 1).all())
+    arguments = {"set": [f"bins={bins}", "width=2", "layers=[1]"], "steps": 2, "batch": 2}
+    arguments |= {"options": {"layout": "synthetic"}, "valid": 0.2}
+    train("wireless/cmusenet", data=tmp_path, out=tmp_path / "run", **arguments)
+    model = CMuSeNet.from_pretrained(tmp_path / "run" / "model.safetensors")
+    assert model.config.sample_rate_hz == 20e6
+
+
+def test_folders_that_teach_nothing_are_refused(path):
+    with pytest.raises(UserError, match=r"1 recordings, too few to hold 0\.1 of them out"):
+        open_published(path.parent, 0.1, "synthetic", 32, seed=0)
+    with pytest.raises(UserError, match=r"name the set with --layout"):
+        train("wireless/cmusenet", data=path.parent, out=path.parent / "run")
+    path.with_suffix(".json").unlink()
+    with pytest.raises(UserError, match=r"holds no \.dat file with a \.json"):
+        open_published(path.parent, 0.1, "synthetic", 32, seed=0)

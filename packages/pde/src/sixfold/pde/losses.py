@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.config import unknown_name_error
 
 Frames = Float[Tensor, "batch time channel x y"]
 Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS = ("none", "mean", "sum")
 
 
 def scaled_norm(
@@ -50,7 +52,7 @@ def scaled_norm(
             "the scaled norm divides by its size; pass floor= or leave the channel out"
         )
     values = (prediction - target).flatten(3).norm(p=order, dim=3) / size
-    return values if reduction == "none" else getattr(values, reduction)()
+    return _reduced(values, reduction)
 
 
 def channel_mse(prediction: Frames, target: Frames, *, reduction: Reduction = "mean") -> Tensor:
@@ -62,4 +64,12 @@ def channel_mse(prediction: Frames, target: Frames, *, reduction: Reduction = "m
         reduction: What is done with the values (batch).
     """
     values = (prediction - target).square().mean((3, 4)).sum((1, 2))
-    return values if reduction == "none" else getattr(values, reduction)()
+    return _reduced(values, reduction)
+
+
+def _reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise UserError(unknown_name_error("the loss", "reduction", reduction, REDUCTIONS))
+    if reduction == "none":
+        return values
+    return values.mean() if reduction == "mean" else values.sum()

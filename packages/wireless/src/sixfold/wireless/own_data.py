@@ -1,7 +1,7 @@
 """Training on one's own data: ``sixfold train wireless/cmusenet --data recordings/ --out run``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,6 +19,11 @@ from sixfold.wireless.data.own_recordings import (
     open_labelled,
     stretches,
 )
+from sixfold.wireless.data.spectrum_sensing import (
+    SAMPLE_RATE_HZ,
+    PublishedBlocks,
+    open_published,
+)
 from sixfold.wireless.iq.occupancy import SegmentationTally, decide
 from sixfold.wireless.iq.ofdm import Pilots
 from sixfold.wireless.models import adafortitran, cmusenet
@@ -33,20 +38,28 @@ class RecordingOptions(Config):
 
     Args:
         channel: Number of the channel of each recording, from 0.
+        layout: Set that .dat files with .json beside them belong to: synthetic, indoor or bigred.
     """
 
     channel: int = Field(default=0, ge=0)
+    layout: Literal["synthetic", "indoor", "bigred"] | None = None
 
 
 def build_for_recordings(
-    system: System, weights: str | None, settings: dict[str, Any], data: Path, _: Config
+    system: System,
+    weights: str | None,
+    settings: dict[str, Any],
+    data: Path,
+    options: RecordingOptions,
 ) -> nn.Module:
     """Build the network for the sample rate of the recordings.
 
     Raises:
         UserError: as `find_recordings` and `open_labelled`.
     """
-    if weights is None:
+    if weights is None and options.layout is not None:
+        settings = {"sample_rate_hz": SAMPLE_RATE_HZ} | settings
+    elif weights is None:
         first = open_labelled(find_recordings(data)[:1])[0].recording
         settings = {"sample_rate_hz": first.sample_rate_hz} | settings
     return initial_model(system, weights, settings)
@@ -61,7 +74,12 @@ def open_recordings(
         UserError: a recording cannot be read, has no labels or another sample rate than the
             network; or there are too few blocks.
     """
-    files, bins = find_recordings(data), model.config.bins
+    bins = model.config.bins
+    if options.layout is not None:
+        parts = open_published(data, valid, options.layout, bins, seed)
+        files = [file for part in parts for file in part.files]
+        return Splits(*parts, [*files, *(file.with_suffix(".json") for file in files)])
+    files = find_recordings(data)
     sources = open_labelled(files)
     others = find_recordings(valid) if isinstance(valid, Path) else []
     held_out = open_labelled(others) if others else []
@@ -87,7 +105,7 @@ def occupancy_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return cmusenet.complex_focal_loss(model(batch["spectrum"]), batch["mask"])
 
 
-def occupancy_scores(model: Any, valid: LabelledBlocks) -> dict[str, float]:
+def occupancy_scores(model: Any, valid: LabelledBlocks | PublishedBlocks) -> dict[str, float]:
     """Return the loss, and how well bins and intervals are found, misses counted."""
     device, tally, loss = next(model.parameters()).device, SegmentationTally(), 0.0
     for start in range(0, len(valid), 16):

@@ -25,6 +25,9 @@ from sixfold.pde.models.lesnets.loss import (
 
 KNOWN = (0.02, 0.01)  # of simulations that the coefficient is found from again
 FRAMES = 11
+# The difference over time is of second order and makes 0.3 to 0.7 % at this distance of frames, the
+# stress's Nyquist modes, which our solver leaves empty and the residual does not, 0.5 %.
+TOLERANCE = 0.015
 DESCENT, RATE = 200, 2e-3  # steps and first rate of Adam
 
 
@@ -36,7 +39,7 @@ def measurements() -> list[Measurement]:
             f"Cs2 of one sequence simulated with {known}, {how}",
             known,
             lambda _, known=known, find=find: find(*simulated(known)),
-            tolerance=known / 50,  # of the residual's difference over time, of second order
+            tolerance=TOLERANCE * known,
             where="what it was simulated with",
         )
         for known in KNOWN

@@ -13,7 +13,7 @@ from sixfold.core import UserError
 from sixfold.core.training.sampling import derive_seed
 from sixfold.wireless.data.fresh_scenes import folded_spectra
 from sixfold.wireless.iq.annotations import Spans, block_masks, spans_of
-from sixfold.wireless.iq.recordings import META, SIGNALS, Capture, Recording, open_recording
+from sixfold.wireless.iq.recordings import META, Capture, Recording, open_recording
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,18 @@ class Stretch:
 
 
 def find_recordings(path: Path) -> list[Path]:
-    """List the SigMF or published metadata files of a folder, or the one that is named.
+    """List the SigMF metadata files of a folder, or the one that is named.
 
     Raises:
         UserError: there is none.
     """
     if path.is_file():
         return [path]
-    signals = (file for file in path.rglob(f"*{SIGNALS}") if file.with_suffix(".dat").is_file())
-    files = sorted([*path.rglob(f"*{META}"), *signals])
+    files = sorted(path.rglob(f"*{META}"))
     if not files:
         raise UserError(
-            f"{path} holds no *{META} file, and no .json beside a .dat; see the layouts in the "
-            "README"
+            f"{path} holds no *{META} file; see the layouts in the README, and for .dat files with "
+            ".json beside them name the set with --layout"
         )
     return files
 

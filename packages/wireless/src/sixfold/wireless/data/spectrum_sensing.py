@@ -6,9 +6,10 @@ where it lies.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
-from sixfold.wireless.iq.spectrum import Band
+from sixfold.core.training.sampling import derive_seed
+from sixfold.wireless.data.fresh_scenes import folded_spectra
+from sixfold.wireless.iq.spectrum import Band, occupied_mask
+
+SAMPLE_RATE_HZ = 20e6
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,77 @@ def read_published(
     return torch.from_numpy(padded), _bands(labels, chosen.widened_hz)
 
 
+class PublishedBlocks:
+    """The block that counts of each recording, read when asked for, as a training set.
+
+    Args:
+        files: The .dat files.
+        layout: Set that they belong to: synthetic, indoor or bigred.
+        bins: Number of samples of a block.
+    """
+
+    def __init__(self, files: Sequence[Path], layout: str, bins: int) -> None:
+        self.files, self.layout, self.bins = files, layout, bins
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batch(self, indices: Any) -> dict[str, Tensor]:
+        """Return folded spectra and masks.
+
+        Raises:
+            UserError: as `read_published`.
+        """
+        read = [read_published(self.files[int(i)], self.layout, self.bins) for i in indices]
+        masks = [occupied_mask(bands, self.bins, SAMPLE_RATE_HZ) for _, bands in read]
+        samples = torch.stack([one for one, _ in read])
+        return {"spectrum": folded_spectra(samples, self.bins), "mask": torch.stack(masks)}
+
+
+def find_published(path: Path) -> list[Path]:
+    """List the .dat files of a folder that have a .json of the same name beside them.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(file for file in path.rglob("*.dat") if file.with_suffix(".json").is_file())
+    if not files:
+        raise UserError(f"{path} holds no .dat file with a .json of the same name beside it")
+    return files
+
+
+def open_published(
+    path: Path, valid: Path | float, layout: str, bins: int, seed: int
+) -> tuple[PublishedBlocks, PublishedBlocks]:
+    """Open a folder of recordings for training and validation.
+
+    Args:
+        path: Folder.
+        valid: Folder of the validation, or the share of recordings to hold out.
+        layout: Set that they belong to: synthetic, indoor or bigred.
+        bins: Number of samples of a block.
+        seed: Seed of which recordings are held out.
+
+    Raises:
+        UserError: there are no recordings, or too few to hold some out.
+    """
+    files = find_published(path)
+    if isinstance(valid, Path):
+        parts = files, find_published(valid)
+    else:
+        held = round(valid * len(files))
+        if not 0 < held < len(files):
+            raise UserError(
+                f"{path} has {len(files)} recordings, too few to hold {valid} of them out; add "
+                "more, or name a folder with --valid"
+            )
+        generator = torch.Generator().manual_seed(derive_seed(seed, "valid"))
+        order = torch.randperm(len(files), generator=generator).tolist()
+        parts = [[files[i] for i in sorted(part)] for part in (order[held:], order[:held])]
+    train, held_out = (PublishedBlocks(part, layout, bins) for part in parts)
+    return train, held_out
+
+
 def _bands(path: Path, widened_hz: float) -> list[Band]:
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
@@ -83,10 +159,3 @@ def _bands(path: Path, widened_hz: float) -> list[Band]:
         raise UserError(
             f"{path} should hold a JSON list of objects with fc and bw, in Hz ({error!r})"
         ) from None
-
-
-def published_split(number: int, count: int) -> Literal["train", "valid", "test"]:
-    """Return the split of a recording by its number, from 1, among those of one SNR."""
-    if number <= 0.8 * count:
-        return "train"
-    return "valid" if number <= 0.9 * count else "test"

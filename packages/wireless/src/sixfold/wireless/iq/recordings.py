@@ -1,4 +1,4 @@
-"""Recordings of complex samples: SigMF (metadata and data side by side), published, raw files.
+"""Recordings of complex samples: SigMF (metadata and data side by side) and raw files.
 
 Sample indices are SigMF's: absolute, counted from ``core:offset``, and per channel. Only what is
 asked for is read and converted; integers become values in [-1, 1).
@@ -17,11 +17,9 @@ from jaxtyping import Complex
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
-from sixfold.wireless.iq.dataport import read_signals
 from sixfold.wireless.iq.datatypes import parse_datatype, quantised, scaled
 
 META, DATA = ".sigmf-meta", ".sigmf-data"
-SIGNALS = ".json"  # of the published recordings
 COUNTS = ("sample_start", "sample_count", "header_bytes", "trailing_bytes", "offset")
 FREQUENCIES = ("frequency", "freq_lower_edge", "freq_upper_edge")
 
@@ -101,10 +99,10 @@ def open_recording(
     sample_rate_hz: float | None = None,
     center_hz: float | None = None,
 ) -> Recording:
-    """Open a SigMF recording by its metadata or data file, a published one, or a raw file.
+    """Open a SigMF recording by its metadata or data file, or a raw file.
 
     Args:
-        path: Path of a .sigmf-meta, a .sigmf-data, a published recording's .json or a raw file.
+        path: Path of a .sigmf-meta, a .sigmf-data or a raw file.
         datatype: SigMF datatype of a raw file, e.g. ``ci16_le``.
         sample_rate_hz: Sample rate where the metadata have none.
         center_hz: Centre frequency where the metadata have none.
@@ -118,8 +116,8 @@ def open_recording(
         path = path.with_suffix(META)
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    if path.suffix in (META, SIGNALS):
-        metadata = read_metadata(path) if path.suffix == META else read_signals(path)
+    if path.suffix == META:
+        metadata = read_metadata(path)
         data = _data_beside(path, metadata["global"])
     elif datatype is None:
         raise UserError(f"{path} is a raw file; say what it holds, e.g. --datatype cf32_le")

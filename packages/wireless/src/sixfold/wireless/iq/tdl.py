@@ -19,6 +19,7 @@ from sixfold.wireless.iq.ofdm import Grid, complex_normal
 
 LOS_DOPPLER = 0.7  # of the line of sight, in maximum Dopplers (TR 38.901, 7.7.2)
 Values = float | Float[Tensor, "..."]
+FADINGS = ("exact", "sinusoids")
 
 
 class Profile(NamedTuple):
@@ -111,11 +112,13 @@ class TDL(nn.Module):
             dtype: Real type of the computation.
 
         Raises:
-            UserError: there is no such profile.
+            UserError: there is no such profile, or fading.
         """
         super().__init__()
         if isinstance(profile, str) and profile not in PROFILES:
             raise UserError(unknown_name_error("TDL", "profile", profile, PROFILES))
+        if fading not in FADINGS:
+            raise UserError(unknown_name_error("TDL", "fading", fading, FADINGS))
         table = PROFILES[profile] if isinstance(profile, str) else profile
         self.grid, self.fading, self.waves = grid or Grid(), fading, waves
         self.line_of_sight = table.line_of_sight

@@ -11,7 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sixfold.core import UserError
+from sixfold.core.config import unknown_name_error
+
 Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS = ("mean", "sum", "none")
 Probabilities = Float[Tensor, "batch 2 bin"]
 Mask = Float[Tensor, "batch bin"]
 # What the authors' read-me names; their notebooks train with the defaults of `complex_focal_loss`.
@@ -39,9 +43,7 @@ def complex_focal_loss(
     """
     entropy = _cross_entropies(probabilities, mask)
     focal = alpha * (1 - torch.exp(-entropy)).pow(gamma) * entropy
-    if reduction == "mean":
-        return focal.mean()
-    return focal.sum() if reduction == "sum" else focal.sum(1)
+    return _reduced(focal if reduction == "mean" else focal.sum(1), reduction)
 
 
 def complex_bce(
@@ -63,6 +65,8 @@ def _cross_entropies(probabilities: Tensor, mask: Tensor) -> Tensor:
 
 
 def _reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise UserError(unknown_name_error("the loss", "reduction", reduction, REDUCTIONS))
     if reduction == "none":
         return values
     return values.mean() if reduction == "mean" else values.sum()
