@@ -123,7 +123,7 @@ def test_a_device_that_is_not_there_is_named(tmp_path, device):
         run_fno(tmp_path, tmp_path / "b", weights="none", device=device)
 
 
-def test_a_reduction_that_there_is_not_is_named():
+def test_a_reduction_that_there_is_not_is_named(unchecked):
     frames = torch.ones(1, 1, 1, 4, 4)
     with pytest.raises(UserError, match="no reduction 'means'; did you mean 'mean'"):
         scaled_norm(frames, frames, reduction="means")  # type: ignore[arg-type]

@@ -230,6 +230,6 @@ def test_exact_fading_ends_at_the_spacing_of_subcarriers():
     TDL("A", Grid(subcarriers=12), fading="sinusoids")(2, max_doppler_hz=30e3, **numbers)
 
 
-def test_a_fading_that_there_is_not_is_named():
+def test_a_fading_that_there_is_not_is_named(unchecked):
     with pytest.raises(UserError, match="no fading 'sinusoid'; did you mean 'sinusoids'"):
         TDL("A", fading="sinusoid")  # type: ignore[arg-type]

@@ -202,7 +202,7 @@ def test_it_overfits_64_blocks():
     assert segmentation_scores(found, mask).pixel_accuracy > 0.999
 
 
-def test_a_reduction_that_there_is_not_is_named():
+def test_a_reduction_that_there_is_not_is_named(unchecked):
     probabilities, mask = torch.full((1, 2, 8), 0.5), torch.zeros(1, 8)
     for loss in (complex_focal_loss, complex_bce):
         with pytest.raises(UserError, match="no reduction 'means'; did you mean 'mean'"):
