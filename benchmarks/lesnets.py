@@ -164,7 +164,7 @@ def rows_of(cases: dict[str, Case], threads: int, repeats: int) -> list[dict]:
 def main() -> None:
     """Measure everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each comparison")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of each comparison")
     parser.add_argument("--widths", type=int, nargs="*", default=[20, 80], help="Fourier layers")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     arguments = parser.parse_args()
