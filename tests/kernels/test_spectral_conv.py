@@ -97,6 +97,18 @@ def test_the_size_of_the_parts_does_not_matter(sizes, monkeypatch):
         assert (one - other).norm() <= 1e-11 * max(1.0, float(other.norm()))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_batch_gives_an_empty_one(form, monkeypatch):
+    force(form, monkeypatch)
+    x, blocks = draw(((8, 7), (3, 4)), batch=0)
+    x, weight = x.requires_grad_(), merge_corners(blocks).requires_grad_()
+    found = spectral_conv(x, weight)
+    assert found.shape == (0, 3, 8, 7)
+    of_x, of_weight = torch.autograd.grad(found.sum(), (x, weight))
+    assert of_x.shape == x.shape
+    assert not of_weight.any()
+
+
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)], ids=["fields", "weight"])
 def test_a_gradient_of_one_argument_alone_is_that_of_both(wanted, monkeypatch):
     force("_by_matmul", monkeypatch)

@@ -114,6 +114,15 @@ def test_fields_do_not_see_each_other(name):
     torch.testing.assert_close(model(x)[1:], model(x[1:]), rtol=1e-4, atol=1e-5)
 
 
+@every_network
+@pytest.mark.parametrize("training", [False, True])
+def test_no_fields_give_no_frames(name, training):
+    model = build(name).train(training)
+    found = model(frames(model, 16, 16, batch=0))
+    assert found.shape == (0, 1, model.config.output_channels, 16, 16)
+    found.sum().backward()
+
+
 BAD = {
     "unet_mod": ((15, 16), "multiples of 2, got 15 points along x"),
     "ffno": ((16, 4), r"keeps 4 modes, a grid of \(16, 4\) has 3; give 6 points"),

@@ -63,6 +63,14 @@ def test_sizes_are_published_with_a_complex_weight_counted_once(size, count):
 
 
 @pytest.mark.parametrize("network", ["fno", "ifno"])
+def test_no_fields_give_no_frames(network):
+    model = LESnets(tiny_config(network=network, residual_output=True))
+    found = model(torch.zeros(0, 8, 8, 8, 3))
+    assert found.shape == (0, 8, 8, 8, 3, 4)
+    found.sum().backward()
+
+
+@pytest.mark.parametrize("network", ["fno", "ifno"])
 def test_weights_go_to_the_official_names_and_back(network, tmp_path):
     values = {"network": network, "num_layers": 3, "learned_coefficient": True}
     config = tiny_config(**values)

@@ -134,6 +134,16 @@ def test_fields_do_not_see_each_other():
     torch.testing.assert_close(model(x)[1:], model(x[1:]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_no_fields_give_no_frames(form):
+    model = build(**FORMS[form])
+    extra = [torch.ones(0)] * (model.config.conditioning != "none")
+    extra += [torch.ones(0)] * model.config.condition_on_parameter
+    found = model(frames(model, 32, 48, batch=0), *extra)
+    assert found.shape == (0, 1, model.config.output_channels, 32, 48)
+    found.sum().backward()
+
+
 def test_checkpointed_waves_have_the_same_gradient():
     plain, saving = build(), build(checkpoint_waves=True)
     x = frames(plain, 32, 32)
@@ -252,6 +262,7 @@ def test_the_neural_ode_round_trips_and_counts():
     assert model.nfe == first >= 8
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+    assert model(x[:0]).shape == (0, *model(x).shape[1:])
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()], ids=str)

@@ -68,7 +68,9 @@ def spectral_conv(
     _check(x, weight)
     sizes, kept = tuple(x.shape[2:]), tuple(weight.shape[:-3])
     overlap = any(k > n for k, n in zip(kept[:-1], sizes[:-1], strict=True))
-    form = _by_fft if overlap or _fft_is_cheaper(sizes, kept) else _by_matmul
+    # no FFT of an empty batch; a product of matrices is one
+    fft = x.shape[0] > 0 and (overlap or _fft_is_cheaper(sizes, kept))
+    form = _by_fft if fft else _by_matmul
     with _no_autocast(x.device.type):
         return form(x.to(weight.dtype), weight, sizes, kept).to(x.dtype)
 
@@ -173,9 +175,10 @@ def _by_fft(x: Tensor, weight: Tensor, sizes, kept) -> Tensor:
 def _mix(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply (modes, 2, batch, in) by weights (modes..., in, out, 2): (2, modes, batch, out)."""
     count, _, batch, channels = x.shape
-    weight = weight.reshape(count, channels, -1)
+    outputs = weight.shape[-2]
+    weight = weight.reshape(count, channels, 2 * outputs)
     products = torch.bmm(x.reshape(count, 2 * batch, channels), weight)
-    products = products.view(count, 2, batch, -1, 2)
+    products = products.view(count, 2, batch, outputs, 2)  # no -1: a batch may be empty
     (rere, reim), (imre, imim) = (part.unbind(-1) for part in products.unbind(1))
     return torch.stack((rere - imim, reim + imre))
 

@@ -52,6 +52,8 @@ def integrate(f: Derivative, y: Tensor, tolerance: float) -> Tensor:
     Raises:
         UserError: the steps become too many, or the state is not finite.
     """
+    if not y.numel():  # has no error to choose steps by
+        return y
     slope = f(0.0, y)
     s, step = 0.0, _starting_step(f, y, slope, tolerance)
     for _ in range(MOST_STEPS):
