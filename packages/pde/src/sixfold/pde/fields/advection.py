@@ -13,7 +13,12 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.pde.fields.noise import band_limited, white_noise
-from sixfold.pde.fields.stepping import check_positive
+from sixfold.pde.fields.stepping import (
+    as_grid,
+    check_counts,
+    check_positive,
+    check_precision,
+)
 
 
 def random_texture(
@@ -31,8 +36,9 @@ def random_texture(
         generator: Source of the noise.
 
     Raises:
-        UserError: the grid does not hold the waves.
+        UserError: the grid is not two numbers, or does not hold the waves.
     """
+    grid = as_grid(grid, 2)
     if not 1 <= cutoff < min(grid) / 2:
         raise UserError(
             f"waves of up to {cutoff:g} per period need more than {2 * cutoff:g} points a side, "
@@ -48,7 +54,18 @@ def shift(
 
     Waves of alternating signs, the Nyquist modes, keep the cosine of their turn, as the real field
     that they are.
+
+    Raises:
+        UserError: the fields are not in single or double precision, or a distance is not a number
+            along x and one along y.
     """
+    check_precision(field, "the field")
+    check_precision(distance, "the distance")
+    if distance.ndim < 1 or distance.shape[-1] != 2 or field.ndim < 2 or 0 in field.shape:
+        raise UserError(
+            f"distances (..., 2) move fields (..., x, y), got {tuple(distance.shape)} and "
+            f"{tuple(field.shape)}; give a number along x and one along y"
+        )
     x, y = field.shape[-2:]
     kx, ky = (
         2 * math.pi * torch.fft.fftfreq(n, dtype=field.dtype).to(field.device) for n in (x, y)
@@ -74,10 +91,19 @@ def advect(
         every: Time from one frame to the next.
 
     Raises:
-        UserError: the number of frames or the time is not positive.
+        UserError: the number of frames or the time is not positive, or the velocity is not two
+            finite numbers, or two for each sample.
     """
-    check_positive(frames=frames, every=every)
+    check_counts(frames=frames)
+    check_positive(every=every)
+    check_precision(field, "the field")
     speed = torch.as_tensor(velocity, dtype=field.dtype, device=field.device)
+    fits = tuple(speed.shape) in ((2,), (1, 2), (len(field), 2))
+    if field.ndim != 4 or not len(field) or not fits or not bool(speed.isfinite().all()):
+        raise UserError(
+            f"fields (batch, channel, x, y) move by two finite numbers, or by two for each sample; "
+            f"got fields {tuple(field.shape)} and a velocity {velocity}"
+        )
     times = torch.arange(frames, dtype=field.dtype, device=field.device) * every
     distance = times[:, None] * speed.view(-1, 1, 2)  # (batch or 1, time, 2)
     return shift(field[:, None], distance[:, :, None])

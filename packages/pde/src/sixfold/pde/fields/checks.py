@@ -8,25 +8,40 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.pde.fields.modes import Box
+from sixfold.pde.fields.stepping import as_box, check_precision
 
 DIVERGENT = 0.05  # of |grad u|: beyond rounding, files in half precision and interpolation
 ORDERS = tuple(permutations(range(3)))
 UNEVEN = 2.5  # ratio of a cell's sides
 
 
-def check_box(box: Box, space: Sequence[int]) -> None:
+def check_velocity(velocity: Tensor) -> None:
+    """Refuse what is no batch of velocities on boxes.
+
+    Raises:
+        UserError: the shape is not (batch, 3, x, y, z), an axis is empty, or the precision is
+            neither single nor double.
+    """
+    check_precision(velocity, "the velocity")
+    if velocity.ndim != 5 or velocity.shape[1] != 3 or 0 in velocity.shape:
+        raise UserError(
+            "the velocity should be (batch, 3, x, y, z), the components before space, got "
+            f"{tuple(velocity.shape)}; move the axes, or add the one of samples"
+        )
+
+
+def check_box(box: Sequence[float], space: Sequence[int]) -> None:
     """Refuse boxes that do not belong to a grid.
 
     Raises:
         UserError: there are not three lengths above zero, or a cell is far from a cube.
     """
-    if len(box) != 3 or not all(length > 0 for length in box):
-        raise UserError(f"box {tuple(box)} is not three positive lengths; give those of x, y and z")
+    box = as_box(box, 3)
     cells = [length / n for length, n in zip(box, space, strict=True)]
     if max(cells) > UNEVEN * min(cells):
         sides = ", ".join(f"{cell:.4g}" for cell in cells)
         raise UserError(
-            f"box {tuple(box)} does not match the grid {tuple(space)}: a cell would have sides "
+            f"box {box} does not match the grid {tuple(space)}: a cell would have sides "
             f"{sides}; check the order of the axes and the lengths"
         )
 

@@ -23,6 +23,9 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.pde.fields.noise import uniform_numbers
 from sixfold.pde.fields.stepping import (
+    as_box,
+    as_grid,
+    check_counts,
     check_finite,
     check_positive,
     check_precision,
@@ -55,9 +58,10 @@ class CompressibleSolver:
     courant: float = 0.3
 
     def __post_init__(self) -> None:
-        check_positive(box=self.box, courant=self.courant)
-        check_viscosity(self.shear_viscosity)
-        check_viscosity(self.bulk_viscosity)
+        object.__setattr__(self, "box", as_box(self.box, 2))  # the way of a frozen dataclass
+        check_positive(courant=self.courant)
+        check_viscosity(self.shear_viscosity, "shear_viscosity")
+        check_viscosity(self.bulk_viscosity, "bulk_viscosity")
         if not (self.gamma > 1 and self.courant <= 0.5):
             raise UserError(
                 f"gamma should be above 1 and courant at most 0.5, the limit of stability; got "
@@ -201,7 +205,12 @@ def compressible_state(
         grid: Number of cells along x and y.
         generator: Source of the draws.
         gamma: Ratio of specific heats.
+
+    Raises:
+        UserError: the grid is not two numbers, or another number not positive.
     """
+    grid = as_grid(grid, 2)
+    check_positive(gamma=gamma)
     numbers = uniform_numbers(samples, 9 + 4 * (2 * MODES) ** 2, generator)
     phases = 2 * math.pi * numbers[:, 9:].view(samples, 4, 2 * MODES, 2 * MODES)
     waves = _waves(grid, phases)
@@ -239,7 +248,11 @@ def compressible_trajectories(
         keep: Number of cells along each axis of which one is kept; the published data have 512
             cells a side and keep every fourth.
         device: Device that computes.
+
+    Raises:
+        UserError: a number of samples, cells or frames is none.
     """
+    check_counts(frames=frames, keep=keep)
     solver = CompressibleSolver()
     gas = compressible_state(samples, grid, generator).to(device)
     found = [gas[..., ::keep, ::keep]]
@@ -280,7 +293,7 @@ def _window(grid: tuple[int, int], edges: Float[Tensor, "sample 4"]) -> Float[Te
 
 
 def _check(gas: Tensor) -> None:
-    if gas.ndim != 4 or gas.shape[1] != 4 or min(gas.shape[2:]) < 4:
+    if gas.ndim != 4 or gas.shape[1] != 4 or min(gas.shape[2:]) < 4 or not len(gas):
         raise UserError(
             "the gas should be (batch, 4, x, y), the channels density, pressure and velocity along "
             f"x and y, with 4 or more cells a side, got {tuple(gas.shape)}; move the axes"

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.core import UserError
 from sixfold.core.pipeline.figures import picture_row
 from sixfold.core.pipeline.page import Figure
+from sixfold.pde.fields.stepping import check_counts
 
 FRAMES, SIDE, CHANNELS = 40, 160, 4  # at most
 GAP = 2  # between panels, in pixels
@@ -26,6 +28,7 @@ class Film:
     """
 
     def __init__(self, steps: int) -> None:
+        check_counts(steps=steps)
         self.every = -(-steps // FRAMES)
         self.made: list[np.ndarray] = []
         self.true: list[np.ndarray] = []
@@ -37,7 +40,13 @@ class Film:
             self.true.append(_plane(made * np.nan if true is None else true))
 
     def figure(self, name: str, channels: Sequence[str]) -> Figure:
-        """Draw the film; where there is no truth its panels are missing, or black from then on."""
+        """Draw the film; where there is no truth its panels are missing, or black from then on.
+
+        Raises:
+            UserError: no frame was added.
+        """
+        if not self.made:
+            raise UserError("a film of no frames; add the first step")
         made, true = np.stack(self.made), np.stack(self.true)
         shown = list(channels)[:CHANNELS]
         rows = [_row(made[:, i], true[:, i]) for i in range(len(shown))]

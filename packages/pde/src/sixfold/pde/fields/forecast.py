@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.pde.fields.frames import Frames, FramesConfig, Normalizer, Predicted
+from sixfold.pde.fields.stepping import check_counts
 
 
 @runtime_checkable
@@ -36,18 +37,25 @@ def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
         history: True frames, as many as the network reads.
 
     Raises:
-        UserError: the network reads other channels than it predicts, or the history is too short.
+        UserError: the network reads other channels than it predicts, or the history is too short,
+            of another shape or precision.
     """
     config: FramesConfig = model.config
+    units = model.normalizer.mean.dtype
+    if history.dtype != units:
+        raise UserError(
+            f"the history is in {history.dtype}, the network in {units}; convert it by .to({units})"
+        )
     if config.input_channels != config.output_channels:
         raise UserError(
             f"a network that reads {config.input_channels} channels and predicts "
             f"{config.output_channels} cannot be fed its own predictions"
         )
-    if history.shape[1] < config.time_history:
+    if history.ndim != 5 or history.shape[1] < config.time_history:
         raise UserError(
-            f"this network reads {config.time_history} frames, got {history.shape[1]}; begin the "
-            "forecast later in the trajectory"
+            f"this network reads {config.time_history} frames, got {history.shape[1]} in "
+            f"{tuple(history.shape)} of (batch, time, channel, x, y); begin the forecast later in "
+            "the trajectory"
         )
     known = model.normalizer.normalize(history[:, -config.time_history :])
     while True:
@@ -60,8 +68,9 @@ def rollout(model: Forecaster, history: Frames, steps: int) -> Predicted:
     """Predict ``steps`` frames in physical units, into one buffer.
 
     Raises:
-        UserError: see `frames_after`.
+        UserError: there are no steps, or as `frames_after`.
     """
+    check_counts(steps=steps)
     result = history.new_empty(len(history), steps, *history.shape[2:])
     done = 0
     for frames in frames_after(model, history):

@@ -91,7 +91,7 @@ def flatten_frames(
         UserError: the shape is not what the network takes.
     """
     expected = (config.time_history, config.input_channels)
-    if frames.shape[1:3] != expected:
+    if frames.ndim != 5 or frames.shape[1:3] != expected:
         raise UserError(
             f"{who} takes frames (batch, {expected[0]}, {expected[1]}, x, y): a history of "
             f"{expected[0]} frames of {expected[1]} channels, got {tuple(frames.shape)}; slice the "

@@ -11,6 +11,13 @@ from sixfold.core import UserError
 from sixfold.kernels import dealias_mask, irfft3, project_div_free, rfft3, wavenumbers
 from sixfold.pde.fields.modes import CUBE, Box, shell_energy, shells
 from sixfold.pde.fields.noise import white_noise
+from sixfold.pde.fields.stepping import (
+    as_box,
+    as_grid,
+    check_counts,
+    check_not_negative,
+    check_positive,
+)
 
 Velocity = Float[Tensor, "batch 3 x y z"]
 Grid = tuple[int, int, int]
@@ -49,8 +56,11 @@ def isotropic_field(
         dtype: Precision of the result.
 
     Raises:
-        UserError: the spectrum has no energy on this grid.
+        UserError: the spectrum has no energy on this grid, the grid is not three numbers or the box
+            not three lengths, or ``u_rms`` is negative.
     """
+    grid, box = as_grid(grid, 3), as_box(box, 3)
+    check_not_negative(u_rms=u_rms)
     noise = white_noise(samples, (3, *grid), generator)
     hat = rfft3(noise) * dealias_mask(grid, noise)
     hat = project_div_free(hat, wavenumbers(grid, box, noise))
@@ -95,7 +105,13 @@ def mixing_layer(
         thickness: Momentum thickness (d).
         disturbance: Root mean square of one component of the noise, over the speed, in the middle.
         dtype: Precision of the result.
+
+    Raises:
+        UserError: as `isotropic_field`; or the layer has no thickness or speed.
     """
+    grid, box = as_grid(grid, 3), as_box(box, 3)
+    check_positive(speed=speed, thickness=thickness)
+    check_not_negative(disturbance=disturbance)
     height = box[1]
     y = (torch.arange(grid[1], dtype=torch.float64) / grid[1] - 0.5) * height
     ends = (
@@ -137,6 +153,7 @@ def abc_flow(n: int, *, dtype: torch.dtype = torch.float32) -> Velocity:
 
 
 def _coordinates(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    check_counts(n=n)
     line = torch.arange(n, dtype=torch.float64) * (2 * math.pi / n)
     x, y, z = torch.meshgrid(line, line, line, indexing="ij")
     return x, y, z

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.core import UserError
+
 Channels = Float[Tensor, " channel"]
 
 
@@ -26,7 +28,17 @@ class Moments(NamedTuple):
 
 
 def moments(trajectories: Float[Tensor, "sample time channel x y"]) -> Moments:
-    """Compute moments over samples, times and places; only samples count as independent."""
+    """Compute moments over samples, times and places; only samples count as independent.
+
+    Raises:
+        UserError: there are fewer than two samples, of which no error can be estimated, or the
+            shape is not (sample, time, channel, x, y).
+    """
+    if trajectories.ndim != 5 or len(trajectories) < 2 or 0 in trajectories.shape:
+        raise UserError(
+            "moments are of two or more trajectories (sample, time, channel, x, y), got "
+            f"{tuple(trajectories.shape)}; generate more"
+        )
     mean = torch.stack([one.double().mean((0, 2, 3)) for one in trajectories])
     square = torch.stack([one.double().square().mean((0, 2, 3)) for one in trajectories])
     center = mean.mean(0)

@@ -4,12 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.pde.fields.stepping import check_counts
+
 
 def white_noise(samples: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw normal noise (sample, *shape) in double precision, on the generator's device.
 
     The samples are drawn one after the other: batches of any size come to the same ones.
     """
+    check_counts(samples=samples)
     one = torch.empty(shape, dtype=torch.float64, device=generator.device)
     return torch.stack([one.normal_(generator=generator).clone() for _ in range(samples)])
 
@@ -18,6 +21,7 @@ def uniform_numbers(
     samples: int, count: int, generator: torch.Generator
 ) -> Float[Tensor, "sample count"]:
     """Draw numbers from 0 to 1 in double precision; the same in batches of any size."""
+    check_counts(samples=samples)
     one = torch.empty(count, dtype=torch.float64, device=generator.device)
     return torch.stack([one.uniform_(generator=generator).clone() for _ in range(samples)])
 

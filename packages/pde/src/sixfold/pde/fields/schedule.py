@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from sixfold.core import UserError
 from sixfold.core.training.schedule import ScheduleConfig
+from sixfold.pde.fields.stepping import check_counts, check_not_negative
 
 
 def learning_rate(
@@ -32,7 +34,13 @@ def learning_rate(
         epochs: Number of epochs.
         start: Rate of epoch 0.
         end: Smallest rate of the cosine.
+
+    Raises:
+        UserError: the epoch is negative, or the warm-up takes all epochs.
     """
+    check_not_negative(epoch=epoch, warmup=warmup)
+    if warmup >= epochs:
+        raise UserError(f"a warm-up of {warmup} epochs leaves no other of {epochs}; shorten it")
     if epoch < warmup:
         return start + (peak - start) * epoch / max(1, warmup - 1)
     angle = math.pi * (epoch - warmup) / (epochs - warmup)
@@ -96,7 +104,16 @@ def epoch_starts(
 
     Returns:
         Trajectory and first frame of each sample, in shuffled order.
+
+    Raises:
+        UserError: there is no trajectory, or one is shorter than a window.
     """
+    check_counts(window=window)
+    if min(frames, default=0) < window:
+        raise UserError(
+            f"a window of {window} frames does not fit trajectories of {list(frames)}; leave the "
+            "shorter ones out"
+        )
     lengths = torch.as_tensor(frames)
     which = torch.arange(len(lengths)).repeat_interleave(lengths)
     place = torch.rand(len(which), generator=generator, dtype=torch.float64)

@@ -9,6 +9,7 @@ from torch import Tensor
 from sixfold.pde.fields.initial_fields import isotropic_field
 from sixfold.pde.fields.modes import CUBE
 from sixfold.pde.fields.statistics import coarsen, sphere_filter
+from sixfold.pde.fields.stepping import check_counts, check_not_negative
 from sixfold.pde.fields.turbulence import SpectralSolver
 
 Sequence3 = Float[Tensor, "sample x y z 3 time"]
@@ -24,7 +25,11 @@ def sequence(
         u0: Velocity at time zero.
         frames: Number of frames, the given one among them.
         every: Time from one frame to the next.
+
+    Raises:
+        UserError: the number of frames is none, or as ``solver.frames``.
     """
+    check_counts(frames=frames)
     with torch.no_grad():
         return _stacked([u0, *islice(solver.frames(u0, every), frames - 1)])
 
@@ -61,7 +66,12 @@ def filtered_turbulence(
         frames: Number of frames.
         every: Time from one frame to the next.
         device: Device that computes.
+
+    Raises:
+        UserError: a number of samples, points or frames is none, or a time not positive.
     """
+    check_counts(frames=frames, points=points, dns_points=dns_points)
+    check_not_negative(spin_up=spin_up)
     solver = SpectralSolver(viscosity, time_step)
     u0 = isotropic_field(samples, (dns_points, dns_points, dns_points), generator).to(device)
     coarse = (points, points, points)

@@ -26,6 +26,9 @@ from sixfold.pde.fields.noise import band_limited, white_noise
 from sixfold.pde.fields.stepping import (
     ADVECTION,
     DIFFUSION,
+    as_box,
+    as_grid,
+    check_counts,
     check_finite,
     check_positive,
     check_precision,
@@ -61,8 +64,9 @@ class ShallowWaterSolver:
     damping: float | Tensor = 20.0
 
     def __post_init__(self) -> None:
-        check_positive(time_step=self.time_step, box=self.box, wave_speed=self.wave_speed)
-        check_viscosity(self.damping)
+        object.__setattr__(self, "box", as_box(self.box, 2))  # the way of a frozen dataclass
+        check_positive(time_step=self.time_step, wave_speed=self.wave_speed)
+        check_viscosity(self.damping, "damping")
 
     def frames(self, water: Water, every: float) -> Iterator[Water]:
         """Yield height and velocity at ``every``, twice that, and so on, without end.
@@ -75,15 +79,15 @@ class ShallowWaterSolver:
             UserError: the state is not finite, or not three channels; the time step is above the
                 limit, or no part of ``every``.
         """
-        steps, grid = steps_between(every, self.time_step), (water.shape[-2], water.shape[-1])
-        if water.ndim != 4 or water.shape[1] != 3 or min(grid) < 6:
+        steps = steps_between(every, self.time_step)
+        if water.ndim != 4 or water.shape[1] != 3 or min(water.shape[2:]) < 6 or not len(water):
             raise UserError(
                 "the water should be (batch, 3, x, y), the channels height and velocity along x "
                 f"and y, with 6 or more points a side, got {tuple(water.shape)}; move the axes"
             )
         check_precision(water, "the water")
         self._check_step(water)
-        return self._frames(water, steps, grid)
+        return self._frames(water, steps, (water.shape[-2], water.shape[-1]))
 
     def _frames(self, water: Water, steps: int, grid: tuple[int, int]) -> Iterator[Water]:
         waves = torch.fft.rfft2(water) * _kept(grid, water)
@@ -173,8 +177,15 @@ def random_jets(
         solver: Plane and rotation; the Earth's unless given.
         speed: Root mean square of the jets (1000 km a day; 1.3 is 15 m/s).
         disturbance: Root mean square of the eddies, over that of the jets.
+
+    Raises:
+        UserError: the grid is not two numbers from 6, or the plane does not turn: nothing then
+            balances a height.
     """
+    grid = as_grid(grid, 2, least=6)
+    check_positive(speed=speed)
     solver = ShallowWaterSolver() if solver is None else solver
+    check_positive(coriolis=abs(solver.coriolis))
     noise = white_noise(samples, (2 * JETS + grid[0] * grid[1],), generator)
     jets = _jets(noise[:, : 2 * JETS].view(samples, 2, JETS), grid[1], solver)
     eddies = _eddies(noise[:, 2 * JETS :].view(samples, *grid), solver)
@@ -201,7 +212,11 @@ def shallow_water_trajectories(
         frames: Number of frames.
         every: Time from one frame to the next (days).
         device: Device that computes.
+
+    Raises:
+        UserError: a number of samples, points or frames is none.
     """
+    check_counts(frames=frames)
     solver = ShallowWaterSolver() if solver is None else solver
     water = random_jets(samples, generator, grid=grid, solver=solver).to(device)
     with torch.no_grad():

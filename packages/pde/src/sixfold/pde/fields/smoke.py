@@ -27,8 +27,10 @@ from torch.nn.functional import conv2d, grid_sample, pad
 
 from sixfold.core import UserError
 from sixfold.pde.fields.stepping import (
+    as_box,
     check_choice,
     check_finite,
+    check_one_or_each,
     check_positive,
     check_precision,
     check_viscosity,
@@ -76,7 +78,8 @@ class SmokeSolver:
     time_step: float = 1.5
 
     def __post_init__(self) -> None:
-        check_positive(box=self.box, time_step=self.time_step)
+        object.__setattr__(self, "box", as_box(self.box, 2))  # the way of a frozen dataclass
+        check_positive(time_step=self.time_step)
         check_viscosity(self.viscosity)
         check_choice("boundary", self.boundary, get_args(Boundary))
 
@@ -223,9 +226,14 @@ class SmokeSolver:
                 f"smoke, u and v should have one shape (batch, x, y) of 4 or more cells a side, "
                 f"got {', '.join(str(tuple(f.shape)) for f in state)}; add the axis of samples"
             )
+        check_one_or_each(self.buoyancy, "buoyancy", len(state.smoke))
         for name, field in zip(Smoke._fields, state, strict=True):
             check_precision(field, name)
             check_finite(field, name, "batch, x, y")
+            if field.dtype != state.smoke.dtype:
+                raise UserError(
+                    f"{name} is in {field.dtype}, smoke in {state.smoke.dtype}; convert one of them"
+                )
         limit = 1 / (2 * sum(1 / side**2 for side in self._sides(state.smoke)))
         largest = float(torch.as_tensor(self.viscosity).detach().max())
         if largest * self.time_step > limit:

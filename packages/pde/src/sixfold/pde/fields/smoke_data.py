@@ -1,5 +1,6 @@
 """Trajectories of smoke as PDEArena's data set (INS) has them, and what it is normalised with."""
 
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -8,6 +9,13 @@ from torch import Tensor
 
 from sixfold.pde.fields.noise import white_noise
 from sixfold.pde.fields.smoke import SmokeSolver
+from sixfold.pde.fields.stepping import (
+    as_box,
+    as_grid,
+    check_counts,
+    check_one_or_each,
+    check_positive,
+)
 
 # Of smoke, u and v in PDEArena's 5200 training trajectories: what SineNet's data are divided by.
 OFFICIAL_MEAN = (0.7171192169, -5.49e-11, -3.21e-8)
@@ -37,7 +45,13 @@ def smoke_noise(
         box: Lengths along x and y.
         scale: Size of the largest structures.
         smoothness: Power at which k^-2 damps the noise.
+
+    Raises:
+        UserError: the grid is not two numbers from 2, the box not two lengths, or another number
+            not positive.
     """
+    grid, box = as_grid(grid, 2, least=2), as_box(box, 2)
+    check_positive(scale=scale, smoothness=smoothness)
     noise = white_noise(samples, (2, *grid), generator)
     kx, ky = (
         scale * torch.fft.fftfreq(n, length / n, dtype=torch.float64, device=noise.device)
@@ -72,13 +86,27 @@ def smoke_trajectories(
         steps: Number of steps after them.
         keep: Number of steps from one frame to the next; 1 for the conditioned data.
         device: Device that computes.
+
+    Raises:
+        UserError: a number of samples, cells or steps is none, or the solver has another number of
+            buoyancies than one, or one a sample.
     """
+    check_counts(samples=samples, steps=steps, keep=keep)
+    check_counts(**{"skip + 1": skip + 1})
     solver = SmokeSolver() if solver is None else solver
+    check_one_or_each(solver.buoyancy, "buoyancy", samples)
     smoke = smoke_noise(samples, grid, generator, box=solver.box).to(device)
     together = samples if smoke.is_cuda else max(1, CACHED_CELLS // (grid[0] * grid[1]))
     found = []
+    lifts = (
+        torch.as_tensor(solver.buoyancy, dtype=torch.float64)
+        .view(-1)
+        .expand(samples)
+        .split(together)
+    )
     with torch.no_grad():
-        for part in smoke.split(together):
-            states = islice(solver.frames(solver.at_rest(part), solver.time_step), skip + steps)
+        for part, lift in zip(smoke.split(together), lifts, strict=True):
+            some = replace(solver, buoyancy=lift)
+            states = islice(some.frames(some.at_rest(part), some.time_step), skip + steps)
             found.append(torch.stack([s.frame() for s in islice(states, skip, None, keep)], 1))
     return torch.cat(found)

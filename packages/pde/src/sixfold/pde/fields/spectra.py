@@ -12,6 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.core import UserError
+from sixfold.pde.fields.stepping import as_box, check_precision
+
 BANDS = (4, 12)  # last shell of the large scales and of the middle ones, as PDEBench has them
 
 
@@ -26,7 +29,18 @@ def shell_power(
     Args:
         field: Fields whose last axes are space.
         box: Lengths of the axes of space, two or three.
+
+    Raises:
+        UserError: the box is not two or three positive lengths, or the field has fewer axes, none
+            of whose points, or another precision than single or double.
     """
+    check_precision(field, "the field")
+    box = as_box(box, 3 if isinstance(box, Sequence) and len(box) == 3 else 2)
+    if field.ndim < len(box) or 0 in field.shape:
+        raise UserError(
+            f"a field on {len(box)} axes of space, the last ones, is expected, and no empty one; "
+            f"got {tuple(field.shape)}"
+        )
     space = tuple(range(-len(box), 0))
     sizes = field.shape[-len(box) :]
     axes = [
@@ -57,7 +71,17 @@ def band_errors(
         target: True fields.
         box: Lengths of the axes of space.
         bands: Last shell of each band but the last, which has all shells beyond.
+
+    Raises:
+        UserError: the shapes differ, the bands do not rise, or as `shell_power`.
     """
+    if prediction.shape != target.shape:
+        raise UserError(
+            f"a prediction {tuple(prediction.shape)} is compared with a target "
+            f"{tuple(target.shape)}; give the same fields on the same grid"
+        )
+    if any(low >= high for low, high in pairwise((-1, *bands))):
+        raise UserError(f"bands should be rising numbers of shells from 0, got {tuple(bands)}")
     edges = [0, *(last + 1 for last in bands), math.inf]
     wrong, true = (shell_power(f, box) for f in (prediction - target, target))
     shell = torch.arange(wrong.shape[-1], device=wrong.device)

@@ -1,10 +1,15 @@
 """Statistics of three-dimensional periodic velocity fields (batch, component, x, y, z).
 
 Derivatives are spectral, by `sixfold.kernels`; lengths are in the units of ``box``, the lengths of
-a period along x, y and z.
+a period along x, y and z. A field with a value that is not a number has no number for a statistic.
+
+Raises:
+    UserError: by every function, for what is no batch of velocities in single or double precision,
+        or a box that is not three positive lengths.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,9 +24,20 @@ from sixfold.kernels import (
     rfft3,
     wavenumbers,
 )
-from sixfold.pde.fields.modes import Box, shell_energy, square_wavenumbers
+from sixfold.pde.fields.checks import check_velocity
+from sixfold.pde.fields.modes import shell_energy, square_wavenumbers
+from sixfold.pde.fields.stepping import (
+    as_box,
+    as_grid,
+    check_counts,
+    check_finite,
+    check_positive,
+    check_viscosity,
+)
 
 Velocity = Float[Tensor, "batch 3 x y z"]
+Box = Sequence[float]  # lengths along x, y and z
+Edges = Float[Tensor, " edge"] | Sequence[float]
 
 
 class Scales(NamedTuple):
@@ -41,13 +57,13 @@ class Scales(NamedTuple):
 
 def velocity_gradient(velocity: Velocity, box: Box) -> Float[Tensor, "batch 3 3 x y z"]:
     """Return the derivative of component i along axis j, as [:, i, j]."""
-    k = wavenumbers(velocity.shape[-3:], box, velocity)
+    k = _wavenumbers(velocity, box)
     return irfft3(grad_hat(rfft3(velocity), k), velocity.shape[-1]).transpose(1, 2)
 
 
 def vorticity(velocity: Velocity, box: Box) -> Velocity:
     """Return the curl of the velocity."""
-    k = wavenumbers(velocity.shape[-3:], box, velocity)
+    k = _wavenumbers(velocity, box)
     return irfft3(curl_hat(rfft3(velocity), k), velocity.shape[-1])
 
 
@@ -80,8 +96,8 @@ def pressure(velocity: Velocity, box: Box) -> Float[Tensor, "batch x y z"]:
 
     Products have Nyquist modes; unlike the first derivative, the Laplacian has theirs too.
     """
-    square = square_wavenumbers(velocity.shape[-3:], box).to(velocity)[..., None]
     source = rfft3(2 * q_criterion(velocity, box))
+    square = square_wavenumbers(velocity.shape[-3:], as_box(box, 3)).to(velocity)[..., None]
     found = torch.where(square > 0, -source / square.clamp(min=1e-30), 0.0)
     return irfft3(found, velocity.shape[-1])
 
@@ -91,11 +107,13 @@ def energy_spectrum(velocity: Velocity, box: Box) -> Float[Tensor, "batch shell"
 
     Shell s holds floor(|k| + 1/2) = s with k in units of 2 pi / the longest side of the box.
     """
-    return shell_energy(rfft3(velocity), velocity.shape[-1], box)
+    check_velocity(velocity)
+    return shell_energy(rfft3(velocity), velocity.shape[-1], as_box(box, 3))
 
 
 def turbulence_scales(velocity: Velocity, box: Box, viscosity: float) -> Scales:
     """Compute means and scales of each field; `Scales` has the formulas."""
+    check_viscosity(viscosity)
     spectrum = energy_spectrum(velocity, box)
     k = torch.arange(1, spectrum.shape[1]).to(spectrum) * (2 * math.pi / max(box))
     energy = velocity.square().sum(1).mean((1, 2, 3)) / 2
@@ -120,6 +138,8 @@ def turbulence_scales(velocity: Velocity, box: Box, viscosity: float) -> Scales:
 
 def longitudinal_increments(velocity: Velocity, cells: int) -> Velocity:
     """Return u_i(x + r e_i) - u_i(x) of each component along its own axis, r in cells."""
+    check_velocity(velocity)
+    check_counts(cells=cells)
     shifted = [velocity[:, i].roll(-cells, dims=i + 1) for i in range(3)]
     return torch.stack(shifted, 1) - velocity
 
@@ -128,6 +148,7 @@ def structure_functions(
     velocity: Velocity, distances: int, orders: int = 6
 ) -> Float[Tensor, "batch distance order"]:
     """Average |longitudinal increment|^p over space and directions, for each r and p from 1."""
+    check_counts(distances=distances, orders=orders)
     rows = []
     for cells in range(1, distances + 1):
         size = longitudinal_increments(velocity, cells).abs().flatten(1)
@@ -148,26 +169,46 @@ def gradient_skewness(velocity: Velocity, box: Box) -> Float[Tensor, " batch"]:
 def momentum_thickness(velocity: Velocity, height: float, speed: float) -> Float[Tensor, " batch"]:
     """Integrate 1/4 - (<w> / speed)^2 over the inner half of y: the thickness of a mixing layer.
 
+    A point counts with the part of its cell, half a spacing to each side, within that half.
+
     Args:
         velocity: Streams along z, of opposite signs above and below the middle of y.
         height: Length of the box along y.
         speed: Difference of the streams' speeds.
     """
+    check_velocity(velocity)
+    check_positive(height=height, speed=speed)
     points = velocity.shape[3]
-    mean = velocity[:, 2].mean((1, 3))[:, points // 4 : points - points // 4]
-    return (0.25 - (mean / speed).square()).sum(1) * (height / points)
+    place = torch.arange(points).to(velocity) - points / 2  # from the middle of y, in cells
+    share = (points / 4 + 0.5 - place.abs()).clamp(0, 1)
+    mean = velocity[:, 2].mean((1, 3))
+    return (0.25 - (mean / speed).square()) @ share * (height / points)
 
 
-def density(values: Tensor, edges: Float[Tensor, " edge"]) -> Float[Tensor, " bin"]:
-    """Estimate a probability density: the integral over all bins is one."""
-    counts = torch.histogram(values.flatten().cpu(), edges.to(values).cpu()).hist
-    return counts / counts.sum() / edges.diff().to(counts)
+def density(values: Tensor, edges: Edges) -> Float[Tensor, " bin"]:
+    """Estimate a probability density: the integral over all bins is one.
+
+    Raises:
+        UserError: the edges do not rise, a value is not finite, or all lie outside of the bins.
+    """
+    edges = torch.as_tensor(edges)
+    if edges.ndim != 1 or len(edges) < 2 or not bool((edges.diff() > 0).all()):
+        raise UserError(f"the edges of bins should be two or more rising numbers, got {edges}")
+    check_finite(values, "the field", "its axes")
+    values, edges = (x.detach().cpu().double() for x in (values, edges))
+    counts = torch.histogram(values.flatten(), edges).hist
+    if not bool(counts.any()):
+        raise UserError(
+            f"no value lies within the bins from {float(edges[0]):g} to {float(edges[-1]):g}; "
+            "give edges around the values"
+        )
+    return counts / counts.sum() / edges.diff()
 
 
 def vorticity_density(
     velocity: Velocity,
     box: Box,
-    edges: Float[Tensor, " edge"],
+    edges: Edges,
     vorticity_rms: float | None = None,
 ) -> Float[Tensor, " bin"]:
     """Estimate the density of all components of vorticity over its root mean square.
@@ -179,12 +220,13 @@ def vorticity_density(
         vorticity_rms: Scale, such as that of the true field; by default that of the velocity given.
     """
     spin = vorticity(velocity, box)
-    scale = spin.square().mean().sqrt() if vorticity_rms is None else vorticity_rms
+    scale = float(spin.square().mean().sqrt()) if vorticity_rms is None else vorticity_rms
+    check_positive(vorticity_rms=scale)
     return density(spin / scale, edges)
 
 
 def increment_density(
-    velocity: Velocity, cells: int, edges: Float[Tensor, " edge"], u_rms: float | None = None
+    velocity: Velocity, cells: int, edges: Edges, u_rms: float | None = None
 ) -> Float[Tensor, " bin"]:
     """Estimate the density of longitudinal increments over the velocity's root mean square.
 
@@ -194,22 +236,26 @@ def increment_density(
         edges: Edges of the bins.
         u_rms: Scale, such as that of the true field; by default that of the velocity given.
     """
-    scale = velocity.square().mean().sqrt() if u_rms is None else u_rms
-    return density(longitudinal_increments(velocity, cells) / scale, edges)
+    increments = longitudinal_increments(velocity, cells)
+    scale = float(velocity.square().mean().sqrt()) if u_rms is None else u_rms
+    check_positive(u_rms=scale)
+    return density(increments / scale, edges)
 
 
 def coarsen(
-    velocity: Velocity, points: tuple[int, int, int]
+    velocity: Velocity, points: Sequence[int]
 ) -> Float[Tensor, "batch 3 coarse_x coarse_y coarse_z"]:
     """Filter by a sharp cut-off and sample on a coarser grid, whose Nyquist modes stay empty.
 
     Raises:
-        UserError: the other grid is finer.
+        UserError: the other grid is finer, or none.
     """
+    check_velocity(velocity)
+    points = as_grid(points, 3)
     if any(n > fine for n, fine in zip(points, velocity.shape[-3:], strict=True)):
         raise UserError(
             f"a field on {tuple(velocity.shape[-3:])} points has no more than that to give, "
-            f"{tuple(points)} were asked for; give a coarser grid"
+            f"{points} were asked for; give a coarser grid"
         )
     hat = torch.fft.fftn(velocity, dim=(-3, -2, -1), norm="forward")
     for axis, n in zip((-3, -2, -1), points, strict=True):
@@ -225,7 +271,10 @@ def coarsen(
 
 def sphere_filter(velocity: Velocity, box: Box, cutoff: float) -> Velocity:
     """Remove the modes beyond a wavenumber, in units of 2 pi / the longest side of the box."""
-    sizes = velocity.shape[-3:]
+    check_velocity(velocity)
+    if not cutoff >= 0:
+        raise UserError(f"cutoff should be a wavenumber from 0, got {cutoff}")
+    sizes, box = velocity.shape[-3:], as_box(box, 3)
     axes = [
         torch.fft.fftfreq(n, length / n, dtype=torch.float64) * max(box)
         for n, length in zip(sizes, box, strict=True)
@@ -234,3 +283,8 @@ def sphere_filter(velocity: Velocity, box: Box, cutoff: float) -> Velocity:
     keep = (torch.as_tensor(square) <= cutoff**2 * (1 + 1e-12)).to(velocity.device)
     hat = torch.fft.fftn(velocity, dim=(-3, -2, -1))
     return torch.fft.ifftn(hat * keep, dim=(-3, -2, -1)).real
+
+
+def _wavenumbers(velocity: Velocity, box: Box) -> Tensor:
+    check_velocity(velocity)
+    return wavenumbers(velocity.shape[-3:], as_box(box, 3), velocity)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,73 @@ def check_positive(**numbers: int | float | Sequence[float]) -> None:
             raise UserError(f"{name} should be positive, got {value}")
 
 
+def check_not_negative(**numbers: int | float) -> None:
+    """Refuse numbers below zero.
+
+    Raises:
+        UserError: it names the argument.
+    """
+    for name, value in numbers.items():
+        if not value >= 0:  # also for nan
+            raise UserError(f"{name} should not be negative, got {value}")
+
+
+def check_counts(**numbers: int) -> None:
+    """Refuse what is no whole number from one on.
+
+    Raises:
+        UserError: it names the argument.
+    """
+    for name, value in numbers.items():
+        if not (isinstance(value, int) and value >= 1):
+            raise UserError(f"{name} should be a whole number from 1, got {value!r}")
+
+
+def as_grid(grid: Sequence[int], axes: int, *, least: int = 1) -> Any:
+    """Return a tuple of the numbers of points along so many axes.
+
+    Raises:
+        UserError: there are more or fewer numbers, or one is no whole number from the least on.
+    """
+    sides = tuple(grid) if isinstance(grid, Sequence) else ()
+    if len(sides) != axes or not all(isinstance(n, int) and n >= least for n in sides):
+        raise UserError(
+            f"grid should be {axes} whole numbers from {least}, the points along "
+            f"{'xyz'[:axes]}, got {grid!r}"
+        )
+    return sides
+
+
+def as_box(box: Sequence[float], axes: int) -> Any:
+    """Return a tuple of the lengths of a box along so many axes, of any kind of sequence.
+
+    Raises:
+        UserError: there are more or fewer lengths, or one is not positive and finite.
+    """
+    try:
+        sides = tuple(float(length) for length in box)
+    except TypeError:  # one number, or what is no number
+        sides = ()
+    if len(sides) != axes or not all(0 < length < math.inf for length in sides):
+        raise UserError(
+            f"box should be {axes} positive lengths, those along {'xyz'[:axes]}, got {box!r}"
+        )
+    return sides
+
+
+def check_one_or_each(value: float | Tensor, name: str, samples: int) -> None:
+    """Refuse a parameter that is neither one number nor one for each sample.
+
+    Raises:
+        UserError: it has another number of values, or one is not finite.
+    """
+    given = torch.as_tensor(value)
+    if given.numel() not in (1, samples) or not bool(given.isfinite().all()):
+        raise UserError(
+            f"{name} should be one finite number, or one for each of {samples} samples, got {value}"
+        )
+
+
 def check_choice(kind: str, value: str, known: Sequence[str]) -> None:
     """Refuse a word that is none of the known ones.
 
@@ -61,25 +129,30 @@ def check_choice(kind: str, value: str, known: Sequence[str]) -> None:
         raise UserError(unknown_name_error("the solver", kind, value, known))
 
 
-def check_viscosity(viscosity: float | Tensor) -> None:
-    """Refuse a negative viscosity.
+def check_viscosity(viscosity: float | Tensor, name: str = "viscosity") -> None:
+    """Refuse a negative viscosity, or one for each sample.
 
     Raises:
-        UserError: it is negative, or not a number.
+        UserError: it is negative, not a number, or several.
     """
-    if not bool((torch.as_tensor(viscosity) >= 0).all()):
+    given = torch.as_tensor(viscosity)
+    if given.numel() != 1:
+        raise UserError(f"{name} should be one number for all samples, got {viscosity}")
+    if not bool(given >= 0):
         raise UserError(
-            f"viscosity should not be negative, got {viscosity}: such equations blow up; give "
+            f"{name} should not be negative, got {viscosity}: such equations blow up; give "
             "zero or more"
         )
 
 
 def check_precision(field: Tensor, name: str) -> None:
-    """Refuse what is neither single nor double precision.
+    """Refuse what is no tensor in single or double precision.
 
     Raises:
-        UserError: it names the precision.
+        UserError: it names what it is.
     """
+    if not isinstance(field, Tensor):
+        raise UserError(f"{name} should be a tensor, got {type(field).__name__}; torch.tensor it")
     if field.dtype not in (torch.float32, torch.float64):
         raise UserError(
             f"{name} should be in single or double precision, got {field.dtype}; convert it by "

@@ -33,7 +33,7 @@ from sixfold.kernels import (
     rfft3,
     wavenumbers,
 )
-from sixfold.pde.fields.checks import check_divergence
+from sixfold.pde.fields.checks import check_divergence, check_velocity
 from sixfold.pde.fields.closures import (
     ROWS,
     Symmetric,
@@ -45,6 +45,7 @@ from sixfold.pde.fields.modes import CUBE, Box, low_modes, shell_energy, shells
 from sixfold.pde.fields.stepping import (
     ADVECTION,
     DIFFUSION,
+    as_box,
     check_choice,
     check_finite,
     check_positive,
@@ -87,9 +88,17 @@ class SpectralSolver:
     hold_shells: bool = False
 
     def __post_init__(self) -> None:
-        check_positive(time_step=self.time_step, box=self.box)
+        object.__setattr__(self, "box", as_box(self.box, 3))  # the way of a frozen dataclass
+        check_positive(time_step=self.time_step)
         check_viscosity(self.viscosity)
+        check_viscosity(self.smagorinsky, "smagorinsky")
         check_choice("model", self.model, get_args(Model))
+        if self.filter_width is not None:
+            check_positive(filter_width=self.filter_width)
+        if not self.average or not {*self.average} <= {0, 1, 2}:
+            raise UserError(
+                f"average should name axes among 0, 1 and 2, got {self.average}; (0, 2) in a layer"
+            )
 
     def frames(self, u0: Velocity, every: float) -> Iterator[Velocity]:
         """Yield the velocity at ``every``, twice that, and so on, without end.
@@ -122,6 +131,7 @@ class SpectralSolver:
 
     def projected(self, velocity: Velocity) -> Velocity:
         """Return what is left of a velocity without its divergence and its Nyquist modes."""
+        check_velocity(velocity)
         return irfft3(self._projected(velocity), velocity.shape[-1])
 
     def _projected(self, velocity: Velocity) -> Spectrum:
@@ -131,6 +141,7 @@ class SpectralSolver:
 
     def right_hand_side(self, velocity: Velocity) -> Velocity:
         """Return du/dt of a velocity without divergence."""
+        check_velocity(velocity)
         z = velocity.shape[-1]
         return irfft3(self.slope(rfft3(velocity), z), z)
 
@@ -160,6 +171,7 @@ class SpectralSolver:
 
     def eddy_viscosity(self, velocity: Velocity) -> Float[Tensor, "batch 1 x y z"]:
         """Return the viscosity that the model adds; its stress is -2 times it times the strain."""
+        check_velocity(velocity)
         k = wavenumbers(velocity.shape[-3:], self.box, velocity)
         gradient = irfft3(grad_hat(rfft3(velocity), k), velocity.shape[-1])
         return self._eddy_viscosity(velocity, strain_components(gradient))
@@ -179,6 +191,7 @@ class SpectralSolver:
         The shortest wave that is advected turns at most at its wavenumber times the largest speed;
         diffusion, with the model's, damps the shortest wave of all.
         """
+        check_velocity(velocity)
         sizes = velocity.shape[-3:]
         cells = [2 * math.pi / length for length in self.box]
         advected = max(n // 3 * k for n, k in zip(sizes, cells, strict=True))
@@ -198,17 +211,20 @@ class SpectralSolver:
         return spectrum * factor[:, shell][:, None, ..., None]
 
     def _check_start(self, velocity: Tensor) -> None:
-        if velocity.ndim != 5 or velocity.shape[1] != 3 or min(velocity.shape[-3:]) < 4:
+        wrong = velocity.ndim != 5 or velocity.shape[1] != 3 or not len(velocity)
+        if wrong or min(velocity.shape[-3:]) < 4:
             raise UserError(
                 "u0 should be (batch, 3, x, y, z), the components before space, with 4 or more "
                 f"points a side, got {tuple(velocity.shape)}; move the axes"
             )
         check_precision(velocity, "u0")
         check_finite(velocity, "u0", "batch, component, x, y, z")
-        if self.force is not None and self.force.shape[-4:] != velocity.shape[1:]:
+        force = self.force
+        one, each = velocity.shape[1:], velocity.shape
+        if force is not None and tuple(force.shape) not in (one, (1, *one), each):
             raise UserError(
-                f"the force should be (3, x, y, z) on the grid of u0, {tuple(velocity.shape[1:])}, "
-                f"or one for each sample, got {tuple(self.force.shape)}; sample it on that grid"
+                f"the force should be (3, x, y, z) on the grid of u0, {tuple(one)}, "
+                f"or one for each sample, got {tuple(force.shape)}; sample it on that grid"
             )
         check_divergence(velocity.detach().movedim(1, -1), self.box, "u0")
 
