@@ -215,9 +215,6 @@ def test_what_cannot_be_trained_on_is_named(flows, tmp_path):
     compressible(tmp_path / "cfd.h5", sides=(16, 10))
     with pytest.raises(UserError, match=r"multiples of 16, got 10 points along y; resample to 16"):
         attempt(tmp_path / "cfd.h5", out, "sinenet")
-    settings = [*TINY["sinenet"], "conditioning=add"]
-    with pytest.raises(UserError, match="also takes the time step of each pair"):
-        attempt(flows, tmp_path / "other", "sinenet", set=settings)
     with h5(flows / "a.h5", "r+") as file:
         file["train/vx"][...] = 0
     with h5(flows / "b.h5", "r+") as file:

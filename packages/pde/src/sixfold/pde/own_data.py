@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sixfold.core import Config, System, UserError
+from sixfold.core import Config, System
 from sixfold.core.own_data import Recipe, Splits, command, initial_model
 from sixfold.core.training.fit import FitConfig
 from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.core.training.update import EarlyStopping
+from sixfold.pde.data.conditioned import Pairs, for_trajectory, is_conditional
 from sixfold.pde.data.files import Block, Trajectory, pieces, read, time_step, trajectories
 from sixfold.pde.data.layouts import open_flows
 from sixfold.pde.data.own_flows import (
@@ -115,11 +116,6 @@ def open_forecasts(
         UserError: a file cannot be read, holds what the network does not take, or too little.
     """
     config = model.config
-    if getattr(config, "conditioning", "none") != "none":
-        raise UserError(
-            "a conditional SineNet also takes the time step of each pair of frames, which files of "
-            "trajectories do not hold; train it with sixfold.core.training.fit"
-        )
     window = config.time_history + config.time_future
     blocks = _open(data, options)
     others = _open(valid, options) if isinstance(valid, Path) else []
@@ -131,7 +127,10 @@ def open_forecasts(
     held = held[: options.valid_trajectories]
     if bool((model.normalizer.mean == 0).all() and (model.normalizer.sd == 1).all()):
         model.normalizer.set(*moments(train))
-    windows = Windows(train, config, model.normalizer)
+    make = Pairs if is_conditional(model) else Windows
+    windows = make(train, config, model.normalizer)
+    for one in held:
+        for_trajectory(model, one)  # which refuses a file without the parameter
     _count_features(model, train)
     warn_of_jumps(read(train[0], 0, 1), config)
     warn_of_step(train[0], config)
@@ -156,7 +155,9 @@ def _count_features(model: Any, train: Sequence[Trajectory]) -> None:
 def _loss(floor: float) -> Any:
     def loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
         future = batch["future"]
-        return scaled_norm(model(batch["history"]), future, floor=_norm(floor, future))
+        conditions = {name: batch[name] for name in ("time", "parameter") if name in batch}
+        made = model(batch["history"], **conditions)
+        return scaled_norm(made, future, floor=_norm(floor, future))
 
     return loss
 
@@ -166,7 +167,7 @@ def _norm(floor: float, frames: Tensor) -> float:
     return floor * frames[0, 0, 0].numel() ** 0.5
 
 
-def _schedule(options: FlowOptions, windows: Windows) -> tuple[Any, ScheduleConfig | None]:
+def _schedule(options: FlowOptions, windows: Windows | Pairs) -> tuple[Any, ScheduleConfig | None]:
     """Return how the published schedule is followed, if it is."""
     epochs = options.epochs
     if epochs is None:
@@ -194,13 +195,14 @@ def forecast_scores(model: Any, valid: HeldOut) -> dict[str, float]:
     for one in valid.given:
         steps = min(valid.steps, one.frames - config.time_history)
         frames = read(one, 0, config.time_history + steps)[None].to(reference)
-        made = rollout(model, frames[:, : config.time_history], steps)
+        forecaster = for_trajectory(model, one)
+        made = rollout(forecaster, frames[:, : config.time_history], steps)
         rolled.append(_errors(made, frames[:, config.time_history :], model, valid.floor))
         for first in range(0, one.frames - window + 1, SCORED):
             after = min(first + SCORED, one.frames - window + 1)
             some = read(one, first, after + window - 1).to(reference)
             windows = some.unfold(0, window, 1).movedim(-1, 1)
-            made = forecast(model, windows[:, : config.time_history])
+            made = forecast(forecaster, windows[:, : config.time_history])
             true = windows[:, config.time_history :]
             one_step.append(_errors(made, true, model, valid.floor).flatten(0, 1))
     curves = [errors.mean((0, 2)).mean() for errors in rolled]

@@ -14,6 +14,7 @@ from sixfold.core.data.atomic import write_atomic
 from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
 from sixfold.core.weights.convert import from_pretrained
+from sixfold.pde.data.conditioned import for_trajectory
 from sixfold.pde.data.files import ENDINGS, Block, Trajectory, read, trajectories
 from sixfold.pde.data.layouts import open_flows
 from sixfold.pde.data.own_flows import check_block, warn_of_jumps, warn_of_step
@@ -29,15 +30,15 @@ class Stepper:
 
     Args:
         history: Number of frames that it begins with.
-        frames: Function of a history (batch, time, channel, x, y[, z]) that yields frames without
-            end, in physical units.
+        frames: Function of a trajectory and its history (batch, time, channel, x, y[, z]) that
+            yields frames without end, in physical units.
         check: Function of a trajectory that refuses what the network does not take.
         time_step: Time between two frames in training, where it is known.
         report: Function that says what else is known of the rollouts, at the end.
     """
 
     history: int
-    frames: Callable[[Tensor], Iterator[Tensor]]
+    frames: Callable[[Trajectory, Tensor], Iterator[Tensor]]
     check: Callable[[Trajectory], None]
     time_step: float | None
     report: Callable[[], None] = lambda: None
@@ -72,9 +73,10 @@ def forecaster(model: Any) -> Stepper:
         check_block(trajectory.block, config, "the network")
         warn_of_jumps(read(trajectory, 0, 1), config)
         warn_of_step(trajectory, config)
+        for_trajectory(model, trajectory)  # which refuses a file without the parameter
 
-    def frames(history: Tensor) -> Iterator[Tensor]:
-        return frames_after(model, history)
+    def frames(trajectory: Trajectory, history: Tensor) -> Iterator[Tensor]:
+        return frames_after(for_trajectory(model, trajectory), history)
 
     return Stepper(config.time_history, frames, check, config.time_step)
 
@@ -128,11 +130,23 @@ def run_command(
 
 
 def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an assertion where torch is built without it
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--device {name} cannot be used ({reason}); give cpu") from None
+    """Return a device that this machine has.
+
+    Raises:
+        UserError: it has none of that name; those that it has are named.
+    """
+    usable, kind = ["cpu"], torch.accelerator.current_accelerator(check_available=True)
+    if kind is not None:
+        usable += [
+            kind.type,
+            *(f"{kind.type}:{n}" for n in range(torch.accelerator.device_count())),
+        ]
+    if name not in usable:
+        raise UserError(
+            f"--device {name} cannot be used: this machine, with its torch and drivers, has "
+            f"{', '.join(usable)}; give --device {usable[min(1, len(usable) - 1)]}"
+        )
+    return torch.device(name)
 
 
 def roll_out_file(
@@ -193,7 +207,7 @@ def _roll_out(
     stepper: Stepper, one: Trajectory, steps: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the number of a step and the frames (time, channel, ...) from it on."""
-    step, found = 0, stepper.frames(read(one, 0, stepper.history)[None].to(device))
+    step, found = 0, stepper.frames(one, read(one, 0, stepper.history)[None].to(device))
     while step < steps:
         with torch.no_grad():
             frames = next(found)[0, : steps - step].cpu()

@@ -167,7 +167,7 @@ def stepper(model: LESnets) -> Stepper:
         check_velocity(one.block)
         check_field(one, model)
 
-    def frames(history: Tensor) -> Iterator[Tensor]:
+    def frames(_: Trajectory, history: Tensor) -> Iterator[Tensor]:
         for block in blocks_after(model, history[:, 0].movedim(1, -1)):
             residuals.append(block.residual.mean())
             divergences.append(block.divergence.mean())

@@ -47,6 +47,7 @@ class SineNetConfig(WaveConfig):
         wave_residual: Whether each wave adds to its input.
         conditioning: How the time step enters each block: not at all, added, or as scale and shift.
         condition_on_parameter: Whether a parameter of the flow, such as its buoyancy, enters too.
+        parameter_name: Name of that parameter in files of flows, a number for each trajectory.
         checkpoint_waves: Whether training keeps the ends of the waves only and computes each again
             for its gradient.
     """
@@ -55,6 +56,7 @@ class SineNetConfig(WaveConfig):
     wave_residual: bool = True
     conditioning: Conditioning = "none"
     condition_on_parameter: bool = False
+    parameter_name: str = "buo_y"
     checkpoint_waves: bool = False
 
     @model_validator(mode="after")
