@@ -22,6 +22,7 @@ from sixfold.pde.data.rollout_errors import Errors
 from sixfold.pde.data.rollout_files import RolloutWriter, rollout_file
 from sixfold.pde.fields.film import Film
 from sixfold.pde.fields.forecast import frames_after
+from sixfold.pde.fields.packed import packed
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def run_command(
             overwrite: Whether finished outputs in a folder are made again.
         """
         place = _device(device)
-        model = from_pretrained(weights, system).to(place)
+        model = packed(from_pretrained(weights, system).to(place))
         asked = Request(steps, fields, axes, trajectory, first, every)
 
         def work(source: Path, output: Path) -> None:

@@ -66,7 +66,7 @@ class PaddedConv(nn.Conv2d):
         self.modes = modes
 
     def forward(self, *parts: Part) -> Float[Tensor, "batch out x_out y_out"]:
-        return self.of(_joined, *parts)
+        return self.of(joined, *parts)
 
     def of(self, make: Make, *tensors: Tensor) -> Float[Tensor, "batch out x_out y_out"]:
         """Convolve what a cheap function makes of tensors, which alone the gradient keeps."""
@@ -88,7 +88,8 @@ class PointwiseConv(nn.Conv2d):
         return y.unflatten(2, x.shape[2:])
 
 
-def _joined(*parts: Tensor) -> Tensor:
+def joined(*parts: Tensor) -> Tensor:
+    """Set maps side by side on the axis of channels; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
