@@ -128,6 +128,20 @@ def test_upsampling_a_single_point_repeats_it():
         torch.testing.assert_close(upsample(x, (mode, mode)), x.expand(1, 2, 2, 2))
 
 
+@pytest.mark.parametrize("modes", [("zeros", "zeros"), ("circular", "replicate")], ids=str)
+def test_upsampling_keeps_channels_last_and_its_values(modes):
+    x = torch.randn(2, 5, 6, 4, generator=torch.Generator().manual_seed(0))
+    plain, last = x.clone().requires_grad_(), x.to(memory_format=torch.channels_last)
+    last.requires_grad_()
+    expected, found = upsample(plain, modes), upsample(last, modes)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (
+        torch.autograd.grad(y.square().sum(), of) for y, of in ((found, last), (expected, plain))
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_fields_do_not_see_each_other():
     model = build(padding="circular")
     x = frames(model, 32, 32)

@@ -102,9 +102,26 @@ def upsample(x: Maps, modes: Modes) -> Float[Tensor, "batch channel x_doubled y_
     """
     (tall,) = tables(doubling, x.shape[2], modes[0] == "circular", like=x)
     (wide,) = tables(doubling, x.shape[3], modes[1] == "circular", like=x)
+    if _channels_last(x):
+        return _upsampled_points(x.permute(0, 2, 3, 1), tall, wide).permute(0, 3, 1, 2)
     maps = torch.matmul(x, wide.T).flatten(0, 1)
     maps = torch.bmm(tall.expand(maps.shape[0], -1, -1), maps)
     return maps.unflatten(0, x.shape[:2])
+
+
+def _upsampled_points(
+    x: Float[Tensor, "batch x y channel"], tall: Tensor, wide: Tensor
+) -> Float[Tensor, "batch x_doubled y_doubled channel"]:
+    """Upsample maps whose channels are last in memory, without copies."""
+    batch, rows, columns, channels = x.shape
+    lines = torch.matmul(tall, x.reshape(batch, rows, columns * channels))
+    lines = lines.view(batch * 2 * rows, columns, channels)
+    points = torch.bmm(wide.expand(lines.shape[0], -1, -1), lines)
+    return points.view(batch, 2 * rows, 2 * columns, channels)
+
+
+def _channels_last(x: Maps) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def doubling(size: int, circular: bool) -> tuple[Float[Tensor, "doubled size"]]:

@@ -1,7 +1,8 @@
 """Convolutions of inference on a CPU, with their kernels in oneDNN's own layout.
 
-PyTorch brings a kernel to that layout in every call, and computes 1x1 convolutions as products of
-matrices by a library that is slow on processors that are not Intel's. The operators are those that
+PyTorch brings a kernel to that layout in every call, and maps to theirs and back: here channels
+stay last in memory from the first convolution to the last. SineNet-8 takes two thirds of the time.
+The operators are those that
 PyTorch's compiler puts in the place of convolutions; they know neither gradients nor exports.
 """
 
