@@ -31,6 +31,7 @@ from sixfold.pde.data.own_flows import (
     warn_of_jumps,
     warn_of_step,
 )
+from sixfold.pde.data.published_units import published_units
 from sixfold.pde.data.run_command import run_command
 from sixfold.pde.fields.forecast import forecast, rollout
 from sixfold.pde.fields.schedule import LEFT_ALONE, ScheduledAdamW
@@ -57,6 +58,8 @@ class FlowOptions(Config):
         floor: Smallest root mean square of a channel that errors are divided by, in its standard
             deviations; 0 refuses channels that vanish.
         rollout_steps: Largest number of frames of a validation rollout.
+        published_units: Whether fields are normalised by the means and deviations that a published
+            set comes with (PDEArena, SineNet's, The Well's stats.yaml) and not by the training's.
         valid_trajectories: Largest number of trajectories that are scored in a validation.
     """
 
@@ -67,6 +70,7 @@ class FlowOptions(Config):
     epochs: int | None = Field(default=None, ge=1)
     floor: float = Field(default=0.0, ge=0)
     rollout_steps: int = Field(default=10, ge=1)
+    published_units: bool = False
     valid_trajectories: int = Field(default=64, ge=1)
 
 
@@ -126,7 +130,8 @@ def open_forecasts(
     check_length(held, config)
     held = held[: options.valid_trajectories]
     if bool((model.normalizer.mean == 0).all() and (model.normalizer.sd == 1).all()):
-        model.normalizer.set(*moments(train))
+        units = published_units(blocks[0]) if options.published_units else moments(train)
+        model.normalizer.set(*units)
     make = Pairs if is_conditional(model) else Windows
     windows = make(train, config, model.normalizer)
     for one in held:
