@@ -3,13 +3,13 @@
 import pytest
 
 from sixfold.pde.models.sinenet import SYSTEM, SineNetConfig
+from sixfold.pde.tasks.multiply_adds import products
 from sixfold.pde.tasks.published import (
     ROWS,
     SCORES,
     convolution_macs,
     frame_shape,
     measurements,
-    products,
 )
 
 SIDE = 32

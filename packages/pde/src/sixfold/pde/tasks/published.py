@@ -2,17 +2,13 @@
 
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
-
 from sixfold.core import System
 from sixfold.core.pipeline.claim import Measurement
 from sixfold.core.pipeline.measure import count_parameters
 from sixfold.core.pipeline.page import Section, Table
 from sixfold.pde.models import dil_resnet, ffno, sinenet, unet_mod
+from sixfold.pde.tasks.multiply_adds import products
 
-GIGA = 1e9
 WHERE = "main table of the paper, quoted from memory"
 # Next frame and rollout in percent, on each set. SineNet-8 on SWE stands with padding.
 SCORES = {
@@ -47,30 +43,6 @@ CONVOLUTIONS: dict[str, tuple[System, str, float]] = {
     "dil_resnet": (dil_resnet.SYSTEM, "INS", 312.0),
     "dil_resnet, as released": (dil_resnet.SYSTEM, "INS, as released", 78.1),
 }
-
-
-def products(system: System, config: Any, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    """Count the multiply-adds of one forward pass by module and operator, without memory for it.
-
-    Args:
-        system: System to build.
-        config: Its settings.
-        shape: Shape of the input.
-
-    Returns:
-        Giga multiply-adds; the whole network's under ``Global``.
-    """
-    # Stand-ins of a GPU's tensors: on a CPU some products are an extension's, which nothing counts.
-    stand_ins = FakeTensorMode(allow_non_fake_inputs=True)
-    with stand_ins, torch.device("cuda"), torch.no_grad():
-        model = system.build(config).eval()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.empty(shape))
-    counts = counter.get_flop_counts()
-    return {
-        module: {str(operator): flops / 2 / GIGA for operator, flops in found.items()}
-        for module, found in counts.items()
-    }
 
 
 def frame_shape(config: Any) -> tuple[int, ...]:
