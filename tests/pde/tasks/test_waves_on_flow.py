@@ -19,7 +19,7 @@ from sixfold.pde.tasks.waves_on_flow import (
 PARAMS = """
 source: real
 budget: 1.0
-seeds: [0, 1]
+seeds: [0]
 tasks:
   waves_on_flow:
     data: {grid: 32, train: 4, test: 1}
@@ -50,7 +50,7 @@ def test_one_wave_is_read_off_at_equal_steps_and_at_equal_time(done):
     assert [step for step, _ in rows] == [1, 2]
     for _, errors in rows:
         assert set(errors) == {"one_wave", "four_waves", "equal_time"}
-        assert all(len(seeds) == 2 for seeds in errors.values())
+        assert all(len(seeds) == 1 for seeds in errors.values())
     # A longer training at a constant rate begins as the shorter one does.
     assert rows[1][1]["one_wave"] == rows[0][1]["equal_time"] != rows[1][1]["equal_time"]
     assert errors_over_budget(Outcome(task, task.results()), "closed", "one_step") == []
