@@ -161,7 +161,6 @@ CLAIM = Claim(
         Comparison("waves4_periodic", "waves1_periodic", every=True),
         Comparison("waves4_periodic", "waves1_long_periodic", every=True),
         Comparison("waves4_closed", "waves1_closed", every=True),
-        Comparison("waves4_closed", "waves1_long_closed", every=True),
     ],
     labels={
         f"{name}_{boundary}": f"{words}, {where}"
