@@ -134,8 +134,8 @@ CLAIM = Claim(
     "simulation and as networks trained on data. Here decaying turbulence at 16^3, filtered from "
     "direct simulation at 32^3, is predicted 10 frames at once and 30 by feeding back. The network "
     "that adds its output to the initial field is ours; the published one has to learn the "
-    "identity first. The last row is trained with viscosity and coefficient swapped, as the "
-    "released code does.",
+    "identity first. Where arguments are swapped, the loss takes viscosity and coefficient in the "
+    "wrong order, as the released code does.",
     metrics={
         "error_10": Metric("relative L2, frames 1 to 10", digits=3, better="lower"),
         "error_30": Metric("relative L2, frames 1 to 30", digits=3, better="lower"),

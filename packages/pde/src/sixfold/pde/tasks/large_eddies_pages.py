@@ -18,7 +18,8 @@ from sixfold.pde.tasks.multiply_adds import products
 
 FOUND = "found.safetensors"
 GOAL = 1.5
-FILMED = ("smagorinsky", "label_free", "data_driven")
+SIMULATION = "smagorinsky"
+FILMED = (SIMULATION, "label_free", "data_driven")
 SHELLS = 5  # beyond the filter the true spectrum is empty
 
 Found = Mapping[str, Mapping[str, Tensor]]  # statistics by label, the true ones first
@@ -28,6 +29,8 @@ def sections(outcome: Outcome) -> Iterator[Section]:
     """Show the error over the frames, statistics, films of vorticity, planes of Q."""
     title, prepared = outcome.claim.title, outcome.run.prepared
     found = found_by_label(outcome)
+    beside = [outcome.claim.label(key) for key in (SIMULATION, *outcome.run.entries)]
+    networks = {label: one for label, one in found.items() if label in ("true", *beside)}
     yield error_section(outcome, found)
     yield Section(
         f"{title}: spectra",
@@ -42,7 +45,7 @@ def sections(outcome: Outcome) -> Iterator[Section]:
         "the probability densities of the components of vorticity, over the true root mean "
         "square, and of the differences between neighbouring points, over that of the true "
         "velocity.",
-        figures=[structure_figure(outcome, found), *density_figures(outcome, found)],
+        figures=[structure_figure(outcome, networks), *density_figures(outcome, networks)],
     )
     row = film_row(outcome, found)
     yield Section(f"{title}: vorticity", "Along z, in the middle plane.", pictures=[row])

@@ -94,6 +94,5 @@ def film_section(outcome: Outcome, boundary: str, keys: Iterable[str]) -> Sectio
     name = f"{outcome.run.key}-{boundary}"
     row = picture_row(name, f"Smoke, {boundary}", films, colour_map="viridis")
     figure = curve_figure(f"{name}-rollout", "scaled L2", curves)
-    return Section(
-        f"{outcome.claim.title}: {boundary}", figures=[figure] if curves else [], pictures=[row]
-    )
+    title = f"{outcome.claim.title}: rollouts, {boundary}"
+    return Section(title, figures=[figure] if curves else [], pictures=[row])
