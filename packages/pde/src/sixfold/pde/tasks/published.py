@@ -9,7 +9,7 @@ from sixfold.core.pipeline.page import Section, Table
 from sixfold.pde.models import dil_resnet, ffno, sinenet, unet_mod
 from sixfold.pde.tasks.multiply_adds import products
 
-WHERE = "main table of the paper, quoted from memory"
+WHERE = "main table of the paper, not checked"
 # Next frame and rollout in percent, on each set. SineNet-8 on SWE stands with padding.
 SCORES = {
     "SineNet-8": {"INS": (1.66, 19.25), "CNS": (0.93, 2.10)},

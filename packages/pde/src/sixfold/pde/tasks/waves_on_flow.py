@@ -150,8 +150,7 @@ def deciding_budgets(rows: list[tuple[int, dict[str, list[float]]]], quantity: s
 CLAIM = Claim(
     title="SineNet: waves on a flow",
     text="The paper (arXiv:2403.19507) reports that more waves at equal parameters forecast smoke "
-    "better (SineNet-8 beside U-Net-128: 1.66 and 2.69 % of the next frame, 19.25 and 24.94 % of "
-    "rollouts), after 50 epochs of 5,200 trajectories at 128 x 128. Here networks of 0.3 M "
+    "better, after 50 epochs of 5,200 trajectories at 128 x 128. Here networks of 0.3 M "
     "parameters learn it at 32 x 32, on a periodic grid with circular padding and in a closed box "
     "with zeros. The rate is constant and the weights are averaged, so that each point of a "
     "training is the end of a shorter one: the tables say from which budget on four waves win. The "
