@@ -1,5 +1,7 @@
 """The experiment on turbulence from end to end, at the smallest size."""
 
+import math
+
 import pytest
 import torch
 from finished_pipeline import finished_pipeline
@@ -8,9 +10,13 @@ from sixfold.core.pipeline.params import Pipeline
 from sixfold.pde import LESnets
 from sixfold.pde.data.decaying_turbulence import TurbulenceData, large_eddies
 from sixfold.pde.fields.initial_fields import isotropic_field
+from sixfold.pde.fields.modes import CUBE
+from sixfold.pde.fields.statistics import vorticity
 from sixfold.pde.models.lesnets.loss import residual
+from sixfold.pde.tasks import large_eddies_pages
 from sixfold.pde.tasks.coefficients import measurements
 from sixfold.pde.tasks.large_eddies import TASK
+from sixfold.pde.tasks.large_eddies_statistics import EDGES, final, statistics_of
 
 PARAMS = """
 source: real
@@ -33,8 +39,10 @@ tasks:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Pipeline:
-    """A pipeline whose every stage ran."""
-    return finished_pipeline(tmp_path_factory.mktemp("repository"), "pde", PARAMS)
+    """A pipeline whose every stage ran; the published sizes, which take a while, stand in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(large_eddies_pages, "products", lambda *_: {"Global": {"mm": 35.7}})
+        return finished_pipeline(tmp_path_factory.mktemp("repository"), "pde", PARAMS)
 
 
 def test_simulation_is_nearer_than_persistence_and_free_of_divergence(done):
@@ -57,8 +65,34 @@ def test_the_report_has_spectra_films_the_coefficient_and_the_swap(done):
     for words in ("Cs2 of filtered direct simulation", "swapped, as released", "reproduced"):
         assert words in text
     folder = done.root / "reports" / "pde"
-    for name in ("vorticity-2.webp", "spectrum-last.svg", "errors.svg"):
+    for name in ("film-2.webp", "spectrum-last.svg", "errors.svg", "structure.svg", "q-2.png"):
         assert (folder / f"large_eddies-{name}").is_file()
+
+
+def test_structure_functions_are_those_of_one_wave():
+    """Of u = sin x along x alone, the mean square difference at r is (1 - cos r) / 3."""
+    x = torch.arange(16) * (2 * math.pi / 16)
+    field = torch.zeros(1, 16, 16, 16, 3, 1)
+    field[..., 0, 0] = x.sin()[:, None, None]
+    field[..., 1, 0] = x.sin()[:, None, None]  # along y it does not differ, but it turns
+    found = statistics_of(field, field)["structure"]
+    torch.testing.assert_close(found, (1 - x[1:9].cos()) / 3)
+
+
+def test_densities_are_on_the_scale_of_the_true_fields():
+    """Half the velocity has half the spread, and so has its vorticity."""
+    generator = torch.Generator().manual_seed(0)
+    field = isotropic_field(2, (16, 16, 16), generator)
+    true = field.movedim(1, -1)[..., None]
+    middles, width = (EDGES[1:] + EDGES[:-1]) / 2, float(EDGES[1] - EDGES[0])
+    for scale in (1.0, 0.5):
+        found = statistics_of(scale * true, true)
+        assert float(found["vorticity"].sum() * width) == pytest.approx(1, rel=1e-4)
+        spread = float((found["vorticity"] * middles**2).sum() * width) ** 0.5
+        assert spread == pytest.approx(scale, rel=0.03)
+    assert found["q"].shape == (16, 16)
+    torch.testing.assert_close(final(true), field)
+    assert float(vorticity(field, CUBE).mean().abs()) < 1e-5
 
 
 @pytest.mark.parametrize("one", measurements(), ids=lambda one: one.name)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sixfold.core.pipeline.claim import (
     Claim,
@@ -20,7 +21,15 @@ from sixfold.core.pipeline.page import Section
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
 from sixfold.core.training.fit import FitConfig
-from sixfold.pde.data.textures import FreshTextures, Shift, TextureData, prepare, read_test
+from sixfold.pde.data.textures import (
+    FreshTextures,
+    Shift,
+    TextureData,
+    prepare,
+    read_shifts,
+    read_test,
+    with_shifts,
+)
 from sixfold.pde.fields.forecast import forecast
 from sixfold.pde.metrics import scaled_l2
 from sixfold.pde.models import dil_resnet, ffno, unet_mod
@@ -36,7 +45,8 @@ class Training(FitConfig):
     """The ``train:`` block.
 
     Args:
-        shift: Distance from frame to frame along x and y, in points.
+        shift: Distance from frame to frame along x and y, in points; a random one of each sample
+            is given to the network as two more channels.
     """
 
     shift: Shift
@@ -51,6 +61,8 @@ def evaluate(job: Job[TextureData], samples: Path | None) -> Scores:
     """Score a trained network on the next frame and on frames fed back."""
     model: Any = job.trained()
     trajectories = read_test(job.prepared, job.train.shift)
+    if job.train.shift == "random":
+        return score_random(model, trajectories)
     if samples is not None:
         pair = {
             "true": trajectories[0, 1, 0],
@@ -60,6 +72,15 @@ def evaluate(job: Job[TextureData], samples: Path | None) -> Scores:
         save_file(found, samples / PREDICTED)
     error = one_step_error(model, trajectories[:, :2])
     return {"error": error, "rollout": float(rollout_errors(model, trajectories).mean())}
+
+
+def score_random(model: Any, trajectories: Tensor) -> Scores:
+    """Score a network that is given the shift, on the next frame and on frames fed back."""
+    shifts, frame, errors = read_shifts(len(trajectories)), trajectories[:, :1], []
+    for true in trajectories[:, 1:].split(1, 1):
+        frame = forecast(model, with_shifts(frame, shifts))
+        errors.append(float(scaled_l2(frame, true).double().mean()))
+    return {"error": errors[0], "rollout": sum(errors) / len(errors)}
 
 
 def score_persistence(prepared: Path, samples: Path | None) -> Scores:
@@ -89,9 +110,10 @@ def sections(outcome: Outcome) -> Iterator[Section]:
     name = outcome.run.key
     rows = [picture_row(f"{name}-texture", f"The next frame, shift {FAR}", shown)] if shown else []
     quantity, over = "scaled L2 of the next frame", "displacement, points"
-    figure = curve_figure(f"{name}-displacement", quantity, displacement_curves(outcome), over=over)
-    title = f"{outcome.claim.title}: over the displacement"
-    yield Section(title, text, figures=[figure], pictures=rows)
+    if curves := displacement_curves(outcome):
+        figure = curve_figure(f"{name}-displacement", quantity, curves, over=over)
+        title = f"{outcome.claim.title}: over the displacement"
+        yield Section(title, text, figures=[figure], pictures=rows)
 
 
 def displacement_curves(
@@ -109,7 +131,7 @@ def displacement_curves(
     return curves
 
 
-def distance(shift: Shift) -> float:
+def distance(shift: tuple[int, int]) -> float:
     """Return the length of a shift, in points."""
     return (shift[0] ** 2 + shift[1] ** 2) ** 0.5
 
@@ -120,7 +142,8 @@ CLAIM = Claim(
     text="The paper (arXiv:2403.19507) argues that a U-Net's skip connections join features of "
     "different times, and that a chain of smaller U-Nets, the waves, has less to join in each. "
     "Here just that is tested: random textures that move by a fixed distance from frame to frame, "
-    "networks of equal parameters, fresh samples, equal steps. The row at equal time is one wave "
+    "networks of equal parameters, fresh samples, equal steps. A random shift, of up to 8 points "
+    "along each axis, is given to the network as two channels. The row at equal time is one wave "
     "with as many steps as it can make in the time of four.",
     metrics={
         "error": Metric("scaled L2 of the next frame", digits=3, better="lower"),
@@ -131,6 +154,8 @@ CLAIM = Claim(
         Comparison("waves2_far", "waves1_far"),
         Comparison("waves4_far", "waves1_far_long"),
         Comparison("waves4_near", "waves1_near"),
+        Comparison("waves4_random", "waves1_random"),
+        Comparison("waves4_random", "waves1_random_long"),
     ],
     labels={
         "persistence": "persistence, shift (5, 3)",
@@ -138,6 +163,8 @@ CLAIM = Claim(
         **{f"waves{n}_middle": f"{name}, shift (3, 2)" for n, name in NAMES.items()},
         **{f"waves{n}_far": f"{name}, shift (5, 3)" for n, name in NAMES.items()},
         "waves1_far_long": "one wave at equal time, shift (5, 3)",
+        **{f"waves{n}_random": f"{name}, random shift" for n, name in NAMES.items()},
+        "waves1_random_long": "one wave at equal time, random shift",
     },
     curve=Curve("scaled_l2", "training scaled L2"),
     caption="Test textures",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sixfold.core.pipeline.job import Job
 from sixfold.core.training.distributed import rank
-from sixfold.core.training.fit import derive_seed, fit
+from sixfold.core.training.fit import Evaluate, derive_seed, fit
 from sixfold.core.training.run import Run
 from sixfold.core.weights.convert import save_pretrained
 from sixfold.pde.fields.forecast import Forecaster, forecast, rollout
@@ -19,7 +19,10 @@ BATCH = 64  # samples that are scored at once
 
 
 def train_on(
-    dataset: Any, job: Job, start: Callable[[nn.Module], None] = lambda model: None
+    dataset: Any,
+    job: Job,
+    start: Callable[[nn.Module], None] = lambda model: None,
+    evaluate: Evaluate | None = None,
 ) -> None:
     """Train one seed of an entry on the published loss, and write the weights.
 
@@ -27,13 +30,14 @@ def train_on(
         dataset: Histories and targets in physical units; see `sixfold.core.training.fit.fit`.
         job: Seed of an entry.
         start: Function that sets what the first weights do not, such as the units of the data.
+        evaluate: Validation for the learning curve; see `sixfold.core.training.fit.fit`.
     """
     torch.manual_seed(derive_seed(job.seed, "init"))
     model = job.system.build(job.model)
     start(model)
     settings = {"model": job.model.model_dump(), "train": job.train.model_dump()}
     run = Run.open(job.run, settings | {"seed": job.seed}, job.identity)
-    fit(run, model, dataset, forecast_loss, job.train, seed=job.seed)
+    fit(run, model, dataset, forecast_loss, job.train, seed=job.seed, evaluate=evaluate)
     if rank() == 0:
         save_pretrained(job.weights, model, job.system.name, job.model)
 
