@@ -122,3 +122,23 @@ def test_another_number_is_named_in_the_settings(tmp_path):
         file["flow"], file["reynolds"] = noise(2, 4, 16, 16), np.array([3.0, 4.0])
     mine = trajectories(open_flows(tmp_path / "own.h5", ["flow"], "ntxy"))
     assert [parameter_of(one, model.config) for one in mine] == [3.0, 4.0]
+
+
+def test_a_number_lies_beside_the_fields_of_its_split(flows, tmp_path):
+    with h5(flows, "r+") as file:
+        file["train"].move("buo_y", "lift")
+        file["valid"].move("buo_y", "lift")
+        file["valid/name"] = [b"a", b"b"]
+    model = attempt(flows, tmp_path / "run", [*BY_BOTH, "parameter_name=lift"])
+    found = [parameter_of(one, model.config) for one in trajectories(open_flows(flows))]
+    assert found == pytest.approx([0.0, 0.1, 0.2, 0.0, 0.1])
+    with pytest.raises(UserError, match=r"has no 'name', .* it has: dt, lift; add it"):
+        attempt(flows, tmp_path / "other", [*BY_BOTH, "parameter_name=name"])
+
+
+def test_the_only_trajectory_of_a_file_has_a_number_without_axes(flows, tmp_path):
+    model = attempt(flows, tmp_path / "run", [*BY_BOTH])
+    with h5(tmp_path / "own.h5", "w") as file:
+        file["flow"], file["buo_y"] = noise(4, 16, 16), 0.25
+    (mine,) = trajectories(open_flows(tmp_path / "own.h5", ["flow"], "txy"))
+    assert parameter_of(mine, model.config) == 0.25

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.pde.data.files import Trajectory, open_file, read
+from sixfold.pde.data.files import Block, Trajectory, open_file, read
 from sixfold.pde.data.own_flows import check_length
 from sixfold.pde.fields.frames import Normalizer, Predicted
 
@@ -131,19 +131,27 @@ def parameter_of(one: Trajectory, config: Any) -> float | None:
     if not getattr(config, "condition_on_parameter", False):
         return None
     name, block = config.parameter_name, one.block
-    known = {c.name: c for c in block.coordinates if c.axes in ("n", "")}
     with open_file(block.file) as file:
-        if name in known:
-            values = np.asarray(file[known[name].path][()], dtype=float)
-        elif name in file and getattr(file[name], "shape", None) == (block.trajectories,):
-            values = np.asarray(file[name][()], dtype=float)
-        else:
+        known = _numbers(file, block)
+        if name not in known:
             raise UserError(
                 f"{block.file} has no {name!r}, the number of each trajectory that this network is "
-                f"conditioned on; it has: {', '.join(known) or 'none'}; add it, or name it with "
-                "--set parameter_name=..."
+                f"conditioned on; it has: {', '.join(sorted(known)) or 'none'}; add it, or name it "
+                "with --set parameter_name=..."
             )
+        values = np.asarray(known[name][()], dtype=float)
     value = float(values[one.row] if values.ndim else values)
     if not np.isfinite(value):
         raise UserError(f"{one}: {name} is {value}, no finite number; repair it")
     return value
+
+
+def _numbers(file: Any, block: Block) -> dict[str, Any]:
+    """Return the datasets of one number, or one for each trajectory; the group's own win."""
+    found = {}
+    shapes = ((block.trajectories,), ())
+    for group in (file, file[block.fields[0].path].parent):
+        for name, dataset in group.items():
+            if getattr(dataset, "shape", None) in shapes and dataset.dtype.kind in "iuf":
+                found[name] = dataset
+    return found | {c.name: file[c.path] for c in block.coordinates if c.axes in ("n", "")}
