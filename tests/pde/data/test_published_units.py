@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from flow_files import compressible, smoke, well
+from flow_files import compressible, h5, smoke, well
 
 from sixfold.core import UserError, train
 from sixfold.pde.data.layouts import LAYOUTS, open_flows
@@ -68,6 +68,11 @@ def test_those_of_the_well_are_read_above_its_data(tmp_path):
         ("mean: {pressure: 1.0}", "has no mean of velocity"),
         ("7", "has no mean of pressure"),
         ("mean: {pressure: 1.0, velocity: 2.0}", "has 1 numbers as mean of velocity, which has 2"),
+        (
+            "mean: {pressure: 1.0, velocity: [2.0, 3.0]}\nstd: {pressure: 1.0, velocity: [1.0, 0]}",
+            r"has \[1.0, 0\] as std of velocity; fetch it again",
+        ),
+        ("mean: {pressure: .nan, velocity: [2.0, 3.0]}", "has nan as mean of pressure"),
     ],
 )
 def test_damaged_ones_are_named(tmp_path, text, message):
@@ -81,3 +86,21 @@ def test_a_set_without_any_says_so(tmp_path):
     (block,) = open_flows(compressible(tmp_path / "cfd.h5"))
     with pytest.raises(UserError, match="no published units are known for density, pressure"):
         published_units(block)
+
+
+def test_those_of_linked_data_lie_beside_the_link(tmp_path):
+    file = well(tmp_path / "cache" / "4f2a.hdf5")
+    link = tmp_path / "set" / "data" / "train" / "shear.hdf5"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(file)
+    (tmp_path / "set" / "stats.yaml").write_text(yaml.safe_dump(STATS))
+    (block,) = open_flows(link, ["pressure", "velocity"])
+    assert published_units(block)[0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_fields_in_other_units_are_warned_of(tmp_path):
+    flows = smoke(tmp_path / "a.h5", {"train": 2, "valid": 1})
+    with h5(flows, "r+") as file:
+        file["train/vx"][...] *= 1000
+    with pytest.warns(UserWarning, match="in the published units vx has a root mean square of"):
+        attempt(flows, tmp_path / "run")

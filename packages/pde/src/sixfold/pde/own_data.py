@@ -31,7 +31,7 @@ from sixfold.pde.data.own_flows import (
     warn_of_jumps,
     warn_of_step,
 )
-from sixfold.pde.data.published_units import published_units
+from sixfold.pde.data.published_units import published_units, warn_of_units
 from sixfold.pde.data.run_command import run_command
 from sixfold.pde.fields.forecast import forecast, rollout
 from sixfold.pde.fields.schedule import LEFT_ALONE, ScheduledAdamW
@@ -132,6 +132,8 @@ def open_forecasts(
     if bool((model.normalizer.mean == 0).all() and (model.normalizer.sd == 1).all()):
         units = published_units(blocks[0]) if options.published_units else moments(train)
         model.normalizer.set(*units)
+        if options.published_units:
+            warn_of_units(read(train[0], 0, 1), blocks[0].channels, units)
     make = Pairs if is_conditional(model) else Windows
     windows = make(train, config, model.normalizer)
     for one in held:

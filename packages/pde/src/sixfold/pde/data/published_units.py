@@ -4,6 +4,8 @@ SineNet's three sets have theirs in its released code. The Well writes those of 
 ``stats.yaml`` in its root, above ``data/train``.
 """
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {  # layout: mean and dev
     },
 }
 STATS = "stats.yaml"
+FAR = 10.0  # root mean square in units that are of other data
 LEVELS = 4  # a file of The Well lies in data/train below its statistics
 
 
@@ -55,8 +58,26 @@ def published_units(block: Block) -> tuple[Channels, Channels]:
     return mean, deviation
 
 
+def warn_of_units(
+    frames: Float[Tensor, "time channel x y"],
+    names: Sequence[str],
+    units: tuple[Channels, Channels],
+) -> None:
+    """Warn of fields that a set's units leave far from a root mean square of one."""
+    mean, sd = (values[:, None, None] for values in units)
+    sizes = ((frames - mean) / sd).square().mean((0, 2, 3)).sqrt().tolist()
+    for name, size in zip(names, sizes, strict=True):
+        if size > FAR:
+            warnings.warn(
+                f"in the published units {name} has a root mean square of {size:.3g}, not of about "
+                "one: these are other data, or not prepared as the published ones (the pressure of "
+                "shallow water by its normstats file); leave the option out, and units are fitted",
+                stacklevel=3,
+            )
+
+
 def _of_the_well(block: Block) -> tuple[Channels, Channels]:
-    folders = list(block.file.resolve().parents)[:LEVELS]
+    folders = list(block.file.absolute().parents)[:LEVELS]  # a link stays where it is
     found = next((folder / STATS for folder in folders if (folder / STATS).is_file()), None)
     if found is None:
         raise UserError(
@@ -84,6 +105,10 @@ def _numbers(known: Any, kind: str, block: Block, path: Path) -> Channels:
             raise UserError(
                 f"{path} has {len(value)} numbers as {kind} of {field.name}, which has "
                 f"{len(field.channels)} components; fetch it again"
+            )
+        if not bool(value.isfinite().all()) or (kind == "std" and bool((value <= 0).any())):
+            raise UserError(
+                f"{path} has {known[kind][field.name]} as {kind} of {field.name}; fetch it again"
             )
         numbers.append(value)
     return torch.cat(numbers)
