@@ -127,3 +127,15 @@ def test_an_error_leaves_no_file_and_a_single_frame_needs_a_time_step(tmp_path):
     with pytest.raises(UserError, match="has one frame, so the times of its rollout are unknown"):
         fail(None)
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_numbers_of_trajectories_stay_with_them(tmp_path):
+    """Also those that the layout does not have, so that a rollout can be gone on from."""
+    source = smoke(tmp_path / "a.h5", {"train": 3, "test": 2})
+    with h5(source, "r+") as file:
+        file["train/lift"], file["test/lift"] = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0])
+    write(source, tmp_path / "b.h5", only=1)
+    with h5(tmp_path / "b.h5") as file:
+        assert file["test/lift"][()].tolist() == [5.0]
+        assert file["test/buo_y"][()] == pytest.approx([0.1])
+        assert "train" not in file

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.pde.data.files import Block, Trajectory, open_file, read
+from sixfold.pde.data.files import Trajectory, numbers_of, open_file, read
 from sixfold.pde.data.own_flows import check_length
 from sixfold.pde.fields.frames import Normalizer, Predicted
 
@@ -132,7 +132,7 @@ def parameter_of(one: Trajectory, config: Any) -> float | None:
         return None
     name, block = config.parameter_name, one.block
     with open_file(block.file) as file:
-        known = _numbers(file, block)
+        known = numbers_of(file, block)
         if name not in known:
             raise UserError(
                 f"{block.file} has no {name!r}, the number of each trajectory that this network is "
@@ -144,14 +144,3 @@ def parameter_of(one: Trajectory, config: Any) -> float | None:
     if not np.isfinite(value):
         raise UserError(f"{one}: {name} is {value}, no finite number; repair it")
     return value
-
-
-def _numbers(file: Any, block: Block) -> dict[str, Any]:
-    """Return the datasets of one number, or one for each trajectory; the group's own win."""
-    found = {}
-    shapes = ((block.trajectories,), ())
-    for group in (file, file[block.fields[0].path].parent):
-        for name, dataset in group.items():
-            if getattr(dataset, "shape", None) in shapes and dataset.dtype.kind in "iuf":
-                found[name] = dataset
-    return found | {c.name: file[c.path] for c in block.coordinates if c.axes in ("n", "")}

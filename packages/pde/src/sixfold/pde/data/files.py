@@ -260,3 +260,14 @@ def check_axes(dataset: Any, place: str, axes: str) -> None:
         )
     if dataset.dtype.kind not in "fiu":
         raise UserError(f"{place} holds {dataset.dtype}; give real numbers")
+
+
+def numbers_of(file: Any, block: Block) -> dict[str, Any]:
+    """Return the datasets of one number, or one for each trajectory; the group's own win."""
+    found = {}
+    shapes = ((block.trajectories,), ())
+    for group in (file, file[block.fields[0].path].parent):
+        for name, dataset in group.items():
+            if getattr(dataset, "shape", None) in shapes and dataset.dtype.kind in "iuf":
+                found[name] = dataset
+    return found | {c.name: file[c.path] for c in block.coordinates if c.axes in ("n", "")}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import atomic_file
-from sixfold.pde.data.files import SPACE, Block, Stored, Trajectory, open_file, times
+from sixfold.pde.data.files import SPACE, Block, Stored, Trajectory, numbers_of, open_file, times
 from sixfold.pde.data.the_well import RANKS
 
 FIRST = "sixfold_first_frame"
@@ -82,9 +82,11 @@ def rollout_file(
     clocks = {block: _clock(some, history, steps, step_time) for block, some in chosen.items()}
     replaced = {field.path for block in blocks for field in block.fields}
     replaced |= {block.clock.path for block in blocks if block.clock}
-    replaced |= {one.path for block in blocks if block not in chosen for one in block.coordinates}
+    others = [block for block in blocks if block not in chosen]
+    replaced |= {one.path for block in others for one in block.coordinates}
     with open_file(source) as old, atomic_file(output) as partial, h5py.File(partial, "w") as new:
-        _copy(old, new, replaced, blocks[0], _rows(chosen))
+        replaced |= {path for block in others for path in _of_trajectories(old, block)}
+        _copy(old, new, replaced, blocks[0], _rows(old, chosen))
         for block, some in chosen.items():
             for field in block.fields:
                 new.create_dataset(field.path, _shape(field, block, len(some), steps), "f4")
@@ -97,14 +99,23 @@ def rollout_file(
         yield RolloutWriter(new, places)
 
 
-def _rows(chosen: dict[Block, list[Trajectory]]) -> dict[str, list[int]]:
+def _rows(file: Any, chosen: dict[Block, list[Trajectory]]) -> dict[str, list[int]]:
     """Return which rows of datasets belong to the chosen trajectories, where not all do."""
     return {
-        one.path: [trajectory.row for trajectory in some]
+        path: [trajectory.row for trajectory in some]
         for block, some in chosen.items()
-        for one in block.coordinates
-        if one.axes.startswith("n") and len(some) < block.trajectories
+        if len(some) < block.trajectories
+        for path in _of_trajectories(file, block)
     }
+
+
+def _of_trajectories(file: Any, block: Block) -> set[str]:
+    """Return the datasets beside the fields that have a row for each trajectory."""
+    found = {one.path for one in block.coordinates if one.axes.startswith("n")}
+    if block.trajectories not in block.sides:  # else they may be points of space
+        numbers = numbers_of(file, block).values()
+        found |= {one.name.strip("/") for one in numbers if one.ndim}
+    return found
 
 
 def _copy(old: Any, new: Any, leave: set[str], block: Block, rows: dict[str, list[int]]) -> None:
