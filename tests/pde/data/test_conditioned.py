@@ -104,7 +104,9 @@ def test_a_missing_number_is_named(flows, tmp_path):
         attempt(flows, tmp_path / "other", BY_BOTH)
     with h5(flows, "r+") as file:
         del file["train/buo_y"], file["valid/buo_y"]
-    lacks = r"has no 'buo_y', the number of each trajectory .* it has: dt; add it, or name it"
+    lacks = (
+        r"has no 'buo_y', the number of each trajectory .* it has: dt; add it, or train on another"
+    )
     with pytest.raises(UserError, match=lacks):
         attempt(flows, tmp_path / "other", BY_BOTH)
     with pytest.raises(UserError, match=lacks):

@@ -136,8 +136,8 @@ def parameter_of(one: Trajectory, config: Any) -> float | None:
         if name not in known:
             raise UserError(
                 f"{block.file} has no {name!r}, the number of each trajectory that this network is "
-                f"conditioned on; it has: {', '.join(sorted(known)) or 'none'}; add it, or name it "
-                "with --set parameter_name=..."
+                f"conditioned on; it has: {', '.join(sorted(known)) or 'none'}; add it, or train "
+                "on another (sixfold train --set parameter_name=...)"
             )
         values = np.asarray(known[name][()], dtype=float)
     value = float(values[one.row] if values.ndim else values)
