@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -287,17 +286,3 @@ def test_settings_changed_by_replace_are_checked_too(unchecked):
     state = solver.at_rest(PLANES[:, 0].abs())
     (later,) = islice(replace(solver, viscosity=0).frames(state, every=3), 1)
     assert later.frame().isfinite().all()
-
-
-def test_whole_numbers_may_be_numpys(unchecked):
-    points, cells = np.array([4, 4, 4]), np.int64(2)
-    assert torch.equal(statistics.coarsen(U, points), statistics.coarsen(U, (4, 4, 4)))
-    assert torch.equal(
-        statistics.longitudinal_increments(U, cells), statistics.longitudinal_increments(U, 2)
-    )
-    with pytest.raises(UserError, match=r"grid should be 3 whole numbers from 1, .* got \[4.0"):
-        statistics.coarsen(U, [4.0, 4.0, 4.0])
-    with pytest.raises(UserError, match=r"cells should be a whole number from 1, got 2\.0"):
-        statistics.longitudinal_increments(U, 2.0)
-    with pytest.raises(UserError, match=r"box should be 3 positive lengths, .* got 'abc'"):
-        statistics.vorticity(U, "abc")

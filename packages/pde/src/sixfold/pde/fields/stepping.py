@@ -1,7 +1,6 @@
 """What all solvers share: frames at equal times, Runge-Kutta, and the checks of input."""
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,17 +70,8 @@ def check_counts(**numbers: int) -> None:
         UserError: it names the argument.
     """
     for name, value in numbers.items():
-        if not (_is_whole(value) and value >= 1):
+        if not (isinstance(value, int) and value >= 1):
             raise UserError(f"{name} should be a whole number from 1, got {value!r}")
-
-
-def _is_whole(value: Any) -> bool:
-    """Return whether a value is a whole number of any library, and not the float of one."""
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return True
 
 
 def as_grid(grid: Sequence[int], axes: int, *, least: int = 1) -> Any:
@@ -90,11 +80,8 @@ def as_grid(grid: Sequence[int], axes: int, *, least: int = 1) -> Any:
     Raises:
         UserError: there are more or fewer numbers, or one is no whole number from the least on.
     """
-    try:
-        sides = tuple(operator.index(n) for n in grid)
-    except TypeError:  # one number, or fractions
-        sides = ()
-    if len(sides) != axes or min(sides) < least:
+    sides = tuple(grid) if isinstance(grid, Sequence) else ()
+    if len(sides) != axes or not all(isinstance(n, int) and n >= least for n in sides):
         raise UserError(
             f"grid should be {axes} whole numbers from {least}, the points along "
             f"{'xyz'[:axes]}, got {grid!r}"
@@ -110,7 +97,7 @@ def as_box(box: Sequence[float], axes: int) -> Any:
     """
     try:
         sides = tuple(float(length) for length in box)
-    except (TypeError, ValueError):  # one number, or what is no number
+    except TypeError:  # one number, or what is no number
         sides = ()
     if len(sides) != axes or not all(0 < length < math.inf for length in sides):
         raise UserError(
