@@ -38,27 +38,21 @@ def speed(waves: int, side: int, threads: int, repeats: int) -> list[dict]:
         (network(frames) - target).square().mean().backward()
         model.zero_grad(set_to_none=True)  # or the next call would begin by letting them go
 
-    lean = packed(plain)
-
-    def forward(network, model) -> None:
-        network = lean if network is model else network
+    def forward(network) -> None:
         with torch.inference_mode():
             network(frames)
 
     published = ReferenceSineNet(plain)
-    cases = (
-        ("training step", step, plain, ">= 1.2x, memory <= 0.8x"),
-        ("training step, checkpointed waves", step, saving, "memory <= 0.4x, 1.4x of plain's time"),
-        ("inference", forward, plain, ">= 1.2x"),
-    )
+    of_published = partial(step, published, plain)
+    asked = ">= 1.2x, memory <= 0.8x", "memory <= 0.4x, 1.4x of plain's time", ">= 1.2x"
+    cases = {
+        "training step": (of_published, partial(step, plain, plain)),
+        "training step, checkpointed waves": (of_published, partial(step, saving, saving)),
+        "inference": (partial(forward, published), partial(forward, packed(plain))),
+    }
     return [
-        against_published(
-            what,
-            {"published": partial(call, published, plain), "sixfold": partial(call, model, model)},
-            repeats,
-            asked,
-        )
-        for what, call, model, asked in cases
+        against_published(what, {"published": plainly, "sixfold": ours}, repeats, bar)
+        for (what, (plainly, ours)), bar in zip(cases.items(), asked, strict=True)
     ]
 
 

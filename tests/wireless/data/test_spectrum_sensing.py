@@ -52,6 +52,25 @@ def test_what_is_wrong_is_said(path):
         read_published(path, "synthetic", 2)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{", "{}", "null", "[3]", '[{"fc": 1.0}]', '[{"fc": 0, "bw": 0}]', '[{"fc": NaN, "bw": 1}]'],
+)
+def test_labels_that_are_no_list_of_signals_are_refused(path, text):
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(UserError, match=r"1\.json"):
+        read_published(path, "synthetic", 32)
+
+
+def test_a_sample_that_is_no_number_is_named(path):
+    numbers = np.fromfile(path)
+    numbers[7] = np.nan
+    numbers.tofile(path)
+    with pytest.raises(UserError, match="sample 3 is NaN or infinite"):
+        read_published(path, "synthetic", 32)
+    assert read_published(path, "synthetic", 3)[0].isfinite().all()
+
+
 def test_a_network_learns_from_a_folder_of_a_set(tmp_path):
     bins, drawn = 64, np.random.default_rng(0)
     for number in range(5):

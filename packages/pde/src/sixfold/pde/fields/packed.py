@@ -1,9 +1,9 @@
 """Convolutions of inference on a CPU, with their kernels in oneDNN's own layout.
 
-PyTorch brings a kernel to that layout in every call, and maps to theirs and back: here channels
-stay last in memory from the first convolution to the last. SineNet-8 takes two thirds of the time.
-The operators are those that
-PyTorch's compiler puts in the place of convolutions; they know neither gradients nor exports.
+Otherwise PyTorch brings a kernel to that layout in every call, and maps to theirs and back. Here
+channels stay last in memory from the first convolution to the last (benchmarks/sinenet.py measures
+what that gains). The operators are those that PyTorch's compiler puts in the place of convolutions;
+they know neither gradients nor exports.
 """
 
 import copy

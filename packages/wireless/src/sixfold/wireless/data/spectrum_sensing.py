@@ -6,6 +6,7 @@ where it lies.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def read_published(
         bins: Number of samples to return; a shorter BIG-RED recording is filled with zeros.
 
     Raises:
-        UserError: a file is missing or damaged, or holds too few samples.
+        UserError: a file is missing or damaged, holds too few samples or one that is NaN or
+            infinite, or the labels are no list of signals.
     """
     if layout not in LAYOUTS:
         raise UserError(unknown_name_error("spectrum sensing", "layout", layout, LAYOUTS))
@@ -72,10 +74,14 @@ def read_published(
             f"{path} holds {size} bytes, which is no multiple of a sample's {whole}: it is cut "
             f"short, or not of the layout {layout!r}"
         )
-    numbers = np.fromfile(path, chosen.component)
-    samples = numbers.astype(np.float64).view(np.complex128)[chosen.skipped :][:bins]
+    start = chosen.skipped * whole
+    numbers = np.fromfile(path, chosen.component, count=2 * bins, offset=min(start, size))
+    samples = numbers.astype(np.float64).view(np.complex128)
     if len(samples) < bins and layout != "bigred":
         raise UserError(f"{path} holds {len(samples)} samples, {bins} are needed")
+    if not (good := np.isfinite(samples)).all():
+        number = chosen.skipped + int(np.argmin(good))
+        raise UserError(f"{path}: sample {number} is NaN or infinite; leave the recording out")
     padded = np.pad(samples, (0, bins - len(samples)))
     return torch.from_numpy(padded), _bands(labels, chosen.widened_hz)
 
@@ -152,10 +158,24 @@ def open_published(
 
 
 def _bands(path: Path, widened_hz: float) -> list[Band]:
+    """Read the labels of a recording.
+
+    Raises:
+        UserError: they are no list of signals with a centre and a width.
+    """
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return [Band(float(one["fc"]), float(one["bw"]) + widened_hz) for one in entries]
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list):
+            raise TypeError(f"it is a {type(entries).__name__}")
+        found = [(float(one["fc"]), float(one["bw"])) for one in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} should hold a JSON list of objects with fc and bw, in Hz ({error!r})"
         ) from None
+    for number, (center, width) in enumerate(found):
+        if not (math.isfinite(center) and 0 < width < math.inf):
+            raise UserError(
+                f"{path}: signal {number} has fc {center} and bw {width}; both are finite numbers "
+                "of Hz, and bw is above 0"
+            )
+    return [Band(center, width + widened_hz) for center, width in found]
