@@ -6,7 +6,7 @@ from torch_geometric.utils import contains_self_loops, homophily
 
 from sixfold.core import UserError
 from sixfold.graphs.data.labels import check_labels
-from sixfold.graphs.data.synthetic import block_model, digits_graph
+from sixfold.graphs.data.synthetic import block_model, digits_graph, two_kinds_model
 from sixfold.graphs.data.validate import check_graph, fingerprint
 
 MASKS = ["train_mask", "val_mask", "test_mask"]
@@ -57,3 +57,28 @@ def test_digits_are_linked_with_similar_digits():
 def test_impossible_block_models_are_refused(bad):
     with pytest.raises(UserError, match="a block model needs"):
         block_model(**bad)
+
+
+def test_feature_nodes_link_across_classes_and_structure_nodes_within():
+    data = two_kinds_model(nodes=4000, seed=1)
+    source, target = data.edge_index
+    same = data.y[source] == data.y[target]
+    features, structure = data.kind[source] == 1, data.kind[source] == 0
+    torch.testing.assert_close(data.kind[source], data.kind[target])
+    assert not same[features].any()
+    assert float(same[structure].double().mean()) == pytest.approx(0.85 + 0.15 / 4, abs=0.01)
+    means = torch.stack([data.x[data.y == c].mean(0) for c in range(4)])
+    near = (torch.cdist(data.x, means).argmin(1) == data.y).double()
+    assert float(near[data.kind == 1].mean()) > 0.9 > 0.6 > float(near[data.kind == 0].mean())
+
+
+def test_splits_of_a_model_of_two_kinds_are_of_one_graph():
+    first, second = (two_kinds_model(nodes=400, split=split) for split in (0, 1))
+    assert torch.equal(first.x, second.x)
+    assert not torch.equal(first.test_mask, second.test_mask)
+    assert [int(first[f"{m}_mask"].sum()) for m in ("train", "val", "test")] == [200, 100, 100]
+
+
+def test_a_model_of_two_kinds_needs_nodes_of_either_kind_in_each_class():
+    with pytest.raises(UserError, match="nodes of either kind, got 4 nodes"):
+        two_kinds_model(nodes=4)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sixfold.core import UserError
+from sixfold.core.config import read_yaml
 from sixfold.core.pipeline import stages
-from sixfold.core.pipeline.params import Pipeline
+from sixfold.core.pipeline.params import Params, Pipeline
 from sixfold.core.pipeline.report import write_report
 from sixfold.graphs.data import prepared
 from sixfold.graphs.tasks import forward_learning, mixture, pipelining
@@ -24,10 +25,11 @@ tasks:
       single_forward: {model: {layers: 2, hidden: 8}}
       backprop_1: {model: {mode: backprop, layers: 1}}
   mixture:
+    data: {graphs: [two_kinds, actor]}
     defaults:
       system: mowst
       model: {hidden: 4, layers: 2}
-      train: {steps: 4, learning_rates: [0.1, 0.01]}
+      train: {steps: 4, trials: {learning_rate: [0.1, 0.01]}}
     systems:
       mowst_star: {model: {experts: [mlp, gcn], method: mowst_star}}
       mowst: {model: {experts: [mlp, gcn], big_patience: 0, pretrain: []}, seeds: 1}
@@ -110,8 +112,30 @@ def test_the_best_trial_by_validation_is_scored(done):
             path = done.folder / "weights" / "mixture" / "mlp" / f"seed-{seed}" / f"{graph}.json"
             said = json.loads(path.read_text())
             tried = said["validation accuracy"]
-            assert set(tried) == {"0.1", "0.01"}
+            assert set(tried) == {"learning_rate=0.1", "learning_rate=0.01"}
             assert tried[said["chosen"]] == max(tried.values())
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ({}, "at least 1 item"),
+        ({"rate": [0.1]}, "no setting 'rate'"),
+        ({"dropout": []}, "dropout has no value to try"),
+    ],
+)
+def test_trials_name_settings_and_their_values(trials, said):
+    with pytest.raises(UserError, match=said):
+        mixture.Tuning.parse({"steps": 1, "trials": trials}, "params.yaml")
+
+
+def test_every_system_is_tuned_by_as_many_trials():
+    for file in Path(__file__).parents[3].glob("pipelines/graphs*/params.yaml"):
+        task = Pipeline(file.parent.name, file.parent, Params.parse(read_yaml(file), "")).task(
+            "mixture"
+        )
+        trials = {key: len(task.settings(key).combinations()) for key in task.entries}
+        assert set(trials.values()) == {6}, f"{file}: {trials}"
 
 
 def test_a_mixture_is_asked_conditionally(done):
@@ -121,6 +145,15 @@ def test_a_mixture_is_asked_conditionally(done):
     assert "homophilous_expected" not in scores  # it draws no experts
     shares = json.loads((done.folder / "samples/mixture/mowst_star/homophilous.json").read_text())
     assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_accuracy_and_gate_are_told_by_the_kind_of_node(done):
+    results = done.task("mixture").results()
+    scores = results["mowst_star"]["seeds"]["0"]
+    kinds = [scores[f"two_kinds_{kind}"] for kind in ("features", "structure")]
+    assert min(kinds) <= scores["two_kinds"] <= max(kinds)
+    assert 0 <= scores["two_kinds_gate_features"] <= 1
+    assert "two_kinds_gate_features" not in results["mlp"]["seeds"]["0"]  # it has no gate
 
 
 def test_both_ways_to_predict_with_mowst_are_shown(done):

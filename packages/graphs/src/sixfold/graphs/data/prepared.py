@@ -12,7 +12,7 @@ from torch import Tensor
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.graphs.data.load import MASKS, load_graph
-from sixfold.graphs.data.synthetic import block_model, digits_graph
+from sixfold.graphs.data.synthetic import block_model, digits_graph, two_kinds_model
 from sixfold.graphs.data.validate import Data
 
 SPLITS = range(5)
@@ -20,6 +20,7 @@ SYNTHETIC = {
     "digits": digits_graph,
     "homophilous": lambda split: block_model(homophily=0.8, split=split),
     "heterophilous": lambda split: block_model(homophily=0.1, split=split),
+    "two_kinds": lambda split: two_kinds_model(split=split),
 }
 
 
@@ -88,7 +89,7 @@ def _tensors(name: str) -> dict[str, Tensor]:
     return {
         "x": small if torch.equal(small.to(graph.x.dtype), graph.x) else graph.x,
         "edge_index": to_undirected(graph.edge_index, num_nodes=len(graph.x)),
-        "y": graph.y,
+        **{name: graph[name] for name in ("y", "kind") if name in graph},
         **{mask: torch.stack([split[mask] for split in splits]) for mask in MASKS},
     }
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.graphs.data.splits import forwardgnn_split
+from sixfold.graphs.data.splits import forwardgnn_split, linkx_split
 from sixfold.graphs.data.validate import Data
 
 
@@ -77,6 +77,77 @@ def block_model(
     x = means[labels] + rng.standard_normal((nodes, features))
     edges = torch.from_numpy(np.stack([source, target])[:, source != target])
     return _graph(torch.from_numpy(x).float(), edges, torch.from_numpy(labels), split)
+
+
+def two_kinds_model(
+    *,
+    nodes: int = 2000,
+    classes: int = 4,
+    features: int = 16,
+    degree: float = 10.0,
+    strong: float = 3.0,
+    weak: float = 0.6,
+    homophily: float = 0.85,
+    seed: int = 0,
+    split: int = 0,
+) -> Data:
+    """Draw a block model of two kinds of nodes, for which one expert each is the right one.
+
+    Half of the nodes have telling features, and link with feature nodes of other classes: a GNN
+    blurs what an MLP reads. The other half have weak features, and link with structure nodes,
+    mostly of their own class. Half of the nodes train, a quarter validates, a quarter tests.
+
+    Args:
+        nodes: Number of nodes.
+        classes: Number of classes, of equal size up to one node.
+        features: Number of features: normal, with variance one around the mean of the class.
+        degree: Mean degree; slightly less in fact, as edges drawn twice count once.
+        strong: Norm of the mean of each class for feature nodes.
+        weak: Likewise for structure nodes.
+        homophily: Chance that the end of a structure node's edge is drawn from its own class;
+            else it is from any.
+        seed: Seed of all draws but the split's.
+        split: Number of the split, 0 to 4.
+
+    Returns:
+        A graph with ``kind``: 1 for feature nodes, 0 for structure nodes.
+
+    Raises:
+        UserError: a kind has a class without nodes.
+    """
+    from torch_geometric.data import Data as Graph
+    from torch_geometric.utils import to_undirected
+
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(nodes) % max(classes, 1))
+    kind = rng.permutation(np.arange(nodes) % 2)
+    members = [
+        [np.flatnonzero((labels == c) & (kind == k)) for c in range(classes)] for k in (0, 1)
+    ]
+    if classes < 2 or not all(len(found) for one in members for found in one):
+        raise UserError(
+            f"two classes or more need nodes of either kind, got {nodes} nodes, {classes} classes"
+        )
+    means = rng.standard_normal((classes, features))
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    signal = np.where(kind == 1, strong, weak)[:, None]
+    x = means[labels] * signal + rng.standard_normal((nodes, features))
+    source = rng.integers(nodes, size=round(nodes * degree / 2))
+    others = (labels[source] + rng.integers(1, classes, size=len(source))) % classes
+    own = rng.random(len(source)) < homophily
+    near = np.where(own, labels[source], rng.integers(classes, size=len(source)))
+    ends = np.where(kind[source] == 1, others, near)
+    drawn = zip(kind[source], ends, rng.random(len(source)), strict=True)
+    target = np.array([members[k][c][int(u * len(members[k][c]))] for k, c, u in drawn])
+    edges = torch.from_numpy(np.stack([source, target])[:, source != target])
+    y = torch.from_numpy(labels).long()
+    return Graph(
+        x=torch.from_numpy(x).float(),
+        edge_index=to_undirected(edges.long(), num_nodes=nodes),
+        y=y,
+        kind=torch.from_numpy(kind).long(),
+        **linkx_split(y, split),
+    )
 
 
 def _graph(x: Float[Tensor, "node feature"], edges: Tensor, y: Tensor, split: int) -> Data:
