@@ -103,7 +103,7 @@ def two_kinds_model(
         features: Number of features: normal, with variance one around the mean of the class.
         degree: Mean degree; slightly less in fact, as edges drawn twice count once.
         strong: Norm of the mean of each class for feature nodes.
-        weak: Likewise for structure nodes.
+        weak: Norm of the mean of each class for structure nodes.
         homophily: Chance that the end of a structure node's edge is drawn from its own class;
             else it is from any.
         seed: Seed of all draws but the split's.
@@ -119,35 +119,39 @@ def two_kinds_model(
     from torch_geometric.utils import to_undirected
 
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(nodes) % max(classes, 1))
+    labels = rng.permutation(np.arange(nodes) % classes)
     kind = rng.permutation(np.arange(nodes) % 2)
-    members = [
-        [np.flatnonzero((labels == c) & (kind == k)) for c in range(classes)] for k in (0, 1)
-    ]
-    if classes < 2 or not all(len(found) for one in members for found in one):
-        raise UserError(
-            f"two classes or more need nodes of either kind, got {nodes} nodes, {classes} classes"
-        )
     means = rng.standard_normal((classes, features))
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     signal = np.where(kind == 1, strong, weak)[:, None]
     x = means[labels] * signal + rng.standard_normal((nodes, features))
-    source = rng.integers(nodes, size=round(nodes * degree / 2))
+    edges = _edges_by_kind(labels, kind, round(nodes * degree / 2), homophily, rng)
+    edge_index = to_undirected(edges, num_nodes=nodes)
+    y = torch.from_numpy(labels).long()
+    kinds = torch.from_numpy(kind).long()
+    masks = linkx_split(y, split)
+    return Graph(torch.from_numpy(x).float(), edge_index, y=y, kind=kinds, **masks)
+
+
+def _edges_by_kind(
+    labels: np.ndarray, kind: np.ndarray, count: int, homophily: float, rng: np.random.Generator
+) -> Tensor:
+    """Draw edges (2, edge) between nodes of one kind, without self loops; see `two_kinds_model`."""
+    nodes, classes = len(labels), int(labels.max()) + 1
+    members = [
+        [np.flatnonzero((labels == c) & (kind == k)) for c in range(classes)] for k in (0, 1)
+    ]
+    if classes < 2 or not all(len(found) for one in members for found in one):
+        said = f"got {nodes} nodes, {classes} classes"
+        raise UserError(f"two classes or more need nodes of either kind, {said}")
+    source = rng.integers(nodes, size=count)
     others = (labels[source] + rng.integers(1, classes, size=len(source))) % classes
     own = rng.random(len(source)) < homophily
     near = np.where(own, labels[source], rng.integers(classes, size=len(source)))
     ends = np.where(kind[source] == 1, others, near)
     drawn = zip(kind[source], ends, rng.random(len(source)), strict=True)
     target = np.array([members[k][c][int(u * len(members[k][c]))] for k, c, u in drawn])
-    edges = torch.from_numpy(np.stack([source, target])[:, source != target])
-    y = torch.from_numpy(labels).long()
-    return Graph(
-        x=torch.from_numpy(x).float(),
-        edge_index=to_undirected(edges.long(), num_nodes=nodes),
-        y=y,
-        kind=torch.from_numpy(kind).long(),
-        **linkx_split(y, split),
-    )
+    return torch.from_numpy(np.stack([source, target])[:, source != target]).long()
 
 
 def _graph(x: Float[Tensor, "node feature"], edges: Tensor, y: Tensor, split: int) -> Data:
