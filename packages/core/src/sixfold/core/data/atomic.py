@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sixfold.core.config import UserError
-from sixfold.core.data.locks import LOCK, is_mount, try_lock
+from sixfold.core.data.locks import LOCK, held, is_mount, try_lock
 
 PREFIX, SUFFIX = ".sixfold-", ".tmp"
 BEFORE = ".before"  # holds, within a scratch folder, what is about to be replaced
@@ -148,15 +148,16 @@ def _put_back(scratch: Path, parent: Path) -> None:
 
 def _replace(place: Path, new: Path, scratch: Path) -> None:
     before = scratch / BEFORE / place.name
-    if place.is_dir():
-        before.parent.mkdir()
-        os.rename(place, before)
-    try:
-        os.replace(new, place)
-    except BaseException:
-        if before.exists():
-            os.rename(before, place)
-        raise
+    with held(place, "replacing it"):  # there are two steps
+        if place.is_dir():
+            before.parent.mkdir()
+            os.rename(place, before)
+        try:
+            os.replace(new, place)
+        except BaseException:
+            if before.exists():
+                os.rename(before, place)
+            raise
 
 
 def _fill(place: Path, new: Path, scratch: Path) -> None:
