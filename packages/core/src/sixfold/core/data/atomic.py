@@ -30,7 +30,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         UserError: the disk is full or cannot be written; an older file is untouched.
     """
     with atomic_file(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):  # names of files may hold what is no UTF-8
+            content = content.encode(errors="backslashreplace")
+        partial.write_bytes(content)
 
 
 @contextmanager
