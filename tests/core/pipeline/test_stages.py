@@ -1,6 +1,7 @@
 """The stages and the command line, on a toy domain that exists only here."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -208,6 +209,47 @@ def test_repro_runs_everything_in_one_process(toy: Path):
     assert prepared["data"] == {"points": 9}
     assert "points on a ruler" in (toy / "reports/toy.md").read_text()
     assert (toy / "reports/toy/index.html").is_file()
+
+
+def test_prepared_data_are_compared_when_they_are_used(toy: Path, capsys):
+    assert sixfold("prepare", "toy") == 0
+    file = toy / "data/toy/fitting/manifest.json"
+    for damage in (b"", b'{"source": "builtim"}', b'{"source": "builtin"} ', None):
+        file.unlink() if damage is None else file.write_bytes(damage)
+        for verb in ("train", "evaluate"):
+            assert sixfold(verb, "toy") == 2
+            error = capsys.readouterr().err
+            assert "manifest.json " in error
+            assert error.endswith("; run: sixfold prepare toy/fitting\n")
+
+
+def test_a_damaged_record_says_what_to_run(toy: Path, capsys):
+    run_all()
+    for verb, name, again in (
+        ("train", "data/toy/fitting/prepared.json", "prepare"),
+        ("evaluate", "data/toy/fitting/prepared.json", "prepare"),
+        ("evaluate", "pipelines/toy/weights/fitting/line/seed-0.identity", "train"),
+        ("report", "pipelines/toy/results/fitting/line.json", "evaluate"),
+        ("report", "pipelines/toy/curves/fitting/line.csv", "train"),
+    ):
+        right = (toy / name).read_bytes()
+        for damage in (b"", b"{", b"\xff\xfe", b"[]"):
+            (toy / name).write_bytes(damage)
+            assert sixfold(verb, "toy") == 2
+            assert f"; run: sixfold {again} toy/fitting" in capsys.readouterr().err
+        (toy / name).write_bytes(right)
+    assert sixfold("report", "toy") == 0
+
+
+def test_a_damaged_curve_of_a_finished_run_says_what_to_delete(toy: Path, capsys):
+    run_all()
+    (curve, _) = sorted((toy / "pipelines/toy/runs/fitting/line").glob("seed-*/curve.csv"))
+    curve.write_bytes(curve.read_bytes().replace(b"4", b"\xf1"))
+    assert sixfold("train", "toy") == 2
+    said = capsys.readouterr().err
+    assert f"delete the run folder {curve.parent} to train again" in said
+    shutil.rmtree(curve.parent)
+    assert sixfold("train", "toy") == 0
 
 
 def test_claims_are_one_table(toy: Path, capsys):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 
@@ -268,6 +269,84 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="is no run folder"):
         open_run(tmp_path)
     assert (tmp_path / "thesis.tex").is_file()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe{}", b"[]", b'{"config": {', b"null"])
+def test_a_damaged_provenance_is_archived(tmp_path, capsys, damage):
+    with_two_checkpoints(tmp_path / "run")
+    (tmp_path / "run/provenance.json").write_bytes(damage)
+    assert open_run(tmp_path / "run").state == "fresh"
+    assert "provenance.json is damaged; it is now" in capsys.readouterr().out
+    assert (tmp_path / "run.old-1/ckpt/step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe{}", b"[]", b'{"auc": ', b'{"auc": "high"}'])
+def test_a_damaged_done_goes_on_from_the_last_checkpoint(tmp_path, capsys, damage):
+    with_two_checkpoints(tmp_path / "run").finish({"auc": 0.5})
+    (tmp_path / "run/DONE").write_bytes(damage)
+    assert open_run(tmp_path / "run").state == "resumable"
+    assert "DONE is damaged" in capsys.readouterr().out
+    assert restored(tmp_path / "run")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"loss,step\n1,1\n", b"step,loss\n1,\xf1\n", b"step\n1,2\n"]
+)
+def test_a_damaged_curve_is_refused_when_it_is_needed(tmp_path, damage):
+    with_two_checkpoints(tmp_path / "run")
+    (tmp_path / "run/curve.csv").write_bytes(damage)
+    with pytest.raises(UserError, match=r"curve.csv is damaged in line .*delete the run folder"):
+        restored(tmp_path / "run")
+
+
+def test_zeros_after_the_last_row_are_of_a_power_failure(tmp_path):
+    with_two_checkpoints(tmp_path / "run")
+    with (tmp_path / "run/curve.csv").open("ab") as file:
+        file.write(b"3,\0\0\0")
+    assert restored(tmp_path / "run")[0] == 2
+    assert (tmp_path / "run/curve.csv").read_text() == "step,loss\n1,1\n2,2\n"
+
+
+def test_a_finished_run_with_a_torn_checkpoint_says_what_to_delete(tmp_path):
+    with_two_checkpoints(tmp_path / "run").finish({"auc": 0.5})
+    (tmp_path / "run/ckpt/step-00000002/held.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"is finished, but .* delete .*DONE to train it again"):
+        open_run(tmp_path / "run").load("held", Held())
+    (tmp_path / "run/DONE").unlink()
+    assert restored(tmp_path / "run")[0] is None
+
+
+def test_a_run_folder_may_be_a_link_and_is_never_a_file(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with_two_checkpoints(tmp_path / "link")
+    assert restored(tmp_path / "disk")[0] == 2
+    Run.open(tmp_path / "link", {"other": 1}, "f")
+    assert (tmp_path / "link").is_symlink()
+    assert restored(tmp_path / "disk.old-1")[0] == 2
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file; a run needs a folder"):
+        open_run(tmp_path / "file")
+
+
+def test_a_second_process_waits_until_the_run_is_left(tmp_path):
+    context = multiprocessing.get_context("fork")
+    opened = context.Event()
+
+    def second():
+        opened.wait(20)
+        found = open_run(tmp_path / "run")
+        os._exit(0 if found.state == "done" else 1)
+
+    process = context.Process(target=second)
+    process.start()
+    with with_two_checkpoints(tmp_path / "run") as run:
+        opened.set()
+        process.join(0.5)
+        assert process.exitcode is None
+        run.finish({"auc": 0.5})
+    process.join(20)
+    assert process.exitcode == 0
 
 
 def test_a_finished_run_says_so_and_keeps_its_metrics(tmp_path):

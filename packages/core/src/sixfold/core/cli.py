@@ -361,15 +361,21 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         build_app()(arguments)
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"sixfold: {error}", file=sys.stderr)
+        print(f"sixfold: {_printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("sixfold: stopped", file=sys.stderr)
-        sys.exit(130)
+
+
+def _printable(text: str) -> str:
+    """Show control characters, which a terminal would obey, as Python writes them."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":
-    main()
+    from sixfold.core import command
+
+    command.main()

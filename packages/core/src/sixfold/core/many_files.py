@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from sixfold.core.config import UserError
-from sixfold.core.data.atomic import atomic_folder
+from sixfold.core.data.atomic import atomic_folder, explain_write_errors, scratch_folder
 from sixfold.core.progress import progress
 
 Work = Callable[[Path, Path], None]
@@ -94,12 +94,10 @@ def _into_folder(work: Work, source: Path, output: Path) -> None:
         with atomic_folder(output) as partial:
             work(source, partial)
         return
-    with atomic_folder(output.with_name(f"{output.name}.new")) as partial:
-        work(source, partial)
-    new = output.with_name(f"{output.name}.new")
-    for file in sorted(new.iterdir()):
-        os.replace(file, output / file.name)
-    new.rmdir()
+    with explain_write_errors(output), scratch_folder(output.parent) as scratch:
+        work(source, scratch)
+        for file in sorted(scratch.iterdir()):
+            os.replace(file, output / file.name)
 
 
 def _inputs(

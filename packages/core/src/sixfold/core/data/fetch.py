@@ -93,12 +93,18 @@ def fetch(dataset: Dataset) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder of downloads: SIXFOLD_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("SIXFOLD_CACHE"):
-        return Path(chosen).expanduser().absolute()
+    """Return the folder of downloads: SIXFOLD_CACHE, else the user's cache folder.
+
+    Raises:
+        UserError: the user has no home.
+    """
     import pooch
 
-    return Path(pooch.os_cache("sixfold"))
+    chosen = os.environ.get("SIXFOLD_CACHE")
+    folder = os.path.expanduser(chosen) if chosen else str(pooch.os_cache("sixfold"))
+    if folder.startswith("~"):
+        raise UserError("there is no home folder for downloads; set SIXFOLD_CACHE to a folder")
+    return Path(folder).absolute()
 
 
 def mirror_folders() -> list[Path]:

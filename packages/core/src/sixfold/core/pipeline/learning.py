@@ -1,14 +1,15 @@
 """Learning curves as the report shows them: smoothed, at equal steps and at equal time."""
 
 import csv
-import json
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from sixfold.core.config import UserError
 from sixfold.core.pipeline.claim import Curve
 from sixfold.core.pipeline.page import mean_std
 from sixfold.core.pipeline.params import TaskRun
+from sixfold.core.training.provenance import read_record
 
 WINDOW = 0.1  # of the steps: the training loss is averaged over so many before it is read off
 EQUAL = (
@@ -21,14 +22,24 @@ Curves = list[tuple[list[float], list[float]]]  # for each seed, steps and value
 
 
 def read_curve(task: TaskRun, key: str, curve: Curve) -> Curves:
-    """Return, for each seed, steps and the smoothed column of an entry's curve."""
+    """Return, for each seed, steps and the smoothed column of an entry's curve.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     seeds: dict[str, tuple[list[float], list[float]]] = {}
-    with (task.folder("curves") / f"{key}.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row[curve.column]:
-                steps, values = seeds.setdefault(row["seed"], ([], []))
-                steps.append(float(row["step"]))
-                values.append(curve.sign * float(row[curve.column]))
+    path = task.folder("curves") / f"{key}.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row[curve.column]:
+                    steps, values = seeds.setdefault(row["seed"], ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(curve.sign * float(row[curve.column]))
+    except (KeyError, TypeError, ValueError, csv.Error):
+        seeds = {}
+    if len(seeds) != len(task.seeds(key)):
+        raise UserError(f"{path} is damaged; run: sixfold train {task.name}")
     return [(steps, _smooth(values)) for steps, values in seeds.values()]
 
 
@@ -40,7 +51,8 @@ def _smooth(values: list[float]) -> list[float]:
 def seconds_per_step(task: TaskRun, key: str) -> float | None:
     """Return the median over seeds; None where the training was not timed on this machine."""
     files = [task.job(key, seed).run / "perf.json" for seed in task.seeds(key)]
-    times = [json.loads(file.read_text())["seconds_per_step"] for file in files if file.is_file()]
+    known = [read_record(file) or {} for file in files if file.is_file()]
+    times = [facts["seconds_per_step"] for facts in known if "seconds_per_step" in facts]
     return statistics.median(times) if times else None
 
 

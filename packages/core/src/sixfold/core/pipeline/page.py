@@ -144,10 +144,12 @@ def write_page(folder: Path, title: str, sections: Sequence[Section], notice: st
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     shown = {"title": title, "sections": sections, "notice": notice, "sounds": sounds, "cell": cell}
     with atomic_folder(folder) as partial:
-        write_atomic(partial / "index.html", page.from_string(template).render(shown))
+        text = page.from_string(template).render(shown)
+        (partial / "index.html").write_text(text, encoding="utf-8")
         for figure in figures:
             for name, content in figure.files.items():
-                write_atomic(partial / name, content)
+                data = content.encode() if isinstance(content, str) else content
+                (partial / name).write_bytes(data)
         for file, name in sounds.items():
             shutil.copyfile(file, partial / name)
     return folder / "index.html"

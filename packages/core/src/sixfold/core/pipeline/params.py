@@ -24,8 +24,10 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, field_validator
 
 from sixfold.core.config import Config, UserError, read_yaml, unknown_name_error
+from sixfold.core.data.digests import first_fault
 from sixfold.core.pipeline.code import task_hash
 from sixfold.core.pipeline.job import Job
+from sixfold.core.pipeline.results import read_json
 from sixfold.core.pipeline.task import STAGES, Source, Task
 from sixfold.core.system import System, domain, find_system
 
@@ -294,15 +296,15 @@ class TaskRun:
         )
 
     def prepared_with(self) -> dict[str, Any]:
-        """Return what the last ``prepare`` left: source, settings, and the hash of its manifest.
+        """Return what the last ``prepare`` left: source, settings, hashes of the files.
 
         Raises:
             UserError: nothing was prepared, or ``data:`` was changed since.
         """
         file, again = self.prepared / "prepared.json", f"sixfold prepare {self.name}"
-        if not file.is_file():
-            raise UserError(f"there is no {file}; first: {again}")
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file, again)
+        if not found.keys() >= {"data", "files", "source"}:
+            raise UserError(f"{file} was written by another version of sixfold; run: {again}")
         if found["data"] != self.data.model_dump(mode="json"):
             raise UserError(
                 f"{self._file}: tasks.{self.key}.data differs from what was prepared; run: {again}"
@@ -313,6 +315,15 @@ class TaskRun:
                 f"{found['source']}; run: {again}"
             )
         return found
+
+    def check_prepared(self) -> None:
+        """Compare every prepared file with what ``prepare`` wrote.
+
+        Raises:
+            UserError: a file is missing or was changed, or as `prepared_with`.
+        """
+        if problem := first_fault(self.prepared, self.prepared_with()["files"]):
+            raise UserError(f"{problem}; run: sixfold prepare {self.name}")
 
     @property
     def source(self) -> Source:
@@ -347,10 +358,7 @@ class TaskRun:
         return self._result("measurements")["measurements"]
 
     def _result(self, key: str) -> dict[str, Any]:
-        path = self.folder("results") / f"{key}.json"
-        if not path.is_file():
-            raise UserError(f"there is no {path}; first: sixfold evaluate {self.name}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(self.folder("results") / f"{key}.json", f"sixfold evaluate {self.name}")
 
     @property
     def _file(self) -> Path:

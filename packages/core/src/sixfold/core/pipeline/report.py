@@ -4,7 +4,6 @@
 the sound. What needs no training stands above what was trained at a small budget.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sixfold.core.pipeline.page import (
     write_page,
 )
 from sixfold.core.pipeline.params import PAPER, Pipeline, TaskRun
+from sixfold.core.pipeline.results import read_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Outcome:
     @property
     def manifest(self) -> dict[str, Any]:
         """Facts about the prepared data."""
-        return json.loads((self.run.prepared / "manifest.json").read_text(encoding="utf-8"))
+        again = f"sixfold prepare {self.run.name}"
+        return read_json(self.run.prepared / "manifest.json", again)
 
     def samples(self, key: str) -> Path:
         """Return the folder of what an entry or reference left for the report."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sixfold.core.config import UserError
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.pipeline.claim import Scores
 
@@ -43,6 +44,27 @@ def _summary(scores: Mapping[str, Scores], metric: str, of: Any) -> float | None
 def finite(scores: Scores) -> Scores:
     """Return scores with None, not measured, in the place of what is no finite number."""
     return {k: v if v is None or math.isfinite(v) else None for k, v in scores.items()}
+
+
+def read_json(path: Path, again: str) -> dict[str, Any]:
+    """Read what `write_json` wrote of a mapping.
+
+    Args:
+        path: The file.
+        again: Command that writes it.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no {path}; first: {again}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, not UTF-8
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged; run: {again}")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,17 @@ import torch
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.digests import digests
 from sixfold.core.data.fetch import Dataset, available
+from sixfold.core.data.locks import held
 from sixfold.core.pipeline.claim import Scores, measured
 from sixfold.core.pipeline.code import code_hash
 from sixfold.core.pipeline.measure import count_parameters
 from sixfold.core.pipeline.parallel import max_workers, run_parallel
 from sixfold.core.pipeline.params import Pipeline, TaskRun
-from sixfold.core.pipeline.results import finite, join_curves, summarize, write_json
+from sixfold.core.pipeline.results import finite, join_curves, read_json, summarize, write_json
 from sixfold.core.pipeline.task import Source
+from sixfold.core.training.curve import read_curve
 from sixfold.core.training.distributed import rank, world_size
 from sixfold.core.training.fit import FitConfig
 
@@ -81,12 +83,12 @@ def _checksums(task: TaskRun) -> dict[str, dict[str, str]]:
 def prepare(task: TaskRun) -> None:
     """Write the prepared data; a folder that exists is replaced once the new one is whole."""
     source, _ = choose_source(task)
-    task.task.prepare(task.data, source, task.prepared)
-    manifest = (task.prepared / "manifest.json").read_bytes()
-    facts = {"source": source, "manifest": hashlib.sha256(manifest).hexdigest()}
-    # last, and what every later stage asks for first
-    data = {"data": task.data.model_dump(mode="json")}
-    write_json(task.prepared / "prepared.json", facts | data)
+    with held(task.prepared, "sixfold prepare"):
+        task.task.prepare(task.data, source, task.prepared)
+        files = {k: v for k, v in digests(task.prepared).items() if k != "prepared.json"}
+        facts = {"source": source, "data": task.data.model_dump(mode="json"), "files": files}
+        # last, and what every later stage asks for first
+        write_json(task.prepared / "prepared.json", facts)
     print(f"prepared: {task.prepared}")
 
 
@@ -110,6 +112,7 @@ def train(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -
         workers = max_workers(len(jobs), None if None in threads else max(threads, default=None))
     for key in keys:
         task.job(key, task.seeds(key)[0])  # what is wrong with an entry is said before work starts
+    task.check_prepared()
     _run(train_seed, jobs, workers if world_size() == 1 else 1)
     if rank() == 0:
         task.folder("curves").mkdir(parents=True, exist_ok=True)
@@ -129,7 +132,10 @@ def train_seed(task: TaskRun, key: str, seed: int) -> None:
 
 def _write_curve(task: TaskRun, key: str) -> None:
     files = {seed: task.job(key, seed).run / "curve.csv" for seed in task.seeds(key)}
-    curves = [(s, f.read_text(encoding="utf-8")) for s, f in files.items() if f.is_file()]
+    files = {seed: file for seed, file in files.items() if file.is_file()}
+    for file in files.values():
+        read_curve(file)  # refuses a damaged one
+    curves = [(seed, file.read_text(encoding="utf-8")) for seed, file in files.items()]
     if curves:
         write_atomic(task.folder("curves") / f"{key}.csv", join_curves(curves))
 
@@ -142,6 +148,7 @@ def evaluate(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None
         keys: References and entries to score; all, and the measurements, if empty.
         workers: Processes that score at once, forked; None is one a core.
     """
+    task.check_prepared()
     chosen = keys or task.keys
     jobs = {}
     for key in chosen:
@@ -178,7 +185,7 @@ def _check_weights(task: TaskRun, key: str, seed: int) -> None:
     record, again = job.weights.with_suffix(".identity"), f"sixfold train {task.name}"
     if not record.is_file():
         raise UserError(f"there is no {job.weights}; first: {again}")
-    if record.read_text(encoding="utf-8").strip() != job.identity:
+    if record.read_bytes().strip() != job.identity.encode():
         raise UserError(
             f"{job.weights} was trained with other settings, data or code; run: {again}"
         )
@@ -215,7 +222,7 @@ def _write_result(task: TaskRun, key: str) -> None:
             result["parameters"] = count_parameters(system, config).trainable
     scores: dict[str, Scores] = {}
     for seed in _seeds(task, key):
-        text = _score_file(task, key, seed).read_text(encoding="utf-8")
-        scores["-" if seed is None else str(seed)] = json.loads(text)
+        found = read_json(_score_file(task, key, seed), f"sixfold evaluate {task.name}")
+        scores["-" if seed is None else str(seed)] = found
     result |= {"seeds": scores} | summarize(scores)
     write_json(task.folder("results") / f"{key}.json", result)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from sixfold.core.config import UserError
 from sixfold.core.data.atomic import write_atomic
 
 
@@ -36,10 +37,12 @@ class Curve:
             self._file.flush()
 
     def cut(self, step: int) -> None:
-        """Drop the rows after ``step``, and a row that a kill left unfinished."""
-        lines = self.path.read_text(encoding="utf-8").split("\n") if self.path.is_file() else [""]
-        header, *rows = (line.split(",") for line in lines[:-1] or ["step"])
-        named = [dict(zip(header, row, strict=False)) for row in rows if row[0].isdigit()]
+        """Drop the rows after ``step``, and a row that a kill left unfinished.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        named = read_curve(self.path) if step >= 0 and self.path.is_file() else []
         self._rows = [
             {name: cell for name, cell in row.items() if cell}
             for row in named
@@ -71,3 +74,33 @@ class Curve:
             self._file = self.path.open("a", encoding="utf-8", newline="")
         else:
             self.path.unlink(missing_ok=True)
+
+
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Read the finished rows of a curve, by column; blank where nothing was logged.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    # after a power failure what was not synchronised yet may read as zeros
+    *lines, _ = path.read_bytes().rstrip(b"\0").split(b"\n")
+    columns: list[str] = []
+    rows: list[dict[str, str]] = []
+    last = -1.0
+    for number, line in enumerate(lines or [b""]):
+        try:
+            cells = line.decode().split(",")
+            if number == 0:
+                columns, good = cells, cells[0] == "step" and len({*cells}) == len(cells)
+            else:
+                rows.append(dict(zip(columns, cells, strict=True)))
+                step, *_ = [float(cell or "nan") for cell in cells]
+                last, good = step, step > last
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(
+                f"{path} is damaged in line {number + 1}; delete the run folder {path.parent} to "
+                "train again"
+            )
+    return rows

@@ -7,7 +7,7 @@ there are. Every function with a collective must be reached by every rank.
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from sixfold.core.config import UserError
 
 T = TypeVar("T")
 
@@ -72,6 +74,22 @@ def broadcast(value: T) -> T:
     box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_rank_0(call: Callable[[], T]) -> T:
+    """Return what rank 0's call returns on every rank, or raise its UserError there."""
+    result: tuple[T | None, str] = None, ""
+    if rank() == 0:
+        try:
+            result = call(), ""
+        except UserError as error:
+            if world_size() == 1:
+                raise
+            result = None, str(error)
+    value, problem = broadcast(result)
+    if problem:
+        raise UserError(problem)
+    return value  # type: ignore[return-value]
 
 
 def gather_objects(value: T) -> list[T]:

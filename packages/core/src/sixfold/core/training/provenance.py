@@ -14,25 +14,31 @@ from typing import Any
 import torch
 
 from sixfold.core.config import UserError
-from sixfold.core.data.atomic import atomic_folder
+from sixfold.core.data.atomic import KEPT_IN_MOUNTS, atomic_folder
 
 
 def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Leave at ``folder`` a run of this identity: the one that is there, or a fresh one.
 
     A fresh folder appears under its name only when it is complete; what is no run is left alone.
+
+    Raises:
+        UserError: the folder holds something else, or another run that cannot be renamed.
     """
     record = folder / "provenance.json"
     if record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        pairs = ((part, known.get(part), identity[part]) for part in identity)
+        known = read_record(record)
+        pairs = ((part, (known or {}).get(part), identity[part]) for part in identity)
         differ = [key for part, old, new in pairs for key in _differing(old, new, part)]
         if not differ:
             for rest in (folder / "ckpt").glob(".*"):  # of a save that was killed
                 shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
             return
-        archive_run(folder, f"differs in {', '.join(differ)}")
-    elif folder.exists() and any(folder.iterdir()):
+        damaged = f"is no run that can be gone on with: {record.name} is damaged"
+        archive_run(folder, f"differs in {', '.join(differ)}" if known is not None else damaged)
+    elif folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; a run needs a folder")
+    elif folder.exists() and any(file.name not in KEPT_IN_MOUNTS for file in folder.iterdir()):
         raise UserError(
             f"{folder} is no run folder (no provenance.json) and not empty; give another"
         )
@@ -48,10 +54,29 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def archive_run(folder: Path, why: str) -> None:
-    """Rename a run folder to the first ``<folder>.old-<n>`` that is free, and say why."""
-    archive = next(p for n in itertools.count(1) if not (p := Path(f"{folder}.old-{n}")).exists())
-    folder.rename(archive)
+    """Rename a run folder, not a link to it, to the first free ``.old-<n>``, and say why.
+
+    Raises:
+        UserError: the folder is a mounted volume, or its parent cannot be written.
+    """
+    real = folder.resolve() if folder.is_symlink() else folder
+    archive = next(p for n in itertools.count(1) if not (p := Path(f"{real}.old-{n}")).exists())
+    try:
+        real.rename(archive)
+    except OSError as error:
+        raise UserError(
+            f"{folder} {why}, and cannot be renamed ({error.strerror}); give another, or empty it"
+        ) from None
     print(f"archived: {folder} {why}; it is now {archive}", flush=True)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a JSON file of a run folder; None if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON, not UTF-8
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,17 +35,20 @@ from torch import nn
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.atomic import explain_write_errors, write_atomic
+from sixfold.core.data.locks import held
 from sixfold.core.training import checkpoint
 from sixfold.core.training.curve import Curve
 from sixfold.core.training.distributed import (
     any_rank,
     barrier,
-    broadcast,
+    from_rank_0,
     gather_objects,
     rank,
     world_size,
 )
-from sixfold.core.training.provenance import checkpoints, open_folder, to_text
+from sixfold.core.training.provenance import checkpoints, open_folder, read_record, to_text
+
+State = Literal["fresh", "resumable", "done"]
 
 KEPT = 2  # checkpoints; the older one is for the day the newer one is torn
 AGREE_EVERY = 16  # steps between questions to all ranks whether one of them was asked to stop
@@ -65,7 +69,7 @@ class Run:
 
     def __init__(self, folder: Path | None, config_hash: str) -> None:
         self.config_hash = config_hash
-        self.state: Literal["fresh", "resumable", "done"] = "fresh"
+        self.state: State = "fresh"
         self.metrics: dict[str, float] = {}
         self._folder = folder
         self._writes = folder is not None and rank() == 0
@@ -75,6 +79,7 @@ class Run:
         self._saved_at = time.monotonic()
         self._signal = 0
         self._handlers: dict[int, Any] = {}
+        self._lock = ExitStack()  # on the folder, until the run is left
 
     @classmethod
     def open(
@@ -85,6 +90,8 @@ class Run:
         seed: int | None = None,
     ) -> Self:
         """Start a run, or find the one that was begun or finished here.
+
+        While another process trains in the folder, this one waits.
 
         Args:
             folder: The run's own folder. A run with another config, fingerprint or seed that is
@@ -105,16 +112,21 @@ class Run:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
             raise UserError("under torchrun a run is opened inside `with launch():` (distributed)")
         run = cls(Path(folder), config_hash)
-        if rank() == 0:
-            open_folder(run.folder, identity)
-        barrier()
-        done = run.folder / "DONE"
-        if done.is_file():
-            run.state, run.metrics = "done", json.loads(done.read_text(encoding="utf-8"))
-        elif checkpoints(run.folder):
-            run.state = "resumable"
-        barrier()  # before rank 0 may write
+        run.state, run.metrics = from_rank_0(lambda: run._open(identity))
         return run
+
+    def _open(self, identity: Mapping[str, Any]) -> tuple[State, dict[str, float]]:
+        self._lock.enter_context(held(self.folder, "a training"))
+        open_folder(self.folder, identity)
+        done = self.folder / "DONE"
+        if done.is_file():
+            metrics = read_record(done)
+            if metrics is not None and all(isinstance(v, int | float) for v in metrics.values()):
+                return "done", metrics
+            print(f"warning: {done} is damaged; going on from the last checkpoint", flush=True)
+            with explain_write_errors(done):
+                done.unlink()
+        return ("resumable" if checkpoints(self.folder) else "fresh"), {}
 
     @property
     def folder(self) -> Path:
@@ -294,6 +306,7 @@ class Run:
         self._release_signals()
         if self._curve:
             self._curve.close()
+        self._lock.close()
 
     def _on_signal(self, number: int, _: object) -> None:
         self._signal = number
@@ -316,7 +329,7 @@ class Run:
         """Return the name, files and plain state of the latest valid checkpoint, on all ranks."""
         found = None
         if self._folder is not None:
-            found = broadcast(self._find_valid() if rank() == 0 else None)
+            found = from_rank_0(self._find_valid)
         if found is None:
             return None, {}, {"objects": {}}
         files = checkpoint.read(self.folder / "ckpt" / found)
@@ -328,6 +341,11 @@ class Run:
                 checkpoint.read(path)
                 return path.name
             except checkpoint.CorruptCheckpointError as problem:
+                if self.state == "done":
+                    raise UserError(
+                        f"{self.folder} is finished, but {path.name} is damaged ({problem}); "
+                        f"delete {self.folder / 'DONE'} to train it again"
+                    ) from None
                 print(f"warning: {path} is broken ({problem}); trying the one before", flush=True)
                 shutil.rmtree(path.with_name(f"broken-{path.name}"), ignore_errors=True)
                 path.rename(path.with_name(f"broken-{path.name}"))
