@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sixfold.core import UserError
-from sixfold.core.config import read_yaml
 from sixfold.core.pipeline import stages
 from sixfold.core.pipeline.params import Params, Pipeline
 from sixfold.core.pipeline.report import write_report
+from sixfold.core.yaml_files import read_yaml
 from sixfold.graphs.data import prepared
 from sixfold.graphs.tasks import forward_learning, mixture, pipelining
 
