@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import resource
 import time
 from pathlib import Path
@@ -194,6 +195,12 @@ def test_a_full_disk_is_named_whatever_the_format_hides(tmp_path, suffix):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_not_utf8_are_names(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xff.wav")
+    write_audio(path, tone(0.1)[None], 16_000)
+    assert read_audio(path)[0].shape == (1, 1600)
 
 
 def test_reading_can_resample(tmp_path: Path):
