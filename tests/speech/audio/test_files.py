@@ -1,6 +1,10 @@
 """Sound files round-trip, damaged ones are refused."""
 
+import io
 import math
+import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +130,77 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_audio(path, tone(0.2)[None], 16000)
     assert read_audio(path)[0].shape == (1, 1600)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels", "mend"),
+    [
+        (".ogg", 200_001, 1, "OGG holds rates of 1 to 200000 Hz, not 200001 Hz; write .wav"),
+        (".ogg", 16_000, 256, "OGG holds 1 to 255 channels, not 256; write .wav"),
+        (".flac", 16_000, 9, "FLAC holds 1 to 8 channels, not 9"),
+        (".flac", 655_360, 1, "FLAC holds rates of 1 to 655350 Hz, not 655360"),
+        (".flac", 96_001, 1, r"\(above 65535 Hz in steps of 10\), not 96001 Hz"),
+        (".wav", 16_000, 1025, "WAV holds 1 to 1024 channels, not 1025; write fewer channels"),
+        (".wav", 2**31, 1, "WAV holds rates of 1 to 2147483647 Hz"),
+        (".ogg", 0, 1, "positive whole numbers of Hz, got 0"),
+    ],
+)
+def test_the_limits_of_a_format_are_checked_first(tmp_path, suffix, rate, channels, mend):
+    with pytest.raises(UserError, match=mend):
+        write_audio(tmp_path / f"x{suffix}", torch.zeros(channels, 9), rate)
+    with pytest.raises(UserError, match=mend):
+        write_audio(io.BytesIO(), torch.zeros(channels, 9), rate, format=suffix)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [
+        (".ogg", 200_000, 1),
+        (".ogg", 1, 255),
+        (".flac", 655_350, 8),
+        (".flac", 65_535, 1),
+        (".wav", 2**31 - 1, 1),
+        (".wav", 16_000, 1024),
+    ],
+)
+def test_at_the_limits_of_a_format_files_round_trip(tmp_path, suffix, rate, channels):
+    write_audio(tmp_path / f"x{suffix}", torch.zeros(channels, 1000), rate)
+    again, own_rate = read_audio(tmp_path / f"x{suffix}")
+    assert (tuple(again.shape), own_rate) == ((channels, 1000), rate)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_the_same_samples_give_the_same_bytes(tmp_path, suffix):
+    audio = torch.stack([tone(5.0), tone(5.0, 300)])
+    write_audio(tmp_path / f"x{suffix}", audio, 16_000)
+    time.sleep(1.1)  # the clock of a PEAK chunk counts seconds
+    write_audio(tmp_path / f"y{suffix}", audio, 16_000)
+    memory = io.BytesIO(b"what was there before" * 100_000)
+    write_audio(memory, audio, 16_000, format=suffix)
+    first, again = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "xy")
+    assert first == again == memory.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_full_disk_is_named_whatever_the_format_hides(tmp_path, suffix):
+    path, loud = tmp_path / f"x{suffix}", torch.rand(1, 100_000) - 0.5
+    write_audio(path, tone(0.1)[None], 16_000)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=rf"cannot write .*x{suffix}: .* MB free"):
+            write_audio(path, loud, 16_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_not_utf8_are_names(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xff.wav")
+    write_audio(path, tone(0.1)[None], 16_000)
+    assert read_audio(path)[0].shape == (1, 1600)
 
 
 def test_reading_can_resample(tmp_path: Path):

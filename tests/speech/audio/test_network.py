@@ -15,7 +15,7 @@ from sixfold.speech import (
     MossFormer2SE,
     MossFormer2SEConfig,
 )
-from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
+from sixfold.speech.audio.network import check_eval_mode, check_network
 from sixfold.speech.audio.stitching import separate_windows
 from sixfold.speech.models.frcrn import Streamer, enhance
 from sixfold.speech.models.mossformer2 import separate
@@ -86,8 +86,3 @@ def test_a_plain_function_has_no_mode():
 def test_another_sample_rate_is_refused_with_the_mend():
     with pytest.raises(UserError, match=r"works at 1000 Hz.*resample\(audio, 8000, 1000\)"):
         check_network(se_48k().eval(), 8000)
-
-
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match="device 'abacus' cannot be used"):
-        check_device("abacus")

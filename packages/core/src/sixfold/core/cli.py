@@ -245,7 +245,10 @@ def _call(name: str, verb: str, arguments: Sequence[str]) -> None:
     target = getattr(find_system(name), verb)
     if target is None:
         raise UserError(f"{name} has no `sixfold {verb}`; sixfold show {name} says what it has")
-    _parse(f"sixfold {verb} {name}", target, arguments)
+    from sixfold.core.devices import explain_out_of_memory
+
+    with explain_out_of_memory():
+        _parse(f"sixfold {verb} {name}", target, arguments)
 
 
 def _parse(command: str, target: str, arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder, explain_write_errors, scratch_folder
+from sixfold.core.devices import explain_out_of_memory
 from sixfold.core.progress import progress
 
 Work = Callable[[Path, Path], None]
@@ -46,6 +47,7 @@ def run_files(
     if len(paths) < 2:
         raise UserError("name one or more inputs and, last, the output")
     *given, target = map(Path, paths)
+    work = _within_memory(work)
     single = given[0] if len(given) == 1 and given[0].is_file() else None
     if single is None and len(given) == 1 and not given[0].exists() and not _is_pattern(given[0]):
         raise UserError(f"there is no file {given[0]}")
@@ -61,6 +63,14 @@ def run_files(
     if target.is_file():
         raise UserError(f"{target} is a file; several outputs go into a folder")
     _make_all(pairs, work, target, folders=not writes, overwrite=overwrite)
+
+
+def _within_memory(work: Work) -> Work:
+    def within_memory(source: Path, output: Path) -> None:
+        with explain_out_of_memory():
+            work(source, output)
+
+    return within_memory
 
 
 def _make_all(

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
-import torch
 from cyclopts import Parameter
 
 from sixfold.core import System, UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import atomic_file
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
 from sixfold.core.system import domain
@@ -96,10 +96,11 @@ def run_command(system: System) -> Callable[..., None]:
             device: Torch device: cpu, cuda, cuda:1 ...
             overwrite: Whether finished outputs in a folder are made again.
         """
+        place = check_device(device)
         model: Any = system.build.from_pretrained(weights)  # type: ignore[attr-defined]
         if model.encoder is None:
             raise UserError(f"{weights} has no encoder.parquet; give the run folder of a training")
-        model.to(torch.device(device))
+        model.to(place)
 
         def work(source: Path, target: Path) -> None:
             score_file(model, source, target, tuple(keys or ()))

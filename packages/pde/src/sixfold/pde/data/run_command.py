@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sixfold.core import System, UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
 from sixfold.core.weights.convert import from_pretrained
@@ -118,7 +119,7 @@ def run_command(
             device: Torch device: cpu, cuda, cuda:1 ...
             overwrite: Whether finished outputs in a folder are made again.
         """
-        place = _device(device)
+        place = check_device(device)
         model = packed(from_pretrained(weights, system).to(place))
         asked = Request(steps, fields, axes, trajectory, first, every)
 
@@ -128,26 +129,6 @@ def run_command(
         run_files(paths, work, reads=set(ENDINGS), writes=ENDINGS, overwrite=overwrite)
 
     return run
-
-
-def _device(name: str) -> torch.device:
-    """Return a device that this machine has.
-
-    Raises:
-        UserError: it has none of that name; those that it has are named.
-    """
-    usable, kind = ["cpu"], torch.accelerator.current_accelerator(check_available=True)
-    if kind is not None:
-        usable += [
-            kind.type,
-            *(f"{kind.type}:{n}" for n in range(torch.accelerator.device_count())),
-        ]
-    if name not in usable:
-        raise UserError(
-            f"--device {name} cannot be used: this machine, with its torch and drivers, has "
-            f"{', '.join(usable)}; give --device {usable[min(1, len(usable) - 1)]}"
-        )
-    return torch.device(name)
 
 
 def roll_out_file(

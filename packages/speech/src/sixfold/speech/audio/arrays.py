@@ -53,6 +53,20 @@ def to_array(audio: Tensor, dtype: np.dtype) -> np.ndarray:
     return audio.detach().cpu().numpy().astype(dtype, copy=False)
 
 
+def whole_rate(sample_rate: Any) -> int:
+    """Return a sample rate in Hz as an integer, also of a NumPy scalar or a float such as 16000.0.
+
+    Raises:
+        UserError: it is no positive whole number.
+    """
+    try:
+        if sample_rate > 0 and sample_rate == int(sample_rate):
+            return int(sample_rate)
+    except (TypeError, ValueError, OverflowError):  # text, NaN, infinity
+        pass
+    raise UserError(f"sample rates are positive whole numbers of Hz, got {sample_rate!r:.80}")
+
+
 def check_finite(what: str, audio: Tensor) -> None:
     """Raise a UserError if samples are NaN or infinite."""
     if bad := int((~audio.isfinite()).sum()):

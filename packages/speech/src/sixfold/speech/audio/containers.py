@@ -64,7 +64,7 @@ def open_sound(source: Source) -> Iterator["soundfile.SoundFile"]:
         stream.seek(0)
         file: Any = _whole(name, stream)
         if file is stream and not isinstance(source, bytes) and not hasattr(source, "read"):
-            file = name  # faster by its path
+            file = os.fsencode(name)  # faster by its path
         try:
             sound = soundfile.SoundFile(file)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless audio

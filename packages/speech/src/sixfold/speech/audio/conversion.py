@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sixfold.core.progress import progress
-from sixfold.speech.audio.files import Recording, open_recording, write_blocks
+from sixfold.speech.audio.files import Recording, check_output, open_recording, write_blocks
 from sixfold.speech.audio.levels import describe_loudness
 from sixfold.speech.audio.resampling import resampled
 
@@ -65,6 +65,8 @@ def convert(
         action: What the network does, e.g. "enhancing".
     """
     rate, samples = recording.sample_rate, recording.samples
+    for output in outputs:
+        check_output(output, sample_rate=rate, channels=channels // len(outputs))
     if rate != network_rate:
         limit = min(rate, network_rate) // 2
         print(f"resampled to {network_rate} Hz and back; nothing above {limit} Hz is left")

@@ -5,6 +5,8 @@ result unnoticed: truncated or empty files, and NaN.
 """
 
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,23 +19,20 @@ from torch import Tensor
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_file
-from sixfold.speech.audio.arrays import check_finite, to_tensor
+from sixfold.speech.audio.arrays import check_finite, to_tensor, whole_rate
 from sixfold.speech.audio.containers import BinaryFile, Source, name_of, open_sound
+from sixfold.speech.audio.encoding import FORMATS, Output, check_limits, encoder, known_format
 from sixfold.speech.audio.resampling import resample
 
 if TYPE_CHECKING:  # imported inside functions, because building a model needs no soundfile
     import soundfile
 
-# Suffix: format and encoding. Float WAV holds any level exactly; the others clip at full scale.
-_FORMATS = {"wav": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_24"), "ogg": ("OGG", "VORBIS")}
-WRITES = tuple(f".{suffix}" for suffix in _FORMATS)
+WRITES = tuple(f".{suffix}" for suffix in FORMATS)
 # Of the files in a folder, those that are read; the last line needs ffmpeg.
 READS = (
     *(".aif", ".aiff", ".au", ".caf", ".mp3", ".opus", ".w64", *WRITES),
     *(".aac", ".m4a", ".wma"),
 )
-_WRITE_BLOCK = 1 << 16  # a single long Vorbis write can crash
-_WAV_BYTES = 4_000_000_000  # a WAV header holds 32 bits; longer files become RF64, also called .wav
 _MOST_READ = 1 << 20  # samples per channel that are read at a time
 
 
@@ -205,21 +204,6 @@ def write_blocks(
     return sum(output.clipped for output in outputs)
 
 
-class Output:
-    """A sound file that is being written, and how many samples were clipped so far."""
-
-    def __init__(self, sound: "soundfile.SoundFile") -> None:
-        self._sound, self.clipped = sound, 0
-
-    def write(self, block: Tensor) -> None:
-        """Append a block shaped (channels, time), on the CPU."""
-        if self._sound.subtype != "FLOAT":
-            self.clipped += int((block.abs() > 1).sum())
-            block = block.clamp(-1, 1)
-        for part in block.split(_WRITE_BLOCK, 1):
-            self._sound.write(part.T.numpy())
-
-
 @contextmanager
 def open_output(
     target: str | os.PathLike[str] | BinaryFile,
@@ -230,42 +214,59 @@ def open_output(
 ) -> Iterator[Output]:
     """Open a sound file to write it block by block; it appears at its path once it is complete.
 
+    The same samples give the same bytes.
+
     Raises:
         UserError: as `check_output`, or the disk is full.
     """
-    import soundfile
-
+    sample_rate, name = whole_rate(sample_rate), _name_of_target(target)
+    path = Path(target) if isinstance(target, str | os.PathLike) else None
+    if path is not None:
+        check_output(path, None, format, sample_rate, channels)
+    kind, encoding = known_format(name, format or (path and path.suffix))
+    check_limits(name, kind, sample_rate, channels)
     with ExitStack() as stack:
-        file: Any = target
-        if isinstance(target, str | os.PathLike):
-            check_output(Path(target), format=format)
-            format = format or Path(target).suffix
-            file = stack.enter_context(atomic_file(Path(target)))
-        kind, encoding = _known_format(_name_of_target(target), format)
-        if kind == "WAV" and 4 * channels * samples > _WAV_BYTES:
-            kind = "RF64"
-        try:
-            form: Any = {"subtype": encoding, "format": kind}
-            with soundfile.SoundFile(file, "w", sample_rate, channels, **form) as sound:
-                yield Output(sound)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"cannot write {_name_of_target(target)}: {error}") from None
+        if path is None:
+            file: Any = stack.enter_context(tempfile.TemporaryFile())
+        else:
+            file = stack.enter_context(stack.enter_context(atomic_file(path)).open("w+b"))
+        with encoder(name, file, kind, encoding, sample_rate, channels, samples) as sound:
+            yield sound
+        if path is None:
+            _replace_content(target, file)
 
 
-def check_output(path: Path, input: Path | None = None, format: str | None = None) -> None:
+def _replace_content(target: Any, file: BinaryFile) -> None:
+    if target.seekable():
+        target.seek(0)
+        target.truncate()
+    file.seek(0)
+    shutil.copyfileobj(file, target)
+
+
+def check_output(
+    path: Path,
+    input: Path | None = None,
+    format: str | None = None,
+    sample_rate: int = 1,
+    channels: int = 1,
+) -> None:
     """Raise if a file cannot be written, before the work whose result it will hold.
 
     Args:
         path: Path of the file.
         input: Recording that must not be overwritten, through a link neither.
         format: Format; by default the suffix.
+        sample_rate: Sample rate in Hz.
+        channels: Number of channels.
 
     Raises:
-        UserError: the suffix is unknown, the path is a folder or the input, or its folder is
-            missing or read-only.
+        UserError: the suffix is unknown, its format cannot hold the rate or the channels, the path
+            is a folder or the input, or its folder is missing or read-only.
     """
     folder = path.parent
-    _known_format(str(path), format or path.suffix)
+    kind, _ = known_format(str(path), format or path.suffix)
+    check_limits(str(path), kind, sample_rate, channels)
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file")
     if not folder.is_dir():
@@ -274,16 +275,6 @@ def check_output(path: Path, input: Path | None = None, format: str | None = Non
         raise UserError(f"cannot write {path}: the folder {folder} is not writable; name another")
     if input is not None and path.exists() and input.exists() and path.samefile(input):
         raise UserError(f"{path} is the input; name another file or folder for the output")
-
-
-def _known_format(name: str, format: str | None) -> tuple[str, str]:
-    found = _FORMATS.get((format or "").lower().removeprefix("."))
-    if found is None:
-        mend = "" if format else "; name a suffix, or give format="
-        raise UserError(
-            f"{name}: write .wav, .flac or .ogg, not {format or 'without suffix'!r}{mend}"
-        )
-    return found
 
 
 def _name_of_target(target: str | os.PathLike[str] | BinaryFile) -> str:

@@ -1,8 +1,7 @@
-"""What every inference function asks of its network: evaluation mode, sample rate, a device."""
+"""What every inference function asks of its network: evaluation mode and sample rate."""
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from sixfold.core.config import UserError
@@ -35,12 +34,3 @@ def check_network(model: Any, sample_rate: int) -> None:
             f"this {type(model).__name__} works at {own_rate} Hz, the audio is at {sample_rate} "
             f"Hz; use sixfold.speech.audio.resample(audio, {sample_rate}, {own_rate})"
         )
-
-
-def check_device(device: str) -> None:
-    """Raise a UserError if torch cannot compute on a device here."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
 from sixfold.vision.images.files import (
@@ -28,7 +29,7 @@ from sixfold.vision.images.files import (
     to_pil,
     write_picture,
 )
-from sixfold.vision.images.network import check_device, check_eval_mode
+from sixfold.vision.images.network import check_eval_mode
 from sixfold.vision.images.picture import Picture, fill_hidden
 from sixfold.vision.images.tiles import automatic_side, cut
 

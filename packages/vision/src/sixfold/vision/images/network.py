@@ -1,8 +1,7 @@
-"""What every network for pictures is asked before it computes: input, mode, a device."""
+"""What every network for pictures is asked before it computes: input and mode."""
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sixfold.core import UserError
@@ -30,12 +29,3 @@ def check_eval_mode(model: nn.Module) -> None:
     """Raise a UserError if a network, or a part of it, is in training mode."""
     if any(part.training for part in model.modules()):
         raise UserError(f"this {type(model).__name__} is in training mode; call model.eval() first")
-
-
-def check_device(device: str) -> None:
-    """Raise a UserError if torch cannot compute on a device here."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"device {device!r} cannot be used ({reason}); try cpu") from None

@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.devices import check_device
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.images.network import check_pictures
 
@@ -151,6 +152,7 @@ def run(
         device: Torch device: cpu, cuda, cuda:1 ...
         overwrite: Whether finished outputs in a folder are made again.
     """
+    check_device(device)
     model = EDSR.from_pretrained(weights)
     check_scale(model, scale, weights)
     enlarge_files(model, paths, tile=tile, device=device, overwrite=overwrite)

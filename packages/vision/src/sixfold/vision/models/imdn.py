@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.devices import check_device
 from sixfold.vision.data.catalog import published_files
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.images.network import check_pictures
@@ -170,6 +171,7 @@ def run(
         device: Torch device: cpu, cuda, cuda:1 ...
         overwrite: Whether finished outputs in a folder are made again.
     """
+    check_device(device)
     model = IMDN.from_pretrained(weights)
     check_scale(model, scale, weights)
     enlarge_files(model, paths, tile=None, device=device, overwrite=overwrite)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.devices import check_device
 from sixfold.vision.data.catalog import published_files
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.images.network import check_pictures
@@ -201,6 +202,7 @@ def run(
         tile: Side of a tile in pixels of the input; by default as large as memory allows.
         overwrite: Whether finished outputs in a folder are made again.
     """
+    check_device(device)
     model = PAN.from_pretrained(weights)
     check_scale(model, scale, weights)
     enlarge_files(model, paths, tile=tile, device=device, overwrite=overwrite)

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.blocks import padded, trimmed, windows
 from sixfold.speech.audio.conversion import Blocks, announced, convert
 from sixfold.speech.audio.files import READS, WRITES, check_output
 from sixfold.speech.audio.levels import level_gain, stream_gain
-from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
+from sixfold.speech.audio.network import check_eval_mode, check_network
 from sixfold.speech.audio.stitching import crossfade
 from sixfold.speech.models.frcrn.model import FRCRN, FRCRNConfig
 from sixfold.speech.models.frcrn.streaming import Streamer

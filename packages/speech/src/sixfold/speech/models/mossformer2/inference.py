@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core import UserError
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
 from sixfold.speech.audio.files import READS, check_output
-from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
+from sixfold.speech.audio.network import check_eval_mode, check_network
 from sixfold.speech.audio.stitching import WINDOW_S, correlation, process_windows
 from sixfold.speech.models.mossformer2.model import MossFormer, MossFormer2
 
@@ -45,6 +46,7 @@ def run(
         window_s: Seconds of audio per pass.
         overwrite: Whether finished outputs of several recordings are made again.
     """
+    check_device(device)
     if precision == "bf16":
         _check_bf16(device)
     model = load(weights, device, sample_rate)
@@ -68,10 +70,10 @@ def load(weights: str | Path, device: str = "cpu", sample_rate: int | None = Non
     from sixfold.core.weights.published import find_weights
     from sixfold.speech.models.mossformer2 import MOSSFORMER, SYSTEM  # that module imports this one
 
+    check_device(device)
     weights = find_weights(weights, SYSTEM)
     name, _ = read_pretrained(weights) or (None, None)
     kind = MossFormer if name == MOSSFORMER.name else MossFormer2
-    check_device(device)
     return kind.from_pretrained(weights, sample_rate).to(device)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.speech.audio.arrays import Audio, as_channels
 from sixfold.speech.audio.conversion import Blocks, announced, convert
 from sixfold.speech.audio.files import READS, WRITES, check_output
-from sixfold.speech.audio.network import check_device, check_eval_mode, check_network
+from sixfold.speech.audio.network import check_eval_mode, check_network
 from sixfold.speech.audio.stitching import process_windows
 from sixfold.speech.models.mossformer2.se_48k import MossFormer2SE
 

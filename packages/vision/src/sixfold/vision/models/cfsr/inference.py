@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sixfold.core.devices import check_device
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.models.cfsr.model import CFSR
 
@@ -31,6 +32,7 @@ def run(
         overwrite: Whether finished outputs in a folder are made again.
     """
     weights = weights or f"CFSR_x{scale or 4}.pth"
+    check_device(device)
     model = CFSR.from_pretrained(weights)
     check_scale(model, scale, weights)
     enlarge_files(model, paths, tile=tile, device=device, overwrite=overwrite)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.vision.data.segmentation import encode_mask, read_picture, resize_picture
 from sixfold.vision.models.fdconv.segmentation import Segmenter
@@ -32,7 +33,8 @@ def run(
         device: Torch device: cpu, cuda, cuda:1 ...
         overwrite: Whether finished outputs in a folder are made again.
     """
-    model = Segmenter.from_pretrained(weights or DEFAULT_WEIGHTS).to(device)
+    place = check_device(device)
+    model = Segmenter.from_pretrained(weights or DEFAULT_WEIGHTS).to(place)
 
     def work(source: Path, output: Path) -> None:
         if output.suffix.lower() != ".png":

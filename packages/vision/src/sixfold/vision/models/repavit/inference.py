@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.devices import check_device
 from sixfold.core.progress import progress
 from sixfold.vision.data.classification import (
     Listing,
@@ -24,7 +25,7 @@ from sixfold.vision.data.classification import (
     train_transform,
 )
 from sixfold.vision.images.files import READS, read_rgb
-from sixfold.vision.images.network import check_device, check_eval_mode
+from sixfold.vision.images.network import check_eval_mode
 from sixfold.vision.models.repavit.model import RePaViT
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sixfold.core import System, UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.weights.convert import from_pretrained
 from sixfold.wireless.data.own_channels import CONDITIONS, read_received
@@ -189,7 +190,8 @@ def _command(system: System) -> Callable[..., None]:
             device: Torch device: cpu, cuda, cuda:1 ...
             overwrite: Whether finished outputs in a folder are made again.
         """
-        model = from_pretrained(weights, system).to(torch.device(device))
+        place = check_device(device)
+        model = from_pretrained(weights, system).to(place)
 
         def work(source: Path, output: Path) -> None:
             estimate_file(model, source, output)

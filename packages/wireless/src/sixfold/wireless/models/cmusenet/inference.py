@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.wireless.iq.detections import Detector, Verdict, annotated, scan
 from sixfold.wireless.iq.energy import noise_probability
@@ -90,12 +90,13 @@ def run(
     """
     if threshold is not None and not 0 < threshold < 1:
         raise UserError(f"a threshold is between 0 and 1, got {threshold}")
+    place = check_device(device)
     if detector == "energy":
         _refuse_weights(weights)
         find, bins = energy(threshold or ENERGY_THRESHOLD), ENERGY_FFT if fft is None else fft
         rate = None
     else:
-        model = _network(weights, fft).to(torch.device(device))
+        model = _network(weights, fft).to(place)
         find, bins = network_detector(model, threshold or 0.5), model.config.bins
         rate = model.config.sample_rate_hz
     if bins < 4:
