@@ -34,7 +34,7 @@ MEDIA = {"audio", "images", "tables", "iq", "fields"}  # a domain has at most on
 SYSTEM = {"__init__", "model", "layers", "loss", "training", "convert", "export", "inference"}
 # What a model and a loop need, what reads and writes files, what the pipeline needs: lines at most.
 BARS = {
-    "config.py system.py __init__.py training weights": 2850,  # to become 2000
+    "config.py messages.py yaml_files.py system.py __init__.py training weights": 3050,  # 2000
     "data": 640,
     "pipeline": 2080,  # to become 1000
 }

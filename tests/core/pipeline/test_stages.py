@@ -288,7 +288,7 @@ def test_claims_are_one_table(toy: Path, capsys):
         (("train", "toy"), ("seeds: [0, 1]", "seeds: [-1]"), "seeds"),
         (("train", "toy"), ("      line:", "      measurements:"), "cannot be a name"),
         (("train", "toy"), ("      line:", "      ../../evil:"), "cannot be a name"),
-        (("repro", "toy", "--set", "budget=[1"), None, "give key=value"),
+        (("repro", "toy", "--set", "budget=[1"), None, "--set 'budget', line 1: not valid YAML"),
         (("train", "toy"), ("seeds: [0, 1]", "seeds: ["), "not valid YAML"),
         (("repro", "toy", "--set", "tasks.fiting.data=1"), None, "no 'tasks.fiting.data' to set"),
     ],

@@ -64,9 +64,9 @@ def test_those_of_the_well_are_read_above_its_data(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mean: [", "is no YAML"),
+        ("mean: [", "not valid YAML"),
         ("mean: {pressure: 1.0}", "has no mean of velocity"),
-        ("7", "has no mean of pressure"),
+        ("7", "should hold `key: value` lines, but holds int"),
         ("mean: {pressure: 1.0, velocity: 2.0}", "has 1 numbers as mean of velocity, which has 2"),
         (
             "mean: {pressure: 1.0, velocity: [2.0, 3.0]}\nstd: {pressure: 1.0, velocity: [1.0, 0]}",

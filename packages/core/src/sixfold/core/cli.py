@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import UserError
+from sixfold.core.messages import printable
 from sixfold.core.system import (
     System,
     domain,
@@ -192,17 +193,12 @@ def repro(
         seeds: Seeds, instead of the file's.
         set: Other value of params.yaml, e.g. tasks.enhancement.data.test_clips=3; may be repeated.
     """
-    import yaml
-
     from sixfold.core.pipeline import stages
     from sixfold.core.pipeline.params import Pipeline
     from sixfold.core.pipeline.report import write_report
+    from sixfold.core.yaml_files import parse_settings
 
-    pairs = (text.partition("=") for text in set or ())
-    try:
-        changes: dict[str, Any] = {key: yaml.safe_load(value) for key, _, value in pairs}
-    except yaml.YAMLError as error:
-        raise UserError(f"--set: {str(error).splitlines()[0]}; give key=value") from None
+    changes = parse_settings(set or ())
     changes |= {k: v for k, v in {"budget": budget, "seeds": seeds}.items() if v is not None}
     found = Pipeline.find(pipeline, changes)
     stages.inputs(found)
@@ -366,13 +362,8 @@ def main() -> None:
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"sixfold: {_printable(str(error))}", file=sys.stderr)
+        print(f"sixfold: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-
-
-def _printable(text: str) -> str:
-    """Show control characters, which a terminal would obey, as Python writes them."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 import difflib
 from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import pydantic
-import yaml
+
+from sixfold.core.messages import LAST_RESORT, printable, shorten, shown, some
 
 
 class UserError(ValueError):
     """Something the user can mend. The message says what was given, what is wrong and the mend.
 
-    The command line prints it in one line and exits with 2; Python code can catch it as ValueError.
+    It is one printable line of bounded length, whatever the names in it: the command line prints it
+    and exits with 2; Python code can catch it as ValueError.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shorten(printable(message), LAST_RESORT))
 
 
 class Config(pydantic.BaseModel):
@@ -28,11 +32,13 @@ class Config(pydantic.BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
-            for key in values:
+            for key, value in values.items():
                 if key not in cls.model_fields:
                     raise ValueError(
                         unknown_name_error(cls.__name__, "field", str(key), cls.model_fields)
                     )
+                if _holds_bool(value) and not _takes_bool(cls.model_fields[key].annotation):
+                    raise ValueError(f"{key} is {shown(value)}, neither true nor false is meant")
         return values
 
     @classmethod
@@ -51,30 +57,29 @@ class Config(pydantic.BaseModel):
                     continue  # because of another field, which has a line of its own
                 key = ".".join(str(part) for part in problem["loc"])
                 reason = problem["msg"].removeprefix("Value error, ")
-                got = "" if key == "" else f" (got {problem['input']!r})"
-                lines.append(f"{where}: {key}: {reason}{got}" if key else f"{where}: {reason}")
-            raise UserError("\n".join(lines)) from None
+                lines.append(f"{key}: {reason} (got {shown(problem['input'])})" if key else reason)
+            raise UserError(shorten(f"{where}: {some(lines, 1, longest=200)}")) from None
+
+
+def _holds_bool(value: Any) -> bool:
+    """Return whether a value is true or false, or a list with one, which would count as 1 or 0."""
+    return isinstance(value, bool) or (
+        isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value)
+    )
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Return whether a field's type is none of numbers and texts alone."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _takes_bool(parts[0])
+    if not parts:
+        return annotation not in (int, float, str)
+    return any(_takes_bool(part) for part in parts if part not in (Ellipsis, type(None)))
 
 
 def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:
     """Phrase "no such name", with the nearest known name when one is near, and all known ones."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{owner} has no {kind} {name!r}; {hint}it has: {', '.join(known) or 'none'}"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a YAML file.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or is no mapping.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no {path}; run this in the folder that holds it")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} should hold `key: value` lines, but holds {type(values).__name__}")
-    return values
+    return f"{owner} has no {kind} {shown(name)}; {hint}it has: {', '.join(known) or 'none'}"

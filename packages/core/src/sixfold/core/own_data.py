@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
 from cyclopts import Parameter
 from torch import nn
 
@@ -31,6 +30,7 @@ from sixfold.core.training.sampling import derive_seed
 from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.core.weights.published import find_weights
+from sixfold.core.yaml_files import parse_settings
 
 MODEL = "model.safetensors"
 
@@ -151,7 +151,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         given |= {"best": stopping.model_dump() | {"patience": patience}}
         config = FitConfig.parse(default.model_dump() | given, f"sixfold train {system.name}")
         torch.manual_seed(derive_seed(seed, "init"))
-        model = build(system, weights, _parse_settings(set or []), Path(data), options)
+        model = build(system, weights, parse_settings(set or []), Path(data), options)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
         start = _digest(find_weights(weights, system)) if weights else ""
         identity = {"from": start, "valid": str(valid), "options": options.model_dump()}
@@ -206,16 +206,6 @@ def initial_model(system: System, weights: str | None, settings: dict[str, Any],
     if weights is not None:
         return from_pretrained(weights, system, **settings)
     return system.build(system.config.parse(settings, f"--set of {system.name}"))
-
-
-def _parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: give a setting of the model as key=value")
-        found[key] = yaml.safe_load(value)
-    return found
 
 
 def _path_or_fraction(valid: str | Path | float) -> Path | float:

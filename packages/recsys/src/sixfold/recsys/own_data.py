@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import polars as pl
 import pyarrow as pa
 import torch
-import yaml
 from cyclopts import Parameter
 
 from sixfold.core import System, UserError
@@ -21,6 +20,7 @@ from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
 from sixfold.core.system import domain
 from sixfold.core.training.distributed import rank
+from sixfold.core.yaml_files import parse_settings
 from sixfold.recsys.models.ranker import WEIGHTS
 from sixfold.recsys.tables.encode import EncodingReport
 from sixfold.recsys.tables.fitting import TableFit, fit_table
@@ -62,7 +62,7 @@ def train_command(system: System) -> Callable[..., Any]:
             options: Settings of the training.
         """
         meaning = Schema.read(schema) if schema else _schema_beside(Path(data))
-        settings = _parse_settings(set or [])
+        settings = parse_settings(set or [])
         model = fit_table(
             system, settings, meaning, data, valid=_table_or_fraction(valid), folder=out,
             seed=seed, options=options,
@@ -182,16 +182,6 @@ def _table_or_fraction(valid: str) -> float | Path:
         return float(valid)
     except ValueError:
         return Path(valid)
-
-
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: give a setting of the model as key=value")
-        found[key] = yaml.safe_load(value)
-    return found
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -23,13 +23,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from sixfold.core.config import Config, UserError, read_yaml, unknown_name_error
+from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.data.digests import first_fault
 from sixfold.core.pipeline.code import task_hash
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.results import read_json
 from sixfold.core.pipeline.task import STAGES, Source, Task
 from sixfold.core.system import System, domain, find_system
+from sixfold.core.yaml_files import read_yaml
 
 PAPER = "-paper"  # ends the name of a pipeline that trains for longer
 

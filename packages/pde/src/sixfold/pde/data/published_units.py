@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.yaml_files import read_yaml
 from sixfold.pde.data.files import Block
 from sixfold.pde.fields.smoke_data import OFFICIAL_DEVIATION, OFFICIAL_MEAN
 
@@ -84,11 +84,7 @@ def _of_the_well(block: Block) -> tuple[Channels, Channels]:
             f"no {STATS} lies beside {block.file} or above it; fetch that of the set, or leave "
             "this option out, and the units of the training data are fitted"
         )
-    try:
-        known: Any = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{found} is no YAML ({reason}); fetch it again") from None
+    known = read_yaml(found)
     values = [_numbers(known, kind, block, found) for kind in ("mean", "std")]
     return values[0], values[1]
 

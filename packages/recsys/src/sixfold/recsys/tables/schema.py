@@ -23,8 +23,9 @@ from pydantic import Field as Setting
 from pydantic import model_validator
 
 from sixfold.core import Config
-from sixfold.core.config import read_yaml, unknown_name_error
+from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.yaml_files import read_yaml
 
 QUANTILES = "quantiles"
 Transform = Literal[
