@@ -1,6 +1,7 @@
 """`fetch` against a real server on this machine and mirrors in temporary folders."""
 
 import hashlib
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.config import UserError
-from sixfold.core.data.fetch import Dataset, File, available, fetch
+from sixfold.core.data.fetch import Dataset, File, available, cache_folder, fetch
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -118,7 +119,7 @@ def test_a_foreign_beginning_does_not_poison_the_next_download(home: Home, tmp_p
     part = tmp_path / "cache/toy/a/b.bin.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 1000)
-    with pytest.raises(UserError, match="Deleted download"):
+    with pytest.raises(UserError, match="and is deleted"):
         fetch(toy)
     assert (fetch(toy) / "a/b.bin").read_bytes() == BODY
 
@@ -127,7 +128,7 @@ def test_a_foreign_beginning_does_not_poison_the_next_download(home: Home, tmp_p
 def test_a_wrong_file_is_refused_and_leaves_nothing(home: Home, tmp_path: Path, served: bytes):
     toy = offer(home)
     home.bodies["/b.bin"] = served
-    with pytest.raises(UserError, match="Deleted download for safety"):
+    with pytest.raises(UserError, match="and is deleted"):
         fetch(toy)
     assert files(tmp_path) == []
 
@@ -227,5 +228,44 @@ def test_without_a_recorded_checksum_the_first_download_is_trusted_and_kept(home
     assert len(home.asked) == 2
     (folder / "a/b.bin").unlink()
     home.bodies["/b.bin"] = b"another"
-    with pytest.raises(UserError, match="Deleted download"):
+    with pytest.raises(UserError, match="and is deleted"):
         fetch(toy)
+
+
+def test_a_damaged_record_of_a_checksum_says_what_to_delete(home: Home):
+    home.bodies["/b.bin"] = BODY
+    toy = Dataset("toy", "", "", "", (File("a/b.bin", url=home.url + "/b.bin"),))
+    for damage in (b"", b"\xff", b"abc  b.bin\n"):
+        (fetch(toy) / "a/b.bin.sha256").write_bytes(damage)
+        with pytest.raises(UserError, match=r"b.bin.sha256 is damaged; delete it and b.bin"):
+            fetch(toy)
+        (cache_folder() / "toy/a/b.bin.sha256").unlink()
+
+
+def test_a_planted_beginning_is_not_followed(home: Home, tmp_path):
+    toy = offer(home)
+    (tmp_path / "precious").write_bytes(b"precious")
+    part = tmp_path / "cache/toy/a/b.bin.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to(tmp_path / "precious")
+    assert (fetch(toy) / "a/b.bin").read_bytes() == BODY
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_two_processes_download_a_set_once(home: Home):
+    toy = offer(home)
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=fetch, args=(toy,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(home.asked) == 1
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch):
+    monkeypatch.delenv("SIXFOLD_CACHE", raising=False)
+    monkeypatch.setattr("pooch.os_cache", lambda name: f"~/.cache/{name}")
+    with pytest.raises(UserError, match=r"there is no home folder .* set SIXFOLD_CACHE"):
+        cache_folder()

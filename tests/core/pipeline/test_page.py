@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from sixfold.core.config import UserError
+from sixfold.core.messages import printable
 from sixfold.core.pipeline import figures
 from sixfold.core.pipeline.figures import curve_figure, picture_row
 from sixfold.core.pipeline.page import (
@@ -308,3 +309,40 @@ def test_importing_the_module_does_not_import_the_drawing_libraries():
     code = f"import sys, sixfold.core.pipeline.figures; {look}"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"set\(\)\s*", out.stdout)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a_b", "a_b"),
+        ("Mowst*", "Mowst*"),
+        (">= 2x", ">= 2x"),
+        ("<script>x</script>", r"\<script>x\</script>"),
+        ("[a](b)", r"\[a](b)"),
+        ("*a* _b_ `c` ~~d~~", r"\*a* \_b_ \`c\` \~~d\~~"),
+        (r"a\|b", r"a\\\|b"),
+        ("&lt;", r"\&lt;"),
+        ("a\x1b[2Jb\udcff\x00", r"a\x1b\[2Jb\udcff\x00"),
+    ],
+)
+def test_markup_in_a_cell_is_shown_and_comes_back(tmp_path, text, written):
+    table = markdown_table([{"name": text}], ["name"])
+    assert table.splitlines()[2] == f"| {written} |"
+    (tmp_path / "page.md").write_text(f"# Title\n\n{table}\n")
+    back = read_markdown_table(tmp_path / "page.md").rows[0]["name"]
+    assert back == printable(text)
+
+
+def test_control_characters_in_names_leave_a_page_that_can_be_read(tmp_path):
+    odd = "a\x1b[2J\x00\udcff"
+    curves = {odd: [([1.0, 2.0], [0.5, 0.25])], "_b": [([1.0, 2.0], [0.5, 0.2])]}
+    figure = curve_figure("f", odd, curves)
+    table = Table(odd, [odd], [{odd: odd}])
+    sections = [Section(odd, odd, tables=[table], figures=[figure])]
+    page = write_page(tmp_path / "out", odd, sections).read_text(encoding="utf-8")
+    assert "\x1b" not in page
+    assert r"a\x1b[2J" in page
+    drawn = "".join(ElementTree.parse(page_file := tmp_path / "out/f.svg").getroot().itertext())
+    assert page_file.is_file()
+    assert r"a\x1b[2J\x00\udcff" in drawn
+    assert "_b" in drawn

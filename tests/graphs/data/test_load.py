@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from sixfold.core import UserError
-from sixfold.core.data.fetch import available
+from sixfold.core.data.fetch import available, cache_folder
 from sixfold.graphs.data import load
 from sixfold.graphs.data.catalog import GRAPHS, SETS, dataset, find_graph
 from sixfold.graphs.data.labels import check_labels
-from sixfold.graphs.data.load import load_graph
+from sixfold.graphs.data.load import MASKS, load_graph
 from sixfold.graphs.data.splits import linkx_split
 from sixfold.graphs.data.validate import check_graph, is_undirected
 
 MIRROR = os.environ.get("SIXFOLD_MIRROR") or str(Path(__file__).parents[4] / "shared" / "data")
-MASKS = ["train_mask", "val_mask", "test_mask"]
 # nodes, features, classes as published; the larger ones take seconds
 SIZES = {
     "cora": (2708, 1433, 7),
@@ -132,6 +131,34 @@ def test_a_changed_file_is_refused(mirrored, offline, monkeypatch):
     monkeypatch.setenv("SIXFOLD_MIRROR", str(offline / "mirror"))
     with pytest.raises(UserError, match=r"has SHA-256 .* not the published file; replace"):
         load_graph("reed98")
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:1000]
+
+
+def emptied(content: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [flipped, cut, emptied])
+@pytest.mark.parametrize(
+    "pattern", ["out1_node_feature_label.txt", "*_split_0.6_0.2_0.npz", "data.pt", "digests.json"]
+)
+def test_a_damaged_copy_in_the_cache_is_made_again(mirrored, offline, pattern, damage):
+    needs("texas")
+    right = load_graph("texas")
+    (file,) = cache_folder().rglob(pattern)
+    before = file.read_bytes()
+    file.write_bytes(damage(before))
+    again = load_graph("texas")
+    assert all(torch.equal(again[key], right[key]) for key in ("x", "y", "edge_index", *MASKS))
+    assert len(file.read_bytes()) == len(before)
 
 
 @pytest.mark.parametrize("name", ["texas", "cora_ml", "squirrel", "flickr", "pubmed"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import UserError
+from sixfold.core.messages import printable
 from sixfold.core.system import (
     System,
     domain,
@@ -364,13 +365,8 @@ def main() -> None:
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"sixfold: {_printable(str(error))}", file=sys.stderr)
+        print(f"sixfold: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-
-
-def _printable(text: str) -> str:
-    """Show control characters, which a terminal would obey, as Python writes them."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,18 @@ Every file has the recorded checksum. Where none is recorded, the checksum of th
 kept beside the file as ``<file>.sha256`` and holds from then on (trust on first use).
 """
 
-import hashlib
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_file, explain_write_errors, write_atomic
+from sixfold.core.data.digests import fault, sha256
+from sixfold.core.data.locks import held
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30
@@ -79,16 +80,17 @@ def fetch(dataset: Dataset) -> Path:
     """
     cached = cache_folder() / dataset.name
     places = {cached / file.path: file for file in dataset.files}
-    missing = [place for place in places if not place.is_file() or _fault(place, places[place])]
-    if not missing:
+    if not any(_fault(*item) for item in places.items()):
         return cached
     for folder in (mirror / dataset.name for mirror in mirror_folders()):
         if all((folder / file.path).is_file() for file in dataset.files):
             for file in dataset.files:
                 _verify(folder / file.path, file)
             return folder
-    for place in missing:
-        _complete(dataset, places[place], place)
+    with held(cached, f"{dataset.name} is downloaded"):
+        for place, file in places.items():
+            if _fault(place, file):  # another process may have been faster
+                _complete(dataset, file, place)
     return cached
 
 
@@ -132,24 +134,21 @@ def mirror_folders() -> list[Path]:
 
 def _fault(path: Path, file: File) -> str:
     """Return what is wrong with a file; empty if nothing is, or nothing is known of it."""
-    size, expected, digest = path.stat().st_size, _expected(path, file), _digest(path)
-    if file.size not in (0, size):
-        return f"has {size} bytes instead of {file.size}"
-    return "" if expected in ("", digest) else f"has SHA-256 {digest} instead of {expected}"
+    return fault(path, file.size, _expected(path, file))
 
 
 def _expected(path: Path, file: File) -> str:
     record = _record(path)
-    return file.sha256 or (record.read_text().split()[0] if record.is_file() else "")
+    if file.sha256 or not record.is_file():
+        return file.sha256
+    digest = record.read_text(errors="replace").partition(" ")[0]
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UserError(f"{record} is damaged; delete it and {path.name}, and run this again")
+    return digest
 
 
 def _record(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _verify(path: Path, file: File) -> None:
@@ -176,49 +175,59 @@ def _complete(dataset: Dataset, file: File, target: Path) -> None:
         target.unlink(missing_ok=True)  # what is there is not the published file
         _download(file, file.url, target, mend)
     if not _expected(target, file):
-        digest = _digest(target)
+        digest = sha256(target)
         write_atomic(_record(target), f"{digest}  {target.name}\n")
         print(f"{name}: no checksum is recorded; trusted on first use, SHA-256 {digest}")
 
 
 def _download(file: File, url: str, target: Path, mend: str) -> None:
-    import pooch
     from requests import RequestException
     from urllib3.exceptions import HTTPError
 
-    pooch.get_logger().setLevel("WARNING")  # the progress bar says the rest
-    part, known = target.with_name(f"{target.name}.part"), _expected(target, file)
-    checksum = f"sha256:{known}" if known else None
-    resume: Any = partial(_resume, part=part)
+    part = target.with_name(f"{target.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        pooch.retrieve(url, checksum, target.name, target.parent, downloader=resume)
-    except (RequestException, HTTPError, ValueError) as error:  # the last: a wrong checksum
-        held = part.stat().st_size if part.is_file() else 0
-        stopped = f"{url} stopped after {held} of {file.size} bytes"
-        reason = stopped if held else f"cannot download {url}: {error}"
+        _resume(url, part, file.size)
+        if wrong := fault(part, file.size, _expected(target, file)):
+            part.unlink()
+            raise ValueError(f"what came {wrong}, and is deleted")
+        part.replace(target)
+    except (RequestException, HTTPError, ValueError) as error:
+        held_bytes = part.stat().st_size if part.is_file() else 0
+        stopped = f"{url} stopped after {held_bytes} of {file.size} bytes"
+        reason = stopped if held_bytes else f"cannot download {url}: {error}"
         raise UserError(f"{reason}; run this again (it goes on there), or {mend}") from None
 
 
-def _resume(url: str, output: str, _: object, part: Path) -> None:
-    """Download what ``part`` lacks of a file, and move it to ``output``: a downloader of pooch."""
+def _resume(url: str, part: Path, size: int) -> None:
+    """Download what ``part`` lacks of a file of so many bytes, 0 if that is not known."""
     import requests
     from rich.progress import wrap_file
 
-    held = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "sixfold", "Accept-Encoding": "identity", "Range": f"bytes={held}-"}
+    if part.is_symlink():
+        part.unlink()  # its name is known, so that anyone could have put it there
+    begun = part.stat().st_size if part.is_file() else 0
+    headers = {"User-Agent": "sixfold", "Accept-Encoding": "identity", "Range": f"bytes={begun}-"}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-        if response.status_code == 416:
+        range_sent = response.headers.get("Content-Range", f"bytes {begun}-")
+        if response.status_code == 416 or not range_sent.startswith(f"bytes {begun}-"):
             part.unlink(missing_ok=True)  # it is no part of this file
         response.raise_for_status()
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise ValueError("a web page came instead of the file; a login or an error page?")
+        if begun and not part.exists():
+            raise ValueError("the server sent another part of the file than was asked for")
         mode = "ab" if response.status_code == 206 else "wb"  # 200 is the whole file again
+        left = size - begun * (mode == "ab")
         total = int(response.headers.get("Content-Length", 0))
         body: Any = response.raw
         hidden = not sys.stdout.isatty()
         with (
             part.open(mode) as stream,
-            wrap_file(body, total, description=part.stem, disable=hidden) as file,
+            wrap_file(body, total, description=part.stem, disable=hidden) as source,
         ):
-            shutil.copyfileobj(file, stream, _CHUNK_BYTES)
-    shutil.move(part, output)
+            while chunk := source.read(_CHUNK_BYTES):
+                stream.write(chunk)
+                left -= len(chunk)
+                if size and left < 0:
+                    break  # a server that never ends

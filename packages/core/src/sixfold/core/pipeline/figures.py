@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sixfold.core.messages import printable
 from sixfold.core.pipeline.page import Figure, Row
 
 INK = "#010203"  # of figures.mplstyle
@@ -55,11 +56,11 @@ def curve_figure(
                 y = np.asarray([values[:length] for _, values in seeds], dtype=float)
                 mean, spread = y.mean(0), y.std(0, ddof=1) if len(y) > 1 else 0 * y[0]
                 line = {"linestyle": DASHES[i % len(DASHES)], "marker": "o" * (length == 1)}
-                axes.plot(x, mean, color=f"C{i}", label=system, **line)
+                axes.plot(x, mean, color=f"C{i}", label=_plain(system), **line)
                 axes.fill_between(x, mean - spread, mean + spread, color=f"C{i}", alpha=0.2, lw=0)
-            axes.set_xlabel(unit)
+            axes.set_xlabel(_plain(unit))
             axes.legend()
-        canvas.axes[0].set_ylabel(quantity)
+        canvas.axes[0].set_ylabel(_plain(quantity))
         image = svg(canvas)
     alt = f"{quantity} of {', '.join(curves)} over {' and over '.join(unit for unit, _ in panels)}"
     untimed = [system for system in curves if system not in seconds] if seconds else []
@@ -67,6 +68,11 @@ def curve_figure(
     notes *= any(len(seeds) > 1 for seeds in curves.values())
     notes += [f"Seconds not measured for {', '.join(untimed)}."] * bool(untimed)
     return Figure(name, alt, image, " ".join(notes))
+
+
+def _plain(text: str) -> str:
+    """Return a name as it can be drawn; a legend leaves out what begins with an underscore."""
+    return printable(f" {text}" if text.startswith("_") else text)
 
 
 def picture_row(

@@ -14,8 +14,14 @@ from typing import Any
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder, write_atomic
+from sixfold.core.messages import printable
 
 MISSING = "not measured"
+PUNCTUATION = r"[!-/:-@\[-`{-~]"
+# Only what a reader of Markdown would take for markup: a name keeps its underscores.
+MARKUP = re.compile(
+    rf"[`|\[]|\\(?={PUNCTUATION})|\*(?=\S)|(?<!\w)_(?=\S)|~(?=~)|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+)
 
 
 @dataclass(frozen=True)
@@ -98,20 +104,27 @@ def mean_std(values: Sequence[float | None], digits: int = 2) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Write rows as a Markdown table; a column that a row lacks reads ``not measured``."""
+    """Write rows as a Markdown table; a column that a row lacks reads ``not measured``.
+
+    Markup in a cell is shown, not obeyed.
+    """
     cells = [[cell(row.get(column)) for column in columns] for row in rows]
     lines = [list(columns), ["---"] * len(columns), *cells]
-    safe = [[re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|") for text in ln] for ln in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in safe)
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
 
 
 def read_markdown_table(path: Path) -> Table:
     """Read a page that holds one table, such as a benchmark's; its title becomes the caption."""
     title, *lines = path.read_text(encoding="utf-8").splitlines()
-    cells = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|"))
-    rows = [[text.strip().replace("\\|", "|") for text in row] for row in cells]
+    cells = (re.findall(r"((?:\\.|[^\\|])*)\|", line[1:]) for line in lines if line.startswith("|"))
+    rows = [[re.sub(rf"\\({PUNCTUATION})", r"\1", text.strip()) for text in row] for row in cells]
     columns, _, *values = rows
     return Table(title.strip("# "), columns, [dict(zip(columns, v, strict=True)) for v in values])
+
+
+def _escaped(text: str) -> str:
+    line = printable(re.sub(r"\s*\n\s*", " ", text))
+    return MARKUP.sub(r"\\\g<0>", line)
 
 
 def replace_between_markers(path: Path, name: str, text: str) -> None:
@@ -125,6 +138,11 @@ def replace_between_markers(path: Path, name: str, text: str) -> None:
     if rest[::2] != markers:
         raise UserError(f"{path} needs one line {markers[0]} and, below it, one line {markers[1]}")
     write_atomic(path, f"{head}{markers[0]}\n{text}\n{markers[1]}{rest[-1]}")
+
+
+def _printable(value: Any) -> Any:
+    """Return what a page shows of a value; what a template made is of a class of its own."""
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section], notice: str = "") -> Path:
@@ -141,7 +159,9 @@ def write_page(folder: Path, title: str, sections: Sequence[Section], notice: st
     files = dict.fromkeys(sound.file for section in sections for sound in section.sounds)
     sounds = {file: f"sound-{i}.wav" for i, file in enumerate(files, start=1)}
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable
+    )
     shown = {"title": title, "sections": sections, "notice": notice, "sounds": sounds, "cell": cell}
     with atomic_folder(folder) as partial:
         text = page.from_string(template).render(shown)

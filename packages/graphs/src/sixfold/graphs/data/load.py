@@ -1,9 +1,12 @@
 """Load published graphs with torch_geometric, from a cache, a mirror or the network.
 
 Files are checked against their checksums and copied into the cache, because torch_geometric writes
-processed files beside them. With ``SIXFOLD_OFFLINE=1`` nothing is downloaded.
+processed files beside them. Copies and processed files are compared with what they were whenever
+they are read, and made again where they differ. With ``SIXFOLD_OFFLINE=1`` nothing is downloaded.
 """
 
+import filecmp
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,12 +16,15 @@ import numpy as np
 import torch
 
 from sixfold.core import UserError
-from sixfold.core.data.atomic import atomic_file
+from sixfold.core.data.atomic import atomic_file, write_atomic
+from sixfold.core.data.digests import digests, fault
 from sixfold.core.data.fetch import available, cache_folder, fetch, mirror_folders
+from sixfold.core.data.locks import held
 from sixfold.graphs.data.catalog import GraphSource, dataset, find_graph
 from sixfold.graphs.data.splits import forwardgnn_split, linkx_split
 from sixfold.graphs.data.validate import Data
 
+DIGESTS = "digests.json"  # of raw and processed files, beside their folders
 MASKS = ("train_mask", "val_mask", "test_mask")
 
 
@@ -83,7 +89,7 @@ def _refuse_offline(source: GraphSource, home: str) -> None:
 
 
 def _copy(file: Path, place: Path) -> None:
-    if place.is_file() and place.stat().st_size == file.stat().st_size:
+    if place.is_file() and filecmp.cmp(place, file, shallow=False):
         return
     with atomic_file(place) as partial:
         shutil.copyfile(file, partial)
@@ -94,13 +100,45 @@ def _read(source: GraphSource, folder: Path, split: int | Literal["public"]) -> 
 
     arguments = [str(folder), source.argument] if source.argument else [str(folder)]
     options = {"split": "geom-gcn"} if source.loader == "Planetoid" and split != "public" else {}
+    home = folder / source.prefix
     try:
-        return getattr(datasets, source.loader)(*arguments, **options)[0]
+        with held(home, "a graph is read"):
+            _drop_damaged(home)
+            data = getattr(datasets, source.loader)(*arguments, **options)[0]
+            _keep_digests(home)
+        return data
     except OSError as error:
         raise UserError(
             f"{source.loader} could not get {source.argument or source.set}: {error}; set "
             f"SIXFOLD_MIRROR to a folder that holds {source.set}/"
         ) from None
+
+
+def _drop_damaged(home: Path) -> None:
+    """Remove what differs from when it was last read, so that torch_geometric makes it again."""
+    for processed in [*home.rglob("processed")]:
+        record = processed.with_name(DIGESTS)
+        try:
+            known = json.loads(record.read_bytes())
+            wrong = [
+                n for n, at in known.items() if fault(record.parent / n, at["bytes"], at["sha256"])
+            ]
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+            known, wrong = {}, []  # killed before it was written, or damaged itself
+        if wrong or not known:
+            shutil.rmtree(processed)
+            record.unlink(missing_ok=True)
+        for name in wrong:
+            (record.parent / name).unlink(missing_ok=True)
+
+
+def _keep_digests(home: Path) -> None:
+    for processed in home.rglob("processed"):
+        record = processed.with_name(DIGESTS)
+        if not record.is_file():
+            folders = [processed.with_name("raw"), processed]
+            found = {f"{f.name}/{n}": facts for f in folders for n, facts in digests(f).items()}
+            write_atomic(record, json.dumps(found, indent=1) + "\n")
 
 
 def _read_npz(path: Path, *, directed: bool) -> Data:
