@@ -39,6 +39,10 @@ test: .venv/.ready ## Every quick test, on every core
 test-%: .venv/.ready ## The quick tests of one domain, e.g. make test-speech
 	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "not slow and not wheels" tests/$*
 
+.PHONY: faults
+faults: .venv/.ready ## Kill, starve and damage everything, by hand before a release (40 minutes)
+	@OMP_NUM_THREADS=1 pytest -m slow -rs -s tests/faults
+
 .PHONY: check
 check: .venv/.ready ## Format, lint, types, layout
 	@ruff format --check .

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, field_validator
 
@@ -304,7 +304,7 @@ class TaskRun:
         """
         file, again = self.prepared / "prepared.json", f"sixfold prepare {self.name}"
         found = read_json(file, again)
-        if not found.keys() >= {"data", "files", "source"}:
+        if not found.keys() >= {"data", "files"} or found.get("source") not in get_args(Source):
             raise UserError(f"{file} was written by another version of sixfold; run: {again}")
         if found["data"] != self.data.model_dump(mode="json"):
             raise UserError(

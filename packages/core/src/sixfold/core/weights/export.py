@@ -6,9 +6,9 @@ and not at its user's.
 """
 
 import inspect
+import io
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sixfold.core.config import UserError, unknown_name_error
+from sixfold.core.data.atomic import explain_write_errors, scratch_folder
 
 FILES = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 Run = Callable[..., list[Tensor]]
@@ -84,23 +85,26 @@ def export(
     dynamic = dynamic or {}
     _check_request(type(module).__name__, formats, dynamic, names)
     folder, modes = Path(folder), [(part, part.training) for part in module.modules()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+        with (
+            torch.no_grad(),
+            explain_write_errors(folder),
+            scratch_folder(folder.parent) as partial,
+        ):
             shapes = {name: dict(dynamic.get(name, {})) for name in names}
             with _without_noise():
                 report = _write(
-                    module.eval(), tuple(example_inputs), Path(partial), formats, shapes, tolerance,
+                    module.eval(), tuple(example_inputs), partial, formats, shapes, tolerance,
                     outputs,
                 )  # fmt: skip
             report = {**report, **(facts or {})}
             text = json.dumps(report, indent=2, sort_keys=True) + "\n"
-            (Path(partial) / "export.json").write_text(text)
+            (partial / "export.json").write_text(text)
             folder.mkdir(exist_ok=True)
             for old in ("export.json", *FILES.values()):
                 (folder / old).unlink(missing_ok=True)
             for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
-                (Path(partial) / name).replace(folder / name)
+                (partial / name).replace(folder / name)
     finally:
         for part, training in modes:
             part.training = training
@@ -223,7 +227,9 @@ def _without_noise() -> Iterator[None]:
 def _write_torch_export(
     program: Any, file: Path, shapes: Mapping[str, Any], outputs: Sequence[str]
 ) -> tuple[Run, dict[str, Any]]:
-    torch.export.save(program, file)
+    content = io.BytesIO()  # on a full disk torch ends the process
+    torch.export.save(program, content)
+    file.write_bytes(content.getbuffer())
     module = torch.export.load(file).module()
     return (lambda *inputs: _flat(module(*inputs))), {}
 
