@@ -220,7 +220,7 @@ def deep_archive() -> bytes:
         ({"k" * 10**6: torch.ones(1)}, "no name of a tensor"),
         ({3: torch.ones(1)}, "no name of a tensor"),
         ({f"layers.{i}.w": torch.ones(1) for i in range(3000)}, "no toy"),
-        ({f"layers.{i}.w": torch.ones(1) for i in range(20_000)}, "more than the weights"),
+        ({f"layers.{i}.w": torch.ones(1) for i in range(40_000)}, "more than the weights"),
         (dict.fromkeys(range(20_000), 0.5), "no state dict"),
         ({"a": torch.ones(1).expand(10**6, 10**6)}, "claim"),
         ({f"a{i}": torch.ones(10**4, 10).expand(99, 10**4, 10) for i in range(20)}, "claim"),
