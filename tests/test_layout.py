@@ -36,7 +36,7 @@ SYSTEM = {"__init__", "model", "layers", "loss", "training", "convert", "export"
 BARS = {
     "config.py system.py __init__.py training weights": 3330,  # to become 2000
     "data": 300,
-    "pipeline": 1970,  # to become 1000
+    "pipeline": 2000,  # to become 1000
 }
 UNWORDED: set[Path] = set()
 ARGUMENT = re.compile(r" +\*{0,2}\w+: (Of|As of|Likewise)\b", re.IGNORECASE)

@@ -15,6 +15,7 @@ import torch
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.fetch import Dataset, available
+from sixfold.core.memory import within_memory
 from sixfold.core.pipeline.claim import Scores, measured
 from sixfold.core.pipeline.code import code_hash
 from sixfold.core.pipeline.measure import count_parameters
@@ -81,7 +82,8 @@ def _checksums(task: TaskRun) -> dict[str, dict[str, str]]:
 def prepare(task: TaskRun) -> None:
     """Write the prepared data; a folder that exists is replaced once the new one is whole."""
     source, _ = choose_source(task)
-    task.task.prepare(task.data, source, task.prepared)
+    with within_memory(f"{task.pipeline.folder / 'params.yaml'}: tasks.{task.key}.data"):
+        task.task.prepare(task.data, source, task.prepared)
     manifest = (task.prepared / "manifest.json").read_bytes()
     facts = {"source": source, "manifest": hashlib.sha256(manifest).hexdigest()}
     # last, and what every later stage asks for first
@@ -109,6 +111,7 @@ def train(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -
         threads = [task.settings(k).threads for k in keys]
         workers = max_workers(len(jobs), None if None in threads else max(threads, default=None))
     for key in keys:
+        task.check_size(key)
         task.job(key, task.seeds(key)[0])  # what is wrong with an entry is said before work starts
     _run(train_seed, jobs, workers if world_size() == 1 else 1)
     if rank() == 0:

@@ -5,10 +5,8 @@ building stops at the tensor that is one too many: a checkpoint that says ``"une
 error before it has cost a second.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from sixfold.core.config import UserError
+from sixfold.core.memory import memory_bytes
 from sixfold.core.messages import printable, shorten
 
 MOST_TENSORS = 100_000  # the largest system has about a thousand
@@ -100,13 +99,3 @@ def explain_failures(where: str) -> Iterator[None]:
         raise UserError(
             f"{where}: no model can be built of these sizes ({kind}: {reason}); correct them"
         ) from error
-
-
-def memory_bytes() -> int:
-    """Return the memory that this process may fill: the machine's, or its control group's."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1
-        file = Path("/sys/fs/cgroup") / name
-        if file.is_file() and (text := file.read_text().strip()).isdigit():
-            found = min(found, int(text))
-    return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from sixfold.core.config import Config
+from sixfold.core.config import Config, Threads
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores
 from sixfold.core.pipeline.figures import curve_figure
@@ -52,7 +52,7 @@ class Tuning(Config):
     """
 
     steps: PositiveInt
-    threads: int | None = Field(default=1, ge=1)
+    threads: Threads | None = 1
     learning_rates: tuple[PositiveFloat, ...] = Field(min_length=1)
 
 
