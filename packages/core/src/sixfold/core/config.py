@@ -5,8 +5,12 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Self, get_args, get_origin
 
 import pydantic
+from pydantic import Field
 
 from sixfold.core.messages import LAST_RESORT, printable, shorten, shown, some
+
+Threads = Annotated[int, Field(ge=1, le=1024)]  # more than any machine has cores
+Workers = Annotated[int, Field(ge=0, le=256)]  # processes, each of which takes memory
 
 
 class UserError(ValueError):
@@ -37,8 +41,10 @@ class Config(pydantic.BaseModel):
                     raise ValueError(
                         unknown_name_error(cls.__name__, "field", str(key), cls.model_fields)
                     )
+                if _holds_absurd_int(value):
+                    raise ValueError(f"{key} is {shown(value)}, a number of more than 63 bits")
                 if _holds_bool(value) and not _takes_bool(cls.model_fields[key].annotation):
-                    raise ValueError(f"{key} is {shown(value)}, neither true nor false is meant")
+                    raise ValueError(f"{key} is {shown(value)}, where no yes or no is meant")
         return values
 
     @classmethod
@@ -63,9 +69,16 @@ class Config(pydantic.BaseModel):
 
 def _holds_bool(value: Any) -> bool:
     """Return whether a value is true or false, or a list with one, which would count as 1 or 0."""
-    return isinstance(value, bool) or (
-        isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value)
-    )
+    return any(isinstance(one, bool) for one in _listed(value))
+
+
+def _holds_absurd_int(value: Any) -> bool:
+    """Return whether a value is, or lists, an int that no tensor and no generator can hold."""
+    return any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in _listed(value))
+
+
+def _listed(value: Any) -> list | tuple:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _takes_bool(annotation: Any) -> bool:

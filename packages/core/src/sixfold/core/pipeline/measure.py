@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sixfold.core.config import Config
 from sixfold.core.system import System
+from sixfold.core.weights.building import build_on_meta
 
 
 class Parameters(NamedTuple):
@@ -27,8 +28,7 @@ def parameters(model: nn.Module) -> Parameters:
 
 def count_parameters(system: System, config: Config) -> Parameters:
     """Count the parameters of a system at some settings, without allocating memory for them."""
-    with torch.device("meta"):
-        return parameters(system.build(config))
+    return parameters(build_on_meta(system.build, config, system.name))
 
 
 def macs(model: nn.Module, *inputs: Any) -> int:

@@ -25,11 +25,13 @@ from pydantic import Field, NonNegativeInt, field_validator
 
 from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.data.digests import first_fault
+from sixfold.core.memory import check_bytes
 from sixfold.core.pipeline.code import task_hash
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.results import read_json
 from sixfold.core.pipeline.task import STAGES, Source, Task
 from sixfold.core.system import System, domain, find_system
+from sixfold.core.weights.building import build_on_meta
 from sixfold.core.yaml_files import read_yaml
 
 PAPER = "-paper"  # ends the name of a pipeline that trains for longer
@@ -69,8 +71,8 @@ class Params(Config):
     """params.yaml."""
 
     source: Literal["auto", "real", "builtin"] = "auto"
-    budget: float = Field(default=1.0, gt=0)
-    seeds: list[NonNegativeInt] = Field(min_length=1)
+    budget: float = Field(default=1.0, gt=0, le=1e6)
+    seeds: list[NonNegativeInt] = Field(min_length=1, max_length=1000)
     tasks: dict[str, TaskParams] = Field(min_length=1)
 
     @field_validator("seeds")
@@ -201,7 +203,11 @@ class TaskRun:
     @cached_property
     def data(self) -> Any:
         """Checked ``data:`` block."""
-        return self.task.data.parse(self.params.data, f"{self._file}: tasks.{self.key}.data")
+        where = f"{self._file}: tasks.{self.key}.data"
+        data = self.task.data.parse(self.params.data, where)
+        if hasattr(data, "memory_bytes"):
+            check_bytes(data.memory_bytes(), where)
+        return data
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -238,6 +244,16 @@ class TaskRun:
         system = find_system(f"{self.pipeline.domain}/{entry.system}")
         where = f"{self._file}: tasks.{self.key}.systems.{key}.model"
         return system, system.config.parse(entry.model, where)
+
+    def check_size(self, key: str) -> None:
+        """Refuse an entry whose model would not fit into memory, or cannot be built.
+
+        Raises:
+            UserError: names the ``model:`` block and the bytes.
+        """
+        system, model = self.system(key)
+        where = f"{self._file}: tasks.{self.key}.systems.{key}.model"
+        build_on_meta(system.build, model, where)
 
     def settings(self, key: str) -> Any:
         """Return the checked ``train:`` block of an entry, its steps scaled by the budget."""

@@ -16,6 +16,7 @@ from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.digests import digests
 from sixfold.core.data.fetch import Dataset, available
 from sixfold.core.data.locks import held
+from sixfold.core.memory import within_memory
 from sixfold.core.pipeline.claim import Scores, measured
 from sixfold.core.pipeline.code import code_hash
 from sixfold.core.pipeline.measure import count_parameters
@@ -83,8 +84,10 @@ def _checksums(task: TaskRun) -> dict[str, dict[str, str]]:
 def prepare(task: TaskRun) -> None:
     """Write the prepared data; a folder that exists is replaced once the new one is whole."""
     source, _ = choose_source(task)
+    where = f"{task.pipeline.folder / 'params.yaml'}: tasks.{task.key}.data"
     with held(task.prepared, "sixfold prepare"):
-        task.task.prepare(task.data, source, task.prepared)
+        with within_memory(where):
+            task.task.prepare(task.data, source, task.prepared)
         files = {k: v for k, v in digests(task.prepared).items() if k != "prepared.json"}
         facts = {"source": source, "data": task.data.model_dump(mode="json"), "files": files}
         # last, and what every later stage asks for first
@@ -111,6 +114,7 @@ def train(task: TaskRun, keys: Sequence[str] = (), workers: int | None = None) -
         threads = [task.settings(k).threads for k in keys]
         workers = max_workers(len(jobs), None if None in threads else max(threads, default=None))
     for key in keys:
+        task.check_size(key)
         task.job(key, task.seeds(key)[0])  # what is wrong with an entry is said before work starts
     task.check_prepared()
     _run(train_seed, jobs, workers if world_size() == 1 else 1)

@@ -29,7 +29,8 @@ class Task(Generic[Data]):
 
     Args:
         claim: Claim of the paper and the way it is tested.
-        data: Class of the ``data:`` block.
+        data: Class of the ``data:`` block; its ``memory_bytes()``, if there is one, is what the
+            largest arrays will take.
         datasets: Published sets that real data need, for the settings of ``data:``.
         prepare: Function that writes the prepared data to a folder, with a ``manifest.json``.
         synthetic: Description of the synthetic data, for the report.

@@ -19,6 +19,7 @@ from sixfold.core.config import UserError
 from sixfold.core.data.atomic import atomic_folder
 
 MANIFEST = "MANIFEST.json"
+MARKS = {"<tensor>", "<tuple>", "<items>"}  # what `pack` writes in the place of these
 # How an optimiser runs, not where it is: these may differ between saving and loading.
 EXECUTION = ("fused", "foreach", "capturable", "differentiable")
 
@@ -65,8 +66,9 @@ def read(folder: Path) -> dict[str, bytes]:
 def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
     """Split nested state into what JSON can hold and its tensors, named by their place in it.
 
-    A tensor that occurs twice (tied weights) is stored once. A sharded tensor is gathered, which is
-    a collective: every rank packs the same state.
+    Keys that print alike, as ``1`` and ``"1"``, stay apart. A tensor that occurs twice (tied
+    weights) is stored once. A sharded tensor is gathered, which is a collective: every rank packs
+    the same state.
     """
     tensors: dict[str, Tensor] = {}
     places: dict[tuple, str] = {}
@@ -76,12 +78,18 @@ def pack(state: Any) -> tuple[Any, dict[str, Tensor]]:
             local = getattr(value, "_local_tensor", value)
             same = (local.data_ptr() or place, local.shape, local.stride(), local.dtype)
             if same not in places:
-                places[same] = place
-                tensors[place] = full_copy(value.detach())
+                name = place
+                while name in tensors:  # of a key that prints alike
+                    name += "'"
+                places[same] = name
+                tensors[name] = full_copy(value.detach())
             return {"<tensor>": places[same]}
         if isinstance(value, Mapping):
+            if odd := [k for k in value if k is not None and not isinstance(k, int | float | str)]:
+                raise TypeError(f"{place!r} has the key {odd[0]!r}; keep plain keys")
             items = [[k, walk(v, f"{place}/{k}" if place else str(k))] for k, v in value.items()]
-            return dict(items) if all(isinstance(k, str) for k in value) else {"<items>": items}
+            plain = all(isinstance(k, str) for k in value) and not MARKS & value.keys()
+            return dict(items) if plain else {"<items>": items}
         if isinstance(value, list | tuple):
             values = [walk(v, f"{place}/{i}" if place else str(i)) for i, v in enumerate(value)]
             return values if isinstance(value, list) else {"<tuple>": values}

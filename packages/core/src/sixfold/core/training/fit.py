@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sixfold.core.config import Config, UserError
+from sixfold.core.config import Config, Threads, UserError, Workers
 from sixfold.core.training.device import make_fabric, numerics, set_up
 from sixfold.core.training.distributed import (
     all_reduce_sum,
@@ -33,6 +33,7 @@ from sixfold.core.training.update import Best, EarlyStopping, Ema, OptimizerStep
 
 __all__ = ["Ema", "FitConfig", "OptimizerStep", "derive_seed", "fit", "weight_decay_groups"]
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Loss = Callable[[nn.Module, dict[str, Tensor]], Any]
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 MakeOptimizer = Callable[[nn.Module, "FitConfig"], torch.optim.Optimizer]
@@ -72,12 +73,12 @@ class FitConfig(Config):
     """
 
     steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=2**20)
     learning_rate: float = Field(gt=0)
     accumulate: int = Field(default=1, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float | None = Field(default=None, gt=0)
     schedule: ScheduleConfig = ScheduleConfig()
@@ -89,8 +90,8 @@ class FitConfig(Config):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     sync_bn: bool = False
     deterministic: bool | None = None
-    threads: int | None = Field(default=None, ge=1)
-    workers: int = Field(default=0, ge=0)
+    threads: Threads | None = None
+    workers: Workers = 0
     log_every: int = Field(default=10, ge=1)
     eval_every: int | None = Field(default=None, ge=1)
     ckpt_every: int | None = Field(default=None, ge=1)

@@ -45,7 +45,7 @@ class ScheduleConfig(Config):
     period: float = Field(default=0.25, gt=0)
     milestones: tuple[float, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
-    power: float = 1.0
+    power: float = Field(default=1.0, ge=0)
     patience: int = Field(default=0, ge=0)
     reload_best: bool = False
     every: int = Field(default=1, ge=1)

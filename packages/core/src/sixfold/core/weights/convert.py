@@ -1,62 +1,37 @@
-"""Read checkpoints without trusting them, and rename official keys to ours.
+"""Rename official keys to ours, and fill a model with the weights of a checkpoint.
 
-A checkpoint from elsewhere may be cut short, hold pickled code, or belong to another model: each is
-an error that says so, and no key is ever skipped in silence. sixfold's own checkpoint is one
-.safetensors file whose metadata name the system and hold its settings.
+A checkpoint from elsewhere may belong to another model: that is an error that says so, and no key
+is ever skipped in silence.
 """
 
+import heapq
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from sixfold.core.config import Config, UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.messages import printable, shorten, some
 from sixfold.core.system import System
+from sixfold.core.weights.building import build_on_meta, explain_failures, no_larger_than
+from sixfold.core.weights.files import OWN, SETTINGS, with_checksum
 from sixfold.core.weights.published import find_weights
+from sixfold.core.weights.read import read_checkpoint, read_pretrained, read_state_dict
 
-# Where trainers put the weights among other things; the last two are basicsr's.
-NESTS = ("state_dict", "model_state_dict", "model", "params_ema", "params")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, wrappers
+__all__ = ["from_pretrained", "load_strict", "read_pretrained", "read_state_dict", "rename"]
+__all__ += ["save_pretrained"]
 
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a .safetensors or torch checkpoint, on the CPU.
-
-    Unwraps ``{"state_dict": ...}`` and the like, and strips ``module.`` and ``model.`` where every
-    key begins so. Foreign weights of half or double precision become float32, in which the systems
-    compute. Nothing that the file may have pickled is run.
-
-    Raises:
-        UserError: missing, damaged, refused, not a state dict, or with NaN.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; give the path of a file")
-    plain = path.suffix == ".safetensors"
-    found, metadata = _read_safetensors(path) if plain else (_read_pickle(path), {})
-    while isinstance(found, Mapping) and (nest := _nest(found)) is not None:
-        found = found[nest]
-    if not isinstance(found, Mapping) or not found:
-        raise UserError(f"{path} holds no state dict but {found!r:.80}")
-    others = [f"{k} ({type(v).__name__})" for k, v in found.items() if not isinstance(v, Tensor)]
-    if others:
-        raise UserError(f"{path} is no state dict: it holds {_some(others)}")
-    own = "sixfold" in metadata
-    state = {str(k): v.detach() if own else _single(v.detach()) for k, v in found.items()}
-    for prefix in () if own else PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    if broken := [key for key, value in state.items() if value.isnan().any()]:
-        raise UserError(f"{path} holds NaN in {_some(broken)}; its training had failed by then")
-    return state
+# In search of the part of a checkpoint that fits, so many of the largest parts are tried, unless
+# there are absurdly many names to look at.
+MOST_TRIALS, MOST_NAMES = 200, 1_000_000
 
 
 def rename(
@@ -105,34 +80,36 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
     Raises:
         UserError: keys are left over on either side, or a shape or kind of number differs.
     """
-    own = model.state_dict()
+    check_fit(model, state, what)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Compare names, shapes and kinds of numbers; the model may be on the meta device.
+
+    Raises:
+        UserError: as `load_strict`.
+    """
+    own, learned = model.state_dict(), dict(model.named_parameters())
     _account([k for k in state if k not in own], [k for k in own if k not in state], what)
-    wrong = [key + reason for key in state if (reason := _difference(state[key], own[key]))]
+    wrong = [
+        key + reason
+        for key in state
+        if (reason := _difference(state[key], own[key], is_parameter=key in learned))
+    ]
     if wrong:
         raise UserError(
-            f"{what}: {_some(wrong, 1)}; build the model with the checkpoint's own config"
+            f"{what}: {some(wrong, 1, longest=160)}; build the model with the checkpoint's own "
+            "config"
         )
-    model.load_state_dict(dict(state), strict=True)
 
 
 def save_pretrained(path: str | Path, model: nn.Module, system_name: str, config: Config) -> None:
     """Write sixfold's own checkpoint: the same model gives the same bytes; never half a file."""
     # Tied weights are stored once per name: safetensors refuses tensors that share memory.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    metadata = {"sixfold": system_name, "config": json.dumps(config.model_dump(mode="json"))}
-    write_atomic(Path(path), _sort_header(save(state, metadata=metadata)))
-
-
-def read_pretrained(path: str | Path) -> tuple[str, dict[str, Any]] | None:
-    """Read the system's name and settings from sixfold's own checkpoint; None from any other."""
-    path = Path(path)
-    metadata = _read_safetensors(path)[1] if path.suffix == ".safetensors" else {}
-    if "sixfold" not in metadata:
-        return None
-    try:
-        return metadata["sixfold"], json.loads(metadata["config"])
-    except (KeyError, ValueError):
-        raise UserError(f"{path} names {metadata['sixfold']} but holds no settings") from None
+    metadata = {OWN: system_name, SETTINGS: json.dumps(config.model_dump(mode="json"))}
+    write_atomic(Path(path), with_checksum(save(state, metadata=metadata)))
 
 
 def from_pretrained(path_or_name: str | Path, system: System, **settings: Any) -> nn.Module:
@@ -152,21 +129,33 @@ def from_pretrained(path_or_name: str | Path, system: System, **settings: Any) -
     """
     path = find_weights(path_or_name, system)
     given = {key: value for key, value in settings.items() if value is not None}
-    state = read_state_dict(path)
-    name, values = read_pretrained(path) or (None, {})
+    try:
+        return _load(path, system, given)
+    except UserError as error:  # a checkpoint's own names may be long
+        raise UserError(shorten(str(error))) from error.__cause__
+
+
+def _load(path: Path, system: System, given: dict[str, Any]) -> nn.Module:
+    where, (state, name, values) = str(path), read_checkpoint(path)
     if name not in (None, system.name):
         raise UserError(f"{path} is a checkpoint of {name}, not of {system.name}")
+    # Far more than a model needs that has these weights, and far less than a hostile one asks for.
+    most = 4 * sum(value.numel() * value.element_size() for value in state.values()) + 2**30
+    limits = most, 8 * len(state) + 10_000
     if name is None:
-        config, state = _convert(system, state, path)
+        with no_larger_than(*limits, where):
+            config, state = _convert(system, state, path)
         # the folder of published weights is named as they are
         settings = {**system.weights_settings.get(path.absolute().parent.name, {}), **given}
     else:
-        config, settings = system.config.parse(values, str(path)), given
+        config, settings = system.config.parse(values, where), given
     if settings:
         known = config.model_dump(exclude_unset=True)
-        config = type(config).parse(known | settings, str(path))
-    model = system.build(config)
-    load_strict(model, state, str(path))
+        config = type(config).parse(known | settings, where)
+    check_fit(build_on_meta(system.build, config, where, *limits), state, where)
+    with explain_failures(where):
+        model = system.build(config)
+    load_strict(model, state, where)
     return model.eval()
 
 
@@ -179,63 +168,39 @@ def _convert(
         UserError: no part with a common prefix fits, or several do.
     """
     try:
-        return system.convert(state)
+        return _convert_whole(system, state, path)
     except UserError as error:
         whole = error
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    looked_at = 0
+    for key, value in state.items():
+        for dot in re.finditer(r"\.", key):
+            parts[key[: dot.end()]][key[dot.end() :]] = value
+        looked_at += key.count(".")
+        if looked_at > MOST_NAMES:
+            raise whole
     fits: dict[str, tuple[Config, dict[str, Tensor]]] = {}
-    parts = [key.split(".") for key in state]
-    prefixes = {".".join(part[:depth]) + "." for part in parts for depth in range(1, len(part))}
-    for prefix in sorted(prefixes, key=len):
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if len(part) < len(parts) and not prefix.startswith(tuple(fits)):
+    largest = heapq.nlargest(MOST_TRIALS, parts, key=lambda prefix: len(parts[prefix]))
+    for prefix in sorted(largest, key=len):
+        if not prefix.startswith(tuple(fits)):
             with suppress(UserError):
-                fits[prefix] = system.convert(part)
+                fits[prefix] = _convert_whole(system, parts[prefix], path)
     if len(fits) > 1:
         names = " and ".join(f"{prefix}*" for prefix in fits)
         raise UserError(f"{path} holds the network more than once: {names}; save one of them alone")
     for prefix, found in fits.items():
         others = [key for key in state if not key.startswith(prefix)]
-        print(f"{path}: loaded {prefix}*, left out {_some(others)}")
+        if others:
+            print(f"{path}: loaded {printable(prefix)}*, left out {some(others)}")
         return found
     raise whole
 
 
-def _nest(found: Mapping[Any, Any]) -> Any:
-    """Return the key of the state dict among what a trainer saved; None if there is no such key."""
-    known = next((name for name in NESTS if name in found), None)
-    nests = [key for key, value in found.items() if isinstance(value, Mapping) and value]
-    nests = [key for key in nests if all(isinstance(v, Tensor) for v in found[key].values())]
-    alone = len(nests) == 1 and not any(isinstance(v, Tensor) for v in found.values())
-    return nests[0] if known is None and alone else known
-
-
-def _single(value: Tensor) -> Tensor:
-    if value.is_complex():
-        return value.to(torch.complex64)
-    return value.float() if value.is_floating_point() else value
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        foreign = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
-        reason = str(error).partition("\n")[0] or type(error).__name__
-    if foreign is None:
-        raise UserError(f"{path} is damaged or no checkpoint ({reason}); fetch it again")
-    raise UserError(
-        f"{path} is refused: besides weights it holds {foreign[1] or foreign[2]}, and unpickling "
-        "that can run code; if you trust it, read it with torch.load(path, weights_only=False) and "
-        "save its state_dict alone"
-    )
+def _convert_whole(
+    system: System, state: dict[str, Tensor], path: Path
+) -> tuple[Config, dict[str, Tensor]]:
+    with explain_failures(f"{path} is no checkpoint of {system.name}"):
+        return system.convert(state)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -248,19 +213,19 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _account(unused: list[str], empty: list[str], what: str) -> None:
-    used = f"{len(unused)} of its keys are not used: {_some(unused)}" if unused else ""
-    filled = f"{len(empty)} keys of the model are not filled: {_some(empty)}" if empty else ""
+    used = f"{len(unused)} of its keys are not used: {some(unused, longest=100)}" if unused else ""
+    filled = (
+        f"{len(empty)} keys of the model are not filled: {some(empty, longest=100)}"
+        if empty
+        else ""
+    )
     if used or filled:
         raise UserError(f"{what} does not fit: {'; '.join(filter(None, (used, filled)))}")
 
 
-def _some(names: list[str], most: int = 10) -> str:
-    more = f" (and {len(names) - most} more)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _difference(given: Tensor, wanted: Tensor) -> str:
-    if given.is_complex() != wanted.is_complex():
+def _difference(given: Tensor, wanted: Tensor, *, is_parameter: bool) -> str:
+    numbers = given.is_floating_point() or given.is_complex()
+    if given.is_complex() != wanted.is_complex() or (is_parameter and not numbers):
         return f" is {given.dtype}, the model wants {wanted.dtype}"
     if given.shape == wanted.shape:
         return ""
@@ -270,11 +235,3 @@ def _difference(given: Tensor, wanted: Tensor) -> str:
     axis = next(i for i in range(given.dim()) if given.shape[i] != wanted.shape[i])
     word = "channels" if axis < 2 else "taps"
     return f"{text}: it has {given.shape[axis]} {word}, the config says {wanted.shape[axis]}"
-
-
-def _sort_header(content: bytes) -> bytes:
-    """Order the metadata by name: safetensors writes them in an order that differs by the run."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)  # data begin on a multiple of eight
-    return len(header).to_bytes(8, "little") + header + content[8 + size :]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sixfold.core.config import UserError
 from sixfold.core.data.fetch import Dataset, available, fetch
+from sixfold.core.messages import shorten
 from sixfold.core.system import System
 
 # Text files with the name of a folder's checkpoint, as ClearerVoice's trainer writes them.
@@ -21,10 +22,13 @@ def find_weights(name: str | Path, system: System) -> Path:
         UserError: there is neither, or the file cannot be had; says where to put it.
     """
     path = Path(name)
-    if path.is_dir():
-        return _find_in(path)
-    if path.exists():
-        return _find_in(path.parent) if path.name in NOTES else path
+    try:
+        if path.is_dir():
+            return _find_in(path)
+        if path.exists():
+            return _find_in(path.parent) if path.name in NOTES else path
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UserError(f"{shorten(str(name), 100)} cannot be read: {error.strerror}") from None
     if str(name) not in system.weights:
         known = ", ".join(system.weights) or "none are known"
         raise UserError(
@@ -38,7 +42,8 @@ def find_weights(name: str | Path, system: System) -> Path:
 def _find_in(folder: Path) -> Path:
     note = next((folder / name for name in NOTES if (folder / name).is_file()), None)
     if note is not None:
-        found = folder / note.read_text(encoding="utf-8", errors="replace").strip()[:255]
+        with note.open("rb") as file:
+            found = folder / file.read(255).decode(errors="replace").strip()
         if found.is_file():
             return found
         raise UserError(f"{note} names {found.name}, which is not in {folder}; put it there")

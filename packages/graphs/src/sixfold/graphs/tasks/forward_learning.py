@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
-from sixfold.core.config import Config
+from sixfold.core.config import Config, Threads
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import (
     Claim,
@@ -62,7 +62,7 @@ class ForwardTraining(Config):
     """
 
     steps: PositiveInt = 1000
-    threads: int | None = Field(default=1, ge=1)
+    threads: Threads | None = 1
 
 
 def datasets(data: ForwardData) -> Sequence[Dataset]:

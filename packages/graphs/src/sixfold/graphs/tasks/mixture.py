@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveInt, field_validator
 
-from sixfold.core.config import Config, unknown_name_error
+from sixfold.core.config import Config, Threads, unknown_name_error
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores
 from sixfold.core.pipeline.figures import curve_figure
@@ -56,7 +56,7 @@ class Tuning(Config):
     """
 
     steps: PositiveInt
-    threads: int | None = Field(default=1, ge=1)
+    threads: Threads | None = 1
     trials: dict[str, list[Any]] = Field(min_length=1)
 
     @field_validator("trials")

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch.multiprocessing.spawn import start_processes
 
-from sixfold.core.config import Config
+from sixfold.core.config import Config, Threads
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import (
     Claim,
@@ -66,7 +66,7 @@ class PipelineTraining(Config):
     """
 
     steps: PositiveInt
-    threads: int | None = Field(default=1, ge=1)
+    threads: Threads | None = 1
 
 
 def datasets(data: PipelineData) -> Sequence[Dataset]:

@@ -31,6 +31,10 @@ class PlumeData(Config):
     train: PositiveInt = 96
     test: PositiveInt = 32
 
+    def memory_bytes(self) -> float:
+        """Return what one frame of all trajectories takes."""
+        return 2 * 3 * 4 * self.grid**2 * (self.train + self.test)
+
 
 class Windows:
     """Short pieces of trajectories, a random one each time, as a training set.

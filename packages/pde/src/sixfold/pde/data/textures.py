@@ -37,6 +37,10 @@ class TextureData(Config):
     cutoff: float = 12.0
     test_samples: PositiveInt = 128
 
+    def memory_bytes(self) -> float:
+        """Return what the test textures take."""
+        return 4 * self.test_samples * self.grid**2
+
     def draw(self, samples: int, seed: int) -> Tensor:
         """Draw textures (sample, channel, x, y)."""
         generator = torch.Generator().manual_seed(seed)

@@ -50,6 +50,10 @@ class EnhancementData(Config):
     test_seconds: PositiveFloat = 2.5
     test_snr_db: tuple[float, float] = (0.0, 5.0)
 
+    def memory_bytes(self) -> float:
+        """Return what a training crop and the test mixtures, at 16 kHz, take."""
+        return 2 * 4 * 16_000 * (self.seconds + self.test_clips * self.test_seconds)
+
 
 def prepare(config: EnhancementData, source: Source, seed: int, folder: Path) -> None:
     """Write training recordings, test mixtures and manifest.json to `folder`, atomically.

@@ -68,6 +68,12 @@ class MultichannelData(Config):
     test_clips: PositiveInt = 16
     test_seconds: PositiveFloat = 2.5
 
+    def memory_bytes(self) -> float:
+        """Return what the responses of the rooms and the test recordings take, at 16 kHz."""
+        rooms = (self.rooms + self.test_clips) * self.rt60_s[1]
+        seconds = self.seconds + self.test_clips * self.test_seconds
+        return 4 * 16_000 * self.microphones * (rooms + seconds)
+
 
 def prepare(config: MultichannelData, source: Source, seed: int, folder: Path) -> None:
     """Write rooms, training recordings, test recordings and manifest.json, atomically.

@@ -57,6 +57,10 @@ class SeparationData(Config):
     test_clips: PositiveInt = 24
     test_seconds: PositiveFloat = 2.0
 
+    def memory_bytes(self) -> float:
+        """Return what a training crop and the test mixtures, at 8 kHz, take."""
+        return 3 * 4 * 8_000 * (self.seconds + self.test_clips * self.test_seconds)
+
 
 def datasets() -> list[Dataset]:
     """List the data sets of the real data."""

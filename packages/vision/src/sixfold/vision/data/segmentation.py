@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFilter, ImageOps, UnidentifiedImageError
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -54,8 +54,12 @@ class SegmentationData(Config):
     """
 
     scale: float = Field(default=0.5, gt=0, le=1)
-    crop: tuple[int, int] = (96, 128)
-    synthetic: tuple[int, int] = (15, 8)
+    crop: tuple[PositiveInt, PositiveInt] = (96, 128)
+    synthetic: tuple[PositiveInt, PositiveInt] = (15, 8)
+
+    def memory_bytes(self) -> float:
+        """Return what a training crop takes."""
+        return 3 * 4 * self.crop[0] * self.crop[1]
 
 
 class CropOptions(Config):

@@ -45,6 +45,10 @@ class SuperResolutionData(Config):
     scale: PositiveInt = 2
     patch: PositiveInt = 24
 
+    def memory_bytes(self) -> float:
+        """Return what one training pair takes."""
+        return 3 * 4 * (self.patch * (1 + self.scale)) ** 2
+
 
 def datasets(data: SuperResolutionData) -> list[Dataset]:
     """Return the published sets: pictures to train on, benchmarks, and the weights to measure."""

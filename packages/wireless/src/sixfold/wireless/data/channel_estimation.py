@@ -71,6 +71,10 @@ class ChannelData(Config):
     test_slots: PositiveInt = 64
     trained: Literal["published", "test"] = "published"
 
+    def memory_bytes(self) -> float:
+        """Return what the slots of the linear start and of a test point, of 14 symbols, take."""
+        return 8 * 14 * self.subcarriers * (self.start_slots + self.test_slots)
+
     def slots(self, fading: Fading, **changed: object) -> SlotsConfig:
         """Return what slots are drawn from."""
         grid = Grid(subcarriers=self.subcarriers)

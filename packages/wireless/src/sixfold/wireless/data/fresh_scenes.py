@@ -43,6 +43,10 @@ class SensingData(Config):
     test_scenes: PositiveInt = 100
     captures: bool = False
 
+    def memory_bytes(self) -> float:
+        """Return what the test scenes of an SNR take."""
+        return 8 * self.test_scenes * self.bins
+
     def datasets(self) -> list[Dataset]:
         """Return the published sets that are shown."""
         return [OTA_IQ] if self.captures else []

@@ -58,6 +58,10 @@ class PowerData(Config):
     test_layouts: PositiveInt = 50
     gradient_steps: PositiveInt = 500
 
+    def memory_bytes(self) -> float:
+        """Return what the test layouts of a size take."""
+        return 4 * self.test_layouts * self.points[1] * self.users[1] * self.antennas[1]
+
 
 class FreshLayouts:
     """Layouts that are drawn when asked for and never come again, as a training set.

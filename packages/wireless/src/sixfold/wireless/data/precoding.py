@@ -68,6 +68,10 @@ class PrecodingData(Config):
     wmmse_iterations: PositiveInt = 300
     wmmse_starts: PositiveInt = 4
 
+    def memory_bytes(self) -> float:
+        """Return what the test channels of a point take."""
+        return 8 * self.test_channels * self.antennas * self.users[1] * self.wmmse_starts
+
 
 class FreshChannels:
     """Channels that are drawn when asked for and never come again, as a training set.
