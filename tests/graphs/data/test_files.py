@@ -248,3 +248,24 @@ def test_labels_of_another_kind_are_refused(y, target, message, tmp_path):
     np.savez(tmp_path / "my.npz", x=np.eye(2), edge_index=[[0], [1]], y=np.array(y))
     with pytest.raises(UserError, match=message):
         read_graph_file(tmp_path / "my.npz", target=target)
+
+
+@pytest.mark.parametrize("name", ["graph.pt", "graph.npz"])
+def test_a_flipped_bit_of_the_numbers_is_not_trained_on(tmp_path, name):
+    x, edges, y = torch.randn(5, 3), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1, 0, 1, 1])
+    path = tmp_path / name
+    if path.suffix == ".pt":
+        torch.save({"x": x, "edge_index": edges, "y": y}, path)
+    else:
+        np.savez(path, x=x.numpy(), edge_index=edges.numpy(), y=y.numpy())
+    content = bytearray(path.read_bytes())
+    content[content.index(x.numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged"):
+        read_graph_file(path)
+
+
+def test_tables_that_are_not_utf8_are_named(tmp_path):
+    (tmp_path / "nodes.csv").write_bytes(b"id,a\n0,\xff\n")
+    with pytest.raises(UserError, match=r"nodes\.csv is no table in UTF-8"):
+        read_graph_file(tmp_path)

@@ -258,3 +258,12 @@ def test_names_that_are_not_there_are_refused(tmp_path, options, message):
     for first, every in ((-1, 1), (0, 0), (3, -1)):
         with pytest.raises(UserError, match=f"--first {first} --every {every} names no frames"):
             trajectories(one, first, every)
+
+
+def test_a_damaged_index_is_named(tmp_path):
+    path = smoke(tmp_path / "a.h5", {"train": 2})
+    content = bytearray(path.read_bytes())
+    for mark in (b"HEAP", b"SNOD", b"TREE"):
+        (tmp_path / "b.h5").write_bytes(bytes(content).replace(mark, b"XXXX"))
+        with pytest.raises(UserError, match=r"b\.h5 is no HDF5 file, or is damaged"):
+            open_flows(tmp_path / "b.h5")

@@ -242,3 +242,10 @@ def test_marks_and_blank_lines_are_no_rows_of_libsvm(tmp_path):
     file.write_text("\ufeff1 5:1\n  \n0 6:1\n \n")
     assert len(open_source(file)) == 2
     assert read(file, ["label", "features"]) == [("1", [5]), ("0", [6])]
+
+
+def test_a_row_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"user,label\n" + b"a,1\n" * 3 + b"caf\xe9,0\nb,1\n")
+    source = open_source(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"a\.csv, row 4: the text is not UTF-8: b'caf"):
+        source.read(0, ["user"])

@@ -9,8 +9,8 @@ y, masks, weights and attributes are optional, under PyG's names. Whatever class
 become numbers, and their names are kept.
 """
 
-import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.arrays import read_npz
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import Target, labels_of
 from sixfold.graphs.data.tables import read_tables
@@ -71,11 +72,12 @@ def read_graph_file(
 
     path, notes = Path(path), []
     arrays = _read(path)
-    if others := sorted(arrays.keys() - set(READ)):
+    if others := sorted(map(str, arrays.keys() - set(READ))):
         notes.append(f"not read: {', '.join(others)}")
     for name in ("x", "edge_index", "y"):
         if arrays.get(name) is None:
-            raise UserError(f"{path} holds no {name}; it holds: {', '.join(sorted(arrays))}")
+            held = ", ".join(sorted(map(str, arrays)))[:120]
+            raise UserError(f"{path} holds no {name}; it holds: {held}")
     found = {name: _tensor(name, arrays[name]) for name in READ if arrays.get(name) is not None}
     classes: list[str] = []
     if target == "multiclass":
@@ -83,7 +85,10 @@ def read_graph_file(
     else:
         found["y"] = _numbers(found["y"], target)
     data = Graph(**found)
-    check_graph(data)
+    try:
+        check_graph(data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if undirected:
         _add_reverse_edges(data)
     _split(data, labels_of(data, target), split, seed, notes)
@@ -98,7 +103,7 @@ def _read(path: Path) -> Arrays:
     if path.suffix == ".pt":
         return _read_pt(path)
     if path.suffix == ".npz":
-        return _read_npz(path)
+        return read_npz(path)
     raise UserError(
         f"{path} is neither a .pt file (torch.save of a PyG Data), nor .npz, nor a folder with "
         "nodes.csv and edges.csv"
@@ -111,14 +116,18 @@ def _read_pt(path: Path) -> Arrays:
     from torch_geometric.data.storage import GlobalStorage
 
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if part := archive.testzip():  # torch compares no checksums
+                    raise ValueError(f"{part} is damaged")
         with torch.serialization.safe_globals([Graph, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        reason = foreign[1] if foreign else str(error).strip().partition("\n")[0][:200]
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        foreign = re.search(r"GLOBAL (\S{1,80})", str(error))
+        reason = f" ({foreign[1]})" if foreign else ""
         raise UserError(
             f"{path} is damaged, or holds more than a torch_geometric.data.Data of tensors, which "
-            f"is not loaded because that can run code ({reason})"
+            f"is not loaded because that can run code{reason}; save it again"
         ) from None
     if isinstance(found, Graph):
         return {name: found[name] for name in found.keys()}  # noqa: SIM118 (no dict)
@@ -128,17 +137,6 @@ def _read_pt(path: Path) -> Arrays:
         f"{path} holds {type(found).__name__}, not a torch_geometric.data.Data; of a dataset save "
         "one graph: torch.save(dataset[0], ...)"
     )
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(
-            f"{path} is no .npz file of numbers and text ({error}); write it with "
-            "numpy.savez(path, x=..., edge_index=..., y=...)"
-        ) from None
 
 
 def _tensor(name: str, value: Any) -> Any:

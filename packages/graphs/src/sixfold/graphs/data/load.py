@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 
 from sixfold.core import UserError
+from sixfold.core.data.arrays import read_npz
 from sixfold.core.data.atomic import atomic_file, write_atomic
 from sixfold.core.data.digests import digests, fault
 from sixfold.core.data.fetch import available, cache_folder, fetch, mirror_folders
@@ -146,11 +146,11 @@ def _read_npz(path: Path, *, directed: bool) -> Data:
     from torch_geometric.data import Data as Graph
     from torch_geometric.utils import to_undirected
 
-    with np.load(path) as file:
-        edges = torch.from_numpy(file["edges"]).T.contiguous()
-        masks = {name: torch.from_numpy(file[f"{name}s"]).T for name in MASKS}
-        x = torch.from_numpy(file["node_features"]).float()
-        y = torch.from_numpy(file["node_labels"]).long()
+    file = read_npz(path)
+    edges = torch.from_numpy(file["edges"]).T.contiguous()
+    masks = {name: torch.from_numpy(file[f"{name}s"]).T for name in MASKS}
+    x = torch.from_numpy(file["node_features"]).float()
+    y = torch.from_numpy(file["node_labels"]).long()
     return Graph(x=x, edge_index=edges if directed else to_undirected(edges), y=y, **masks)
 
 

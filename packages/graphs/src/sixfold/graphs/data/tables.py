@@ -47,8 +47,8 @@ def _edges(path: Path, nodes: int) -> dict[str, Any]:
         for name in ("source", "target"):
             if not (row[name].isdigit() and int(row[name]) < nodes):
                 raise UserError(
-                    f"{path}, line {line}: {name} is {row[name]!r}, but nodes.csv has the ids 0 to "
-                    f"{nodes - 1}"
+                    f"{path}, line {line}: {name} is {row[name]!r:.40}, but nodes.csv has the ids "
+                    f"0 to {nodes - 1}"
                 )
         ends.append((int(row["source"]), int(row["target"])))
     edge_index = torch.tensor(ends, dtype=torch.int64).reshape(-1, 2).T.contiguous()
@@ -63,13 +63,18 @@ def _edges(path: Path, nodes: int) -> dict[str, Any]:
 def _read(path: Path, needed: list[str]) -> tuple[list[Row], list[str]]:
     if not path.is_file():
         raise UserError(f"there is no {path}; a graph of tables is nodes.csv and edges.csv")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        columns = list(reader.fieldnames or ())
-        rows = [(reader.line_num, row) for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table in UTF-8 ({error}); save it as one") from None
     for name in needed:
         if name not in columns:
-            raise UserError(f"{path} has no column {name}; it has: {', '.join(columns) or 'none'}")
+            raise UserError(
+                f"{path} has no column {name}; it has: {', '.join(columns)[:120] or 'none'}"
+            )
     for line, row in rows:
         if None in row or None in row.values():
             raise UserError(
@@ -85,8 +90,8 @@ def _order(path: Path, nodes: list[Row]) -> list[int]:
         given = row["id"]
         if not given.isdigit() or int(given) >= len(nodes) or int(given) in place:
             raise UserError(
-                f"{path}, line {line}: id is {given!r}, but the ids of {len(nodes)} nodes should "
-                f"be 0 to {len(nodes) - 1}, each once"
+                f"{path}, line {line}: id is {given!r:.40}, but the ids of {len(nodes)} nodes "
+                f"should be 0 to {len(nodes) - 1}, each once"
             )
         place[int(given)] = number
     return [place[node] for node in range(len(nodes))]
@@ -103,7 +108,7 @@ def _numbers(path: Path, rows: list[Row], columns: list[str]) -> torch.Tensor:
                 number = math.nan
             if not math.isfinite(number):
                 raise UserError(
-                    f"{path}, line {line}: {name} is {row[name]!r}, which is no finite number; "
+                    f"{path}, line {line}: {name} is {row[name]!r:.40}, which is no finite number; "
                     "fill it in, or leave the column out"
                 )
             values.append(number)
@@ -117,7 +122,8 @@ def _masks(path: Path, nodes: list[Row]) -> dict[str, Any]:
             continue
         if split not in SPLITS:
             raise UserError(
-                f"{path}, line {line}: split is {row['split']!r}; write train, val, test or nothing"
+                f"{path}, line {line}: split is {row['split']!r:.40}; write train, val, test or "
+                "nothing"
             )
         masks[SPLITS[split]][node] = True
     return {name: mask for name, mask in masks.items() if mask.any()}

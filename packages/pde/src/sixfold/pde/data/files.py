@@ -5,6 +5,7 @@ space, ``c`` component, ``1`` an axis of one. A field that lacks ``n``, ``t`` or
 the same along it. `sixfold.pde.data.layouts` finds the letters of published layouts.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.devices import check_memory
 from sixfold.pde.fields.convolution import Modes
 
 SPACE = "xyz"
@@ -133,8 +135,10 @@ def open_file(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
-        reason = str(error).partition("(")[2].strip("()") or str(error)
+    except UserError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        reason = str(error).partition("(")[2].strip("()'\"") or str(error)
         raise UserError(
             f"{path} is no HDF5 file, or is damaged or cut short ({reason}); copy it again"
         ) from None
@@ -175,6 +179,7 @@ def read(trajectory: Trajectory, start: int, stop: int) -> Float[Tensor, "time c
     frames = trajectory.span[start:stop]
     block, row = trajectory.block, trajectory.row
     shape = (len(frames), len(block.channels), *block.sides)
+    check_memory(f"{trajectory}, frames {start} to {stop - 1},", 4 * math.prod(shape))
     result = np.empty(shape, np.float32)
     with open_file(block.file) as file:
         channel = 0

@@ -60,4 +60,4 @@ def _open(file: Path) -> pq.ParquetFile:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+    return str(error).partition("\n")[0].rstrip(".")[:120]

@@ -59,6 +59,8 @@ class CsvChunk:
         Raises:
             UserError: a row has too few or too many cells, or the text is not UTF-8.
         """
+        text = self.lines.text()
+        self._check_utf8(text)
         wrong: list[pv.InvalidRow] = []
 
         def note(row: pv.InvalidRow) -> str:
@@ -68,7 +70,7 @@ class CsvChunk:
         types = dict.fromkeys(columns, pa.large_string())
         try:
             return pv.read_csv(
-                pa.BufferReader(self.lines.text()),
+                pa.BufferReader(text),
                 pv.ReadOptions(use_threads=False, column_names=list(self.names)),
                 pv.ParseOptions(
                     delimiter=self.separator,
@@ -81,11 +83,23 @@ class CsvChunk:
             )
         except pa.ArrowInvalid as error:
             if not wrong:
-                raise UserError(f"{self.lines.file} cannot be read: {error}") from None
+                reason = str(error).partition("\n")[0][:120]
+                raise UserError(f"{self.lines.file} cannot be read: {reason}") from None
             number = self.first_row + (wrong[0].number or 1) - 1
             raise UserError(
                 f"{self.lines.file}, row {number} has {wrong[0].actual_columns} cells instead of "
                 f"{wrong[0].expected_columns}: {wrong[0].text[:60]!r}"
+            ) from None
+
+    def _check_utf8(self, text: bytes) -> None:
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            row = self.first_row + text.count(b"\n", 0, error.start)
+            line = text[text.rfind(b"\n", 0, error.start) + 1 :].partition(b"\n")[0]
+            raise UserError(
+                f"{self.lines.file}, row {row}: the text is not UTF-8: {line[:40]!r}; save the "
+                "file as UTF-8"
             ) from None
 
 
@@ -129,7 +143,7 @@ class LibsvmChunk:
             row = int(bad.arg_max() or 0)
             entry = entries[row][int(indices[row].is_null().arg_max() or 0)]
             raise UserError(
-                f"{self.lines.file}, row {self.first_row + row}: {entry!r} is not index:1; "
+                f"{self.lines.file}, row {self.first_row + row}: {entry[:40]!r} is not index:1; "
                 "numeric entries are columns of their own: convert the file to CSV"
             )
         if self.names[1:] == ("features",):

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from sixfold.core import UserError
@@ -44,10 +46,11 @@ def _read(file: Path, width: int) -> tuple[list[Any], np.ndarray]:
     if not file.is_file():
         raise UserError(f"there is no file of vectors {file}")
     try:
-        table = pl.read_parquet(file, columns=["value", "vector"])
+        # polars ends in a panic where a file is damaged
+        table = pl.DataFrame(pq.read_table(file, columns=["value", "vector"]))
         vectors = np.array(table["vector"].to_list(), np.float32)
-    except (pl.exceptions.PolarsError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:120]
         raise UserError(f"{file} has no columns value and vector of one length: {reason}") from None
     if vectors.ndim != 2 or vectors.shape[1] != width:
         raise UserError(

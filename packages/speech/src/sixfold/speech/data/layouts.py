@@ -19,8 +19,10 @@ samples when they are needed.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,31 +169,38 @@ def _matched(
 
 
 def _csv_rows(place: Path, targets: int) -> list[Row]:
-    with place.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file)
-        names = [name for name in table.fieldnames or () if name]
-        wanted = {"input": NOISY}
-        if targets == 1:
-            wanted["target"] = CLEAN
-        else:
-            wanted |= {f"source {n}": rf"s(ource_?)?{n}" for n in range(1, targets + 1)}
-        columns = []
-        for what, pattern in wanted.items():
-            fits = re.compile(COLUMN.format(pattern), re.IGNORECASE)
-            column = next((name for name in names if fits.fullmatch(name.strip())), None)
-            if column is None:
-                example = {"input": "noisy or mixture_path", "target": "clean"}.get(
-                    what, f"{what.replace(' ', '_')}_path"
-                )
-                raise UserError(
-                    f"{place} has no column of the {what} (e.g. {example}); it has: "
-                    f"{', '.join(names) or 'none'}"
-                )
-            columns.append(column)
+    table = csv.DictReader(io.StringIO(_text(place), newline=""))
+    try:
+        columns = _columns(place, [name for name in table.fieldnames or () if name], targets)
         return [
             tuple(_path(place, row[column], f"line {number}") for column in columns)
             for number, row in enumerate(table, 2)
         ]
+    except csv.Error as error:
+        raise UserError(f"{place} is no CSV table ({error}); save it as one") from None
+
+
+def _columns(place: Path, names: Sequence[str], targets: int) -> list[str]:
+    """Return the names of the columns of the input and of each target."""
+    wanted = {"input": NOISY}
+    if targets == 1:
+        wanted["target"] = CLEAN
+    else:
+        wanted |= {f"source {n}": rf"s(ource_?)?{n}" for n in range(1, targets + 1)}
+    columns = []
+    for what, pattern in wanted.items():
+        fits = re.compile(COLUMN.format(pattern), re.IGNORECASE)
+        column = next((name for name in names if fits.fullmatch(name.strip())), None)
+        if column is None:
+            example = {"input": "noisy or mixture_path", "target": "clean"}.get(
+                what, f"{what.replace(' ', '_')}_path"
+            )
+            raise UserError(
+                f"{place} has no column of the {what} (e.g. {example}); it has: "
+                f"{', '.join(names)[:30] or 'none'}"
+            )
+        columns.append(column)
+    return columns
 
 
 def _scp_rows(place: Path, targets: int) -> list[Row]:
@@ -217,8 +226,15 @@ def _scp_ids(place: Path) -> dict[str, Path]:
 
 
 def _lines(place: Path) -> Iterable[tuple[int, list[str]]]:
-    lines = enumerate(place.read_text(encoding="utf-8").splitlines(), 1)
+    lines = enumerate(_text(place).splitlines(), 1)
     return [(number, line.split()) for number, line in lines if line.strip()]
+
+
+def _text(place: Path) -> str:
+    try:
+        return place.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is no text in UTF-8 ({error}); save it as UTF-8") from None
 
 
 def _path(place: Path, text: str | None, where: str) -> Path:
@@ -226,9 +242,12 @@ def _path(place: Path, text: str | None, where: str) -> Path:
     if not text:
         raise UserError(f"{place}, {where}: a path is missing")
     for path in (place.parent / text, Path(text)):
-        if path.is_file():
-            return path
-    raise UserError(f"{place}, {where}: there is no file {text} (looked in {place.parent} too)")
+        with suppress(OSError):  # the name is too long for one
+            if path.is_file():
+                return path
+    raise UserError(
+        f"{place}, {where}: there is no file {text[:100]} (looked in {place.parent} too)"
+    )
 
 
 def _checked(rows: Sequence[Row]) -> list[Item]:

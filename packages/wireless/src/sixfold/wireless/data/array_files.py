@@ -8,6 +8,9 @@ import numpy as np
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.arrays import read_npz as read_arrays
+from sixfold.core.devices import check_memory
+from sixfold.wireless.data.mat_files import read_mat5
 
 ENDINGS = (".npz", ".mat")
 
@@ -22,11 +25,7 @@ def read_npz(file: Path, known: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing or damaged, or an array has another name.
     """
-    try:
-        with np.load(file) as content:
-            found = {name: content[name] for name in content.files}
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise UserError(f"{file} is damaged or no .npz file ({error}); write it again") from None
+    found = read_arrays(file)
     for name in found:
         if name not in known:
             raise UserError(unknown_name_error(str(file), "array", name, known))
@@ -43,14 +42,24 @@ def read_mat(file: Path, known: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is missing or damaged, or needs h5py.
     """
-    from scipy.io import loadmat  # slow to import
-
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
     try:
-        found = loadmat(file, variable_names=list(known))
-    except NotImplementedError:  # scipy's word for version 7.3
-        return _read_hdf5(file, known)
-    except Exception as error:
-        raise UserError(f"{file} is damaged or no .mat file ({error}); write it again") from None
+        with file.open("rb") as stream:
+            head = stream.read(512 + 8)
+        if b"\x89HDF\r\n\x1a\n" in head:  # version 7.3, behind MATLAB's own header
+            return _read_hdf5(file, known)
+        if 0 in head[:4]:  # version 4
+            from scipy.io import loadmat  # slow to import
+
+            found = loadmat(file, variable_names=list(known))
+        else:
+            found = read_mat5(file, known)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        reason = str(error).partition("\n")[0][:100]
+        raise UserError(f"{file} is damaged or no .mat file ({reason}); write it again") from None
     return {name: found[name] for name in known if name in found}
 
 
@@ -62,14 +71,13 @@ def _read_hdf5(file: Path, known: Sequence[str]) -> dict[str, np.ndarray]:
             f"{file} is of MATLAB 7.3, which needs h5py; try: pip install 'sixfold-wireless[hdf5]'"
         ) from None
     found = {}
-    try:
-        with h5py.File(file) as content:
-            for name in known:
-                if name in content:
-                    values: Any = content[name][()]  # type: ignore[index]
-                    if values.dtype.names == ("real", "imag"):
-                        values = values["real"] + 1j * values["imag"]
-                    found[name] = values.T
-    except OSError as error:
-        raise UserError(f"{file} is damaged or no .mat file ({error}); write it again") from None
+    with h5py.File(file) as content:
+        for name in known:
+            if name in content:
+                dataset: Any = content[name]
+                check_memory(f"{file}: {name}", dataset.size * dataset.dtype.itemsize)
+                values = dataset[()]
+                if values.dtype.names == ("real", "imag"):
+                    values = values["real"] + 1j * values["imag"]
+                found[name] = values.T
     return found

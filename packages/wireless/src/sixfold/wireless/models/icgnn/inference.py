@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.arrays import read_npy
 from sixfold.core.data.atomic import write_atomic
 from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.wmmse import wmmse
@@ -154,12 +155,7 @@ def run(
     """
     if target.suffix != ".npy":
         raise UserError(f"precoders go into an .npy file, got {target.name}")
-    try:
-        channel = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{source} is no .npy file ({error}); write it with numpy.save") from None
-    if not isinstance(channel, np.ndarray):
-        raise UserError(f"{source} holds several arrays; save the channels alone, as .npy")
+    channel = read_npy(source)
     found = precode(
         channel,
         noise_power_w=noise_power_w,
