@@ -73,7 +73,7 @@ def train(folder: Path, stop_at: int = -1, **env: str) -> int:
 
 
 def outcome(folder: Path) -> list[bytes]:
-    files = ("curve.csv", "DONE", "ckpt/step-00000080/model.safetensors")
+    files = ("curve.csv", "DONE", "ckpt/step-00000080-phase-1/model.safetensors")
     return [(folder / file).read_bytes() for file in files]
 
 

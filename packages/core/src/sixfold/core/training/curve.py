@@ -1,9 +1,10 @@
 """The curve of a run: a CSV file that grows by a row at a time and can be cut back."""
 
+import errno
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from sixfold.core.config import UserError
 from sixfold.core.data.atomic import write_atomic
@@ -21,7 +22,7 @@ class Curve:
         self._rows: list[dict[str, str]] = []
         self._columns: dict[str, None] = {}
         self._last_step = -1
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row, of a step above the last one, and hand it to the operating system."""
@@ -33,8 +34,9 @@ class Curve:
         if self._file is None or not row.keys() <= self._columns.keys():
             self._rewrite()  # under a new header
         else:
-            self._file.write(self._line(row))
-            self._file.flush()
+            line = self._line(row).encode()
+            if self._file.write(line) < len(line):  # the end of what fits on the disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def cut(self, step: int) -> None:
         """Drop the rows after ``step``, and a row that a kill left unfinished.
@@ -71,7 +73,8 @@ class Curve:
         if self._rows:
             lines = [",".join(self._columns) + "\n", *map(self._line, self._rows)]
             write_atomic(self.path, "".join(lines))
-            self._file = self.path.open("a", encoding="utf-8", newline="")
+            # without a buffer, whose rest would be written when it is closed, and fail again
+            self._file = self.path.open("ab", buffering=0)
         else:
             self.path.unlink(missing_ok=True)
 
