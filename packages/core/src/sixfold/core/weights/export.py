@@ -100,15 +100,20 @@ def export(
             report = {**report, **(facts or {})}
             text = json.dumps(report, indent=2, sort_keys=True) + "\n"
             (partial / "export.json").write_text(text)
-            folder.mkdir(exist_ok=True)
-            for old in ("export.json", *FILES.values()):
-                (folder / old).unlink(missing_ok=True)
-            for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
-                (partial / name).replace(folder / name)
+            _move(partial, folder, [*(FILES[name] for name in formats), "export.json"])
     finally:
         for part, training in modes:
             part.training = training
     return report
+
+
+def _move(partial: Path, folder: Path, names: Sequence[str]) -> None:
+    """Put the files in the place of an earlier export's, ``export.json``, the proof, last."""
+    folder.mkdir(exist_ok=True)
+    for old in ("export.json", *FILES.values()):
+        (folder / old).unlink(missing_ok=True)
+    for name in names:
+        (partial / name).replace(folder / name)
 
 
 def _check_request(
