@@ -91,9 +91,10 @@ class CMuSeNet(nn.Module):
         return cast(CMuSeNet, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, folded: Planar) -> Float[Tensor, "batch 2 bin"]:
-        if folded.shape[1] != 2:
+        if folded.shape[1] != 2 or folded.shape[2] * folded.shape[3] != self.config.bins:
+            height, width = self.config.folded_shape()
             raise UserError(
-                f"CMuSeNet takes planar spectra (batch, 2, height, width), got "
+                f"this CMuSeNet takes planar spectra (batch, 2, {height}, {width}), got "
                 f"{tuple(folded.shape)}; sixfold.wireless.iq.spectrum.fold makes them"
             )
         return torch.sigmoid(self.logits(folded)).unflatten(1, (2, -1))
@@ -121,6 +122,8 @@ class CMuSeNet(nn.Module):
         """
         spectrum = peak_normalised_spectrum(samples, self.config.bins)
         first = next(self.parameters())
+        if samples.shape[0] == 0:
+            return first.new_empty(0, 2, self.config.bins)
         return self(fold(spectrum, self.config.folded_shape()).to(first))
 
     def folded_norms(self) -> "CMuSeNet":
