@@ -213,8 +213,3 @@ def test_no_blocks_have_no_probabilities():
     model = CMuSeNet(TINY).eval()
     assert model.segment(torch.zeros(0, 64, dtype=torch.complex64)).shape == (0, 2, 64)
     assert model.packed().segment(torch.zeros(0, 70, dtype=torch.complex64)).shape == (0, 2, 64)
-
-
-def test_a_folded_spectrum_of_another_size_is_refused():
-    with pytest.raises(UserError, match=r"planar spectra \(batch, 2, 8, 8\), got \(1, 2, 4, 8\)"):
-        CMuSeNet(TINY).eval()(torch.zeros(1, 2, 4, 8))

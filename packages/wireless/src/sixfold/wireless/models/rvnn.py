@@ -77,11 +77,10 @@ class RVNN(nn.Module):
     def forward(
         self, folded: Float[Tensor, "batch _parts height width"]
     ) -> Float[Tensor, "batch 2 bin"]:
-        if folded.shape[1] != 2 or folded.shape[2] * folded.shape[3] != self.config.bins:
-            height, width = self.config.folded_shape()
+        if folded.shape[1] != 2:
             raise UserError(
-                f"this RVNN takes planar spectra (batch, 2, {height}, {width}), got "
-                f"{tuple(folded.shape)}; sixfold.wireless.iq.spectrum.fold makes them"
+                f"RVNN takes planar spectra (batch, 2, height, width), got {tuple(folded.shape)}; "
+                "sixfold.wireless.iq.spectrum.fold makes them"
             )
         if self.config.reads == "magnitude":
             folded = folded.square().sum(1, keepdim=True).sqrt()

@@ -91,10 +91,9 @@ class CMuSeNet(nn.Module):
         return cast(CMuSeNet, from_pretrained(path, SYSTEM, **settings))
 
     def forward(self, folded: Planar) -> Float[Tensor, "batch 2 bin"]:
-        if folded.shape[1] != 2 or folded.shape[2] * folded.shape[3] != self.config.bins:
-            height, width = self.config.folded_shape()
+        if folded.shape[1] != 2:
             raise UserError(
-                f"this CMuSeNet takes planar spectra (batch, 2, {height}, {width}), got "
+                f"CMuSeNet takes planar spectra (batch, 2, height, width), got "
                 f"{tuple(folded.shape)}; sixfold.wireless.iq.spectrum.fold makes them"
             )
         return torch.sigmoid(self.logits(folded)).unflatten(1, (2, -1))
