@@ -32,12 +32,10 @@ BAD = {
         "nodes 0 to 60, but x has 60 rows, nodes 0 to 59; repair the edges",
     ),
     "negative edge": (put("edge_index", lambda d: d.edge_index - 1), "the nodes -1 to"),
-    "edges of a wrong type": (put("edge_index", lambda d: d.edge_index.int()), "int64 shaped"),
+    "edges of a wrong type": (put("edge_index", lambda d: d.edge_index.float()), "int64 shaped"),
     "edges of a wrong shape": (put("edge_index", lambda d: d.edge_index.T), r"shaped \(2, edges\)"),
-    "doubled loop": (
-        put("edge_index", lambda d: torch.cat([d.edge_index, torch.full((2, 2), 7)], 1)),
-        "node 7 has 2 edges to itself; keep one",
-    ),
+    "one number a node": (put("x", lambda d: d.x[:, 0]), r"x\[:, None\] is one feature"),
+    "no nodes": (put("x", lambda d: d.x[:0]), "has no nodes"),
     "NaN": (put("x", lambda d: d.x.index_fill(0, torch.tensor([4]), torch.nan)), "at node 4; fill"),
     "infinity": (put("x", lambda d: d.x.index_fill(0, torch.tensor([5]), -torch.inf)), "at node 5"),
     "whole numbers": (put("x", lambda d: d.x.long()), r"try x\.float\(\)"),
@@ -53,7 +51,11 @@ BAD = {
     "empty training": (put("train_mask", lambda d: d.train_mask & False), "train_mask is empty"),
     "empty validation": (put("val_mask", lambda d: d.val_mask & False), "val_mask is empty"),
     "several masks": (put("train_mask", lambda d: d.train_mask[:, None]), r"mask\[:, 0\]"),
-    "mask of numbers": (put("train_mask", lambda d: d.train_mask.long()), "should be bool"),
+    "mask of fractions": (put("train_mask", lambda d: d.train_mask / 2), "should be bool"),
+    "mask of other nodes": (
+        put("train_mask", lambda d: torch.tensor([3, 60])),
+        "train_mask names the nodes 3 to 60, but x has 60 rows",
+    ),
 }
 
 

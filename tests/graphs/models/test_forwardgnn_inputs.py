@@ -73,10 +73,6 @@ BAD = {
     ),
     "negative edge": (put("edge_index", lambda d: d.edge_index - 1), "the nodes -1 to"),
     "edges of a wrong shape": (put("edge_index", lambda d: d.edge_index.T), r"shaped \(2, edges\)"),
-    "doubled loop": (
-        put("edge_index", lambda d: torch.cat([d.edge_index, torch.full((2, 2), 7)], 1)),
-        "node 7 has 2 edges to itself",
-    ),
     "NaN": (put("x", lambda d: d.x.index_fill(0, torch.tensor([4]), torch.nan)), "at node 4"),
     "whole numbers": (put("x", lambda d: d.x.long()), r"x\.float\(\)"),
     "one class": (put("y", lambda d: torch.zeros_like(d.y)), "all nodes of train_mask are of"),

@@ -86,3 +86,12 @@ def test_a_plain_function_has_no_mode():
 def test_another_sample_rate_is_refused_with_the_mend():
     with pytest.raises(UserError, match=r"works at 1000 Hz.*resample\(audio, 8000, 1000\)"):
         check_network(se_48k().eval(), 8000)
+
+
+@pytest.mark.parametrize("samples", [0, 9, 200])
+@pytest.mark.parametrize("name", DOORS)
+def test_a_batch_of_no_recordings_is_refused_in_words(name, samples):
+    model = DOORS[name][0]().eval()
+    shape = (0, 2, samples) if name == "DeFTAN-II" else (0, samples)
+    with pytest.raises(UserError, match="zero samples"):
+        model(torch.zeros(shape))

@@ -207,3 +207,9 @@ def test_a_reduction_that_there_is_not_is_named(unchecked):
     for loss in (complex_focal_loss, complex_bce):
         with pytest.raises(UserError, match="no reduction 'means'; did you mean 'mean'"):
             loss(probabilities, mask, reduction="means")  # type: ignore[arg-type]
+
+
+def test_no_blocks_have_no_probabilities():
+    model = CMuSeNet(TINY).eval()
+    assert model.segment(torch.zeros(0, 64, dtype=torch.complex64)).shape == (0, 2, 64)
+    assert model.packed().segment(torch.zeros(0, 70, dtype=torch.complex64)).shape == (0, 2, 64)

@@ -29,7 +29,7 @@ def mask_of(data: Data, name: str) -> Bool[Tensor, " node"]:
         UserError: the mask is missing, of a wrong shape or dtype, or empty.
     """
     mask, nodes = getattr(data, name, None), data.x.shape[0]
-    if mask is None:
+    if not isinstance(mask, Tensor):
         raise UserError(f"the graph has no {name}; set data.{name} to a bool for every node")
     if mask.dtype != torch.bool or mask.shape != (nodes,):
         raise UserError(
@@ -52,6 +52,11 @@ def resolve_mask(
     if nodes is None:
         return mask_of(data, default)
     size = len(data.x)
+    if not isinstance(nodes, Tensor):
+        raise UserError(
+            f"nodes should be a bool tensor shaped ({size},), got {type(nodes).__name__}; of "
+            f"numbers make torch.zeros({size}, dtype=torch.bool).index_fill(0, numbers, True)"
+        )
     if nodes.dtype != torch.bool or nodes.shape != (size,):
         raise UserError(
             f"nodes should be bool shaped ({size},), got {nodes.dtype} {tuple(nodes.shape)}; "

@@ -26,18 +26,21 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
 
     Raises:
         UserError: features, edges, or weights or attributes of edges are missing, not finite, of a
-            wrong shape or dtype, an edge names a node that does not exist, a self loop occurs
-            twice, or a direction is missing.
+            wrong shape or dtype, there are no nodes, an edge names a node that does not exist, or
+            a direction is missing.
     """
     for name in ("x", "edge_index"):
         if not isinstance(getattr(data, name, None), Tensor):
             raise UserError(f"the graph has no {name}; give a torch_geometric Data with a tensor")
     x, edge_index = data.x, data.edge_index
     if x.ndim != 2 or not x.is_floating_point():
+        mend = "x[:, None] is one feature a node" if x.ndim == 1 else "try x.float()"
         raise UserError(
             f"x should be floating-point numbers shaped (nodes, features), got {x.dtype} "
-            f"{tuple(x.shape)}; try x.float()"
+            f"{tuple(x.shape)}; {mend}"
         )
+    if x.shape[0] == 0:
+        raise UserError("the graph has no nodes: x has no rows")
     if x.shape[1] == 0:
         raise UserError(f"x has no features, it is shaped {tuple(x.shape)}; give every node some")
     if x.numel() and not all(math.isfinite(value) for value in x.aminmax()):  # makes no copy
@@ -67,14 +70,6 @@ def _check_edges(edge_index: Tensor, nodes: int) -> None:
         raise UserError(
             f"edge_index names the nodes {least} to {most}, but x has {nodes} rows, "
             f"nodes 0 to {nodes - 1}; repair the edges, or give x a row for every node"
-        )
-    loops = edge_index[0][edge_index[0] == edge_index[1]]
-    times = torch.bincount(loops, minlength=1)
-    if int(times.max()) > 1:
-        node = int(times.argmax())
-        raise UserError(
-            f"node {node} has {int(times[node])} edges to itself; keep one of them "
-            "(torch_geometric.utils.coalesce) or none (remove_self_loops)"
         )
 
 

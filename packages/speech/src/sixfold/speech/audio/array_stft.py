@@ -61,5 +61,5 @@ def check_array(noisy: Tensor, microphones: int, name: str) -> None:
             f"this {name} was built for {microphones} microphones, got {noisy.shape[1]} channels "
             f"of {noisy.shape[2]} samples; take the checkpoint of your array"
         )
-    if noisy.shape[2] == 0:
-        raise UserError(f"{name} was given a recording of zero samples")
+    if noisy.numel() == 0:
+        raise UserError(f"{name} was given a recording of zero samples, shape {tuple(noisy.shape)}")

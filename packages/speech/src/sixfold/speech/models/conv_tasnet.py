@@ -79,7 +79,7 @@ class ConvTasNet(nn.Module):
         return cast(ConvTasNet, from_pretrained(path, SYSTEM, sample_rate=sample_rate))
 
     def forward(self, mixture: Tensor) -> Float[Tensor, "batch speaker time"]:
-        if mixture.ndim != 2 or not mixture.is_floating_point() or not mixture.shape[1]:
+        if mixture.ndim != 2 or not mixture.is_floating_point() or not mixture.numel():
             raise UserError(
                 f"Conv-TasNet takes float audio shaped (batch, time), got {mixture.dtype} "
                 f"{tuple(mixture.shape)}; for one signal pass x[None], for a channel axis of one "

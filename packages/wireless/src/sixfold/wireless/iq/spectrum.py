@@ -35,6 +35,8 @@ def spectrum(samples: Complex[Tensor, "*batch time"], bins: int) -> Complex[Tens
             "recording or fewer bins"
         )
     used = samples[..., :bins]
+    if not used.numel():
+        return used.to(torch.complex128)  # an FFT refuses it
     if not bool(torch.isfinite(torch.view_as_real(used)).all()):
         bad = torch.nonzero(~torch.isfinite(torch.view_as_real(used)).all(-1))[0]
         raise UserError(

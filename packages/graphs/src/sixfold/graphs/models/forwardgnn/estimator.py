@@ -11,6 +11,7 @@ from sixfold.core import System, UserError
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import labelled, labels_of, resolve_mask
+from sixfold.graphs.data.usual_forms import accepts_usual_forms
 from sixfold.graphs.data.validate import (
     Data,
     fingerprint,
@@ -100,6 +101,7 @@ class ForwardGNN(nn.Module):
         """Training and prediction of the config's mode."""
         return procedure_of(self.config)
 
+    @accepts_usual_forms
     def fit(
         self,
         data: Data,
@@ -132,6 +134,7 @@ class ForwardGNN(nn.Module):
                 run.finish({})
         return self.eval()
 
+    @accepts_usual_forms
     def partial_fit(self, data: Data, layer: int, validation: Data | None = None) -> "ForwardGNN":
         """Train one layer, counted from 0, on top of the layers below as they are.
 
@@ -148,6 +151,7 @@ class ForwardGNN(nn.Module):
         self.history = self._train(data, validation, run, range(layer, layer + 1))
         return self.eval()
 
+    @accepts_usual_forms
     def forward(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Compute class scores of nodes, or scores of the pairs in ``edge_label_index``.
 
@@ -163,6 +167,7 @@ class ForwardGNN(nn.Module):
             nodes = resolve_mask(data, nodes)
         return self.procedure.class_scores(self._network(), data, nodes)
 
+    @accepts_usual_forms
     def embed(self, data: Data) -> Float[Tensor, "node width"]:
         """Return embeddings of every node: the outputs of the last layer.
 
@@ -172,10 +177,12 @@ class ForwardGNN(nn.Module):
         check_inputs(self, data)
         return self.procedure.embed(self._network(), data)
 
+    @accepts_usual_forms
     def predict_proba(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return class probabilities of nodes, or those of links in ``edge_label_index``."""
         return self.procedure.probabilities(self(data, nodes), self.config)
 
+    @accepts_usual_forms
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the most probable classes of nodes, or whether each pair of nodes is linked.
 
@@ -185,6 +192,7 @@ class ForwardGNN(nn.Module):
             return self.predict_proba(data) > 0.5
         return predictions(self(data, nodes), self.config.target)
 
+    @accepts_usual_forms
     def top_links(self, data: Data, k: int, nodes: Bool[Tensor, " node"] | None = None) -> TopLinks:
         """Return the k most probable links of nodes that the graph does not have yet.
 
@@ -205,6 +213,7 @@ class ForwardGNN(nn.Module):
         outputs = procedure.outputs(self._network(), data)
         return find_links(outputs, procedure.edge_loss, data.edge_index, k, chosen)
 
+    @accepts_usual_forms
     def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
         """Return a metric of labelled nodes, or of labelled pairs.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sixfold.core import System, UserError
 from sixfold.core.training.distributed import broadcast, launch, rank, world_size
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
+from sixfold.graphs.data.usual_forms import accepts_usual_forms
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
@@ -106,6 +107,7 @@ class GNNPipe(nn.Module):
         """
         save(path, self, SYSTEM.name)
 
+    @accepts_usual_forms
     def fit(
         self,
         data: Data,
@@ -146,6 +148,7 @@ class GNNPipe(nn.Module):
                 run.finish({})
         return self.eval()
 
+    @accepts_usual_forms
     def prepare(
         self, data: Data, part: Int[Tensor, " node"] | None = None, timeout_s: float = 600.0
     ) -> Training:
@@ -181,11 +184,13 @@ class GNNPipe(nn.Module):
         return Training(pipeline, data.val_mask[order] if validated else None)
 
     @torch.no_grad()
+    @accepts_usual_forms
     def forward(self, data: Data) -> Float[Tensor, "node classes"]:
         """Return logits of every node, computed exactly, by this process alone."""
         return self._state(data, len(self.layers))
 
     @torch.no_grad()
+    @accepts_usual_forms
     def embed(self, data: Data) -> Float[Tensor, "node width"]:
         """Return embeddings of every node: the hidden values that enter the last layer."""
         return self._state(data, len(self.layers) - 1)
@@ -207,6 +212,7 @@ class GNNPipe(nn.Module):
             state = layer.post(values, kept)
         return state[0]
 
+    @accepts_usual_forms
     def predict_proba(
         self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
@@ -214,6 +220,7 @@ class GNNPipe(nn.Module):
         nodes = resolve_mask(data, nodes)
         return probabilities(self(data)[nodes], self.config.target)
 
+    @accepts_usual_forms
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the most probable classes of nodes, those of ``test_mask`` if not given.
 
@@ -222,6 +229,7 @@ class GNNPipe(nn.Module):
         nodes = resolve_mask(data, nodes)
         return predictions(self(data)[nodes], self.config.target)
 
+    @accepts_usual_forms
     def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
         """Return a metric of labelled nodes.
 

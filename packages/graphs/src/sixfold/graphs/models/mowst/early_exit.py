@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sixfold.core import UserError
 from sixfold.graphs.data.labels import labelled, labels_of, resolve_mask
+from sixfold.graphs.data.usual_forms import accepts_usual_forms
 from sixfold.graphs.data.validate import Data, check_graph
 from sixfold.graphs.layers.message_passing import Topology
 from sixfold.graphs.models.mowst.experts import num_hops
@@ -34,6 +35,7 @@ class EarlyExit(NamedTuple):
 
 
 @torch.no_grad()
+@accepts_usual_forms
 def predict_early_exit(
     model: Mowst, data: Data, threshold: float, *, custom_hops: int | None = None
 ) -> EarlyExit:
@@ -79,6 +81,7 @@ def predict_early_exit(
 
 
 @torch.no_grad()
+@accepts_usual_forms
 def choose_threshold(model: Mowst, data: Data, nodes: Bool[Tensor, " node"] | None = None) -> float:
     """Return the lowest threshold, which saves most work, that loses no accuracy.
 

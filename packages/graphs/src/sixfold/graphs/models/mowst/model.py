@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sixfold.core import System, UserError
 from sixfold.graphs.data.labels import check_labels, labelled, labels_of, resolve_mask
+from sixfold.graphs.data.usual_forms import accepts_usual_forms
 from sixfold.graphs.data.validate import (
     Data,
     check_dtype_and_device,
@@ -103,6 +104,7 @@ class Mowst(nn.Module):
         """Write weights and settings to a .safetensors file, which `from_pretrained` reads."""
         save(path, self, SYSTEM.name)
 
+    @accepts_usual_forms
     def fit(self, data: Data, *, folder: str | Path | None = None) -> "Mowst":
         """Train from the current weights, on the device of model and data.
 
@@ -162,6 +164,7 @@ class Mowst(nn.Module):
         return torch.stack([w[:, None] * z.softmax(1) for w, z in pairs]).sum(0).log()
 
     @torch.no_grad()
+    @accepts_usual_forms
     def forward(self, data: Data) -> ExpertOutputs:
         """Run all experts and gates on every node of a graph."""
         self._check_inputs(data)
@@ -171,6 +174,7 @@ class Mowst(nn.Module):
         return with_probabilities_as_logits(self, outputs, data.x)
 
     @torch.no_grad()
+    @accepts_usual_forms
     def embed(self, data: Data) -> Float[Tensor, "node width"]:
         """Return embeddings of every node: what enters the last layer of each expert, side by side.
 
@@ -182,6 +186,7 @@ class Mowst(nn.Module):
         hidden = [cast(Any, expert).hidden(data.x, topology) for expert in self.experts]
         return torch.cat(hidden, 1)
 
+    @accepts_usual_forms
     def predict_proba(
         self, data: Data, nodes: Tensor | None = None
     ) -> Float[Tensor, "node classes"]:
@@ -194,10 +199,12 @@ class Mowst(nn.Module):
         nodes = resolve_mask(data, nodes)
         return self.log_probabilities(self(data))[nodes].exp()
 
+    @accepts_usual_forms
     def predict(self, data: Data, nodes: Tensor | None = None) -> Tensor:
         """Return the most probable classes of nodes, those of ``test_mask`` if not given."""
         return self.predict_proba(data, nodes).argmax(1)
 
+    @accepts_usual_forms
     def score(self, data: Data, nodes: Tensor | None = None, *, metric: str | None = None) -> float:
         """Return a metric of `predict` on labelled nodes.
 
@@ -210,6 +217,7 @@ class Mowst(nn.Module):
         nodes = labelled(y, resolve_mask(data, nodes))
         return measure(metric, "multiclass", self.predict_proba(data, nodes), y[nodes])
 
+    @accepts_usual_forms
     def expected_accuracy(self, data: Data, nodes: Tensor | None = None) -> float:
         """Return the expected accuracy of an expert drawn for each node, in per cent (Mowst only).
 

@@ -50,7 +50,7 @@ class WaveConfig(FramesConfig):
     """
 
     hidden_channels: int = Field(default=64, ge=1)
-    mult: float = Field(default=1.425, gt=0)
+    mult: float = Field(default=1.425, gt=0, le=100)
     num_blocks: int = Field(default=1, ge=1)
     padding: Modes = ("zeros", "zeros")
     repeat_wrap: bool = False

@@ -32,7 +32,7 @@ class SineNetODEConfig(WaveConfig):
         tolerance: Largest local error of the solver, absolute and relative.
     """
 
-    mult: float = Field(default=1.7, gt=0)
+    mult: float = Field(default=1.7, gt=0, le=100)
     tolerance: float = Field(default=0.01, gt=0)
 
 

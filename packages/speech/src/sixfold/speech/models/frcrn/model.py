@@ -166,8 +166,8 @@ class FRCRN(nn.Module):
                 f"{tuple(noisy.shape)}; for one signal pass x[None], for a channel axis of one "
                 "x.squeeze(1)"
             )
-        if noisy.shape[1] == 0:
-            raise UserError("FRCRN was given a signal of zero samples")
+        if noisy.numel() == 0:
+            raise UserError(f"FRCRN was given a signal of zero samples, shape {tuple(noisy.shape)}")
 
 
 class UNet(nn.Module):

@@ -117,6 +117,10 @@ class MossFormer2(nn.Module):
                 f"{tuple(mixture.shape)}; for one signal pass x[None], for a channel axis of one "
                 "x.squeeze(1)"
             )
+        if mixture.shape[0] == 0:
+            raise UserError(
+                f"MossFormer2 was given a signal of zero samples, shape {tuple(mixture.shape)}"
+            )
         if mixture.shape[1] < self.config.kernel_size:
             raise UserError(
                 f"MossFormer2 was given {mixture.shape[1]} samples, less than a frame of "

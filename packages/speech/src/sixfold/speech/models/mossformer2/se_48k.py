@@ -120,8 +120,10 @@ class MossFormer2SE(nn.Module):
                 f"{tuple(noisy.shape)}; for one signal pass x[None], for a channel axis of one "
                 "x.squeeze(1)"
             )
-        if noisy.shape[1] == 0:
-            raise UserError("MossFormer2SE was given a signal of zero samples")
+        if noisy.numel() == 0:
+            raise UserError(
+                f"MossFormer2SE was given a signal of zero samples, shape {tuple(noisy.shape)}"
+            )
 
 
 def spectrum(

@@ -121,6 +121,8 @@ class CMuSeNet(nn.Module):
         """
         spectrum = peak_normalised_spectrum(samples, self.config.bins)
         first = next(self.parameters())
+        if samples.shape[0] == 0:
+            return first.new_empty(0, 2, self.config.bins)
         return self(fold(spectrum, self.config.folded_shape()).to(first))
 
     def folded_norms(self) -> "CMuSeNet":
