@@ -29,16 +29,16 @@ class Server:
         self.log = folder / "server.log"
         script = str(HERE / "support" / "training_server.py")
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, script, domain, str(folder)], **pipes)
+        self.process: Any = subprocess.Popen([sys.executable, script, domain, str(folder)], **pipes)
         assert self.answer() == "ready"
 
     def answer(self) -> str:
-        return self.process.stdout.readline().strip()  # type: ignore[union-attr]
+        return self.process.stdout.readline().strip()
 
     def start(self, folder: Path, task: str) -> int:
         job = {"folder": str(folder), "task": task, "log": str(self.log)}
-        self.process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
         return int(self.answer())
 
     def run(self, folder: Path, task: str) -> int:

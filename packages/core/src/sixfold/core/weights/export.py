@@ -86,11 +86,7 @@ def export(
     _check_request(type(module).__name__, formats, dynamic, names)
     folder, modes = Path(folder), [(part, part.training) for part in module.modules()]
     try:
-        with (
-            torch.no_grad(),
-            explain_write_errors(folder),
-            scratch_folder(folder.parent) as partial,
-        ):
+        with torch.no_grad(), _lend_scratch(folder) as partial:
             shapes = {name: dict(dynamic.get(name, {})) for name in names}
             with _without_noise():
                 report = _write(
@@ -109,6 +105,12 @@ def export(
         for part, training in modes:
             part.training = training
     return report
+
+
+@contextmanager
+def _lend_scratch(folder: Path) -> Iterator[Path]:
+    with explain_write_errors(folder), scratch_folder(folder.parent) as partial:
+        yield partial
 
 
 def _check_request(
