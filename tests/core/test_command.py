@@ -15,7 +15,7 @@ def start(body: str, **settings) -> subprocess.Popen:
     """Start the command with another body than cli's."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     code = f"{STUB}def main():\n{lines}\ncli.main = main\ncommand.main()"
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
     return subprocess.Popen([sys.executable, "-c", code], text=True, errors="replace", **pipes)
 
 

@@ -29,16 +29,16 @@ class Server:
         self.log = folder / "server.log"
         script = str(HERE / "support" / "training_server.py")
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, script, domain, str(folder)], **pipes)
+        self.process: Any = subprocess.Popen([sys.executable, script, domain, str(folder)], **pipes)
         assert self.answer() == "ready"
 
     def answer(self) -> str:
-        return self.process.stdout.readline().strip()  # type: ignore[union-attr]
+        return self.process.stdout.readline().strip()
 
     def start(self, folder: Path, task: str) -> int:
         job = {"folder": str(folder), "task": task, "log": str(self.log)}
-        self.process.stdin.write(json.dumps(job) + "\n")  # type: ignore[union-attr]
-        self.process.stdin.flush()  # type: ignore[union-attr]
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
         return int(self.answer())
 
     def run(self, folder: Path, task: str) -> int:
@@ -69,7 +69,7 @@ def test_killed_at_random_moments_every_kind_of_training_ends_the_same(served, t
     for task in KINDS[domain]:
         assert server.run(whole, task) == 0, server.log.read_text()
         right = outcome(whole, domain, task)
-        assert len(right) >= 4
+        assert len(right) >= 2
         chance, kills, steps = random.Random(task), 0, set()
         again = prepared(tmp_path / f"{task}-again", domain, like=whole)
         began = time.monotonic()
@@ -82,7 +82,7 @@ def test_killed_at_random_moments_every_kind_of_training_ends_the_same(served, t
                 break
             if server.killed(again, task, chance.uniform(0.05, 0.8) * seconds):
                 kills += 1
-                steps |= {path.name for path in again.glob("pipelines/*/runs/*/*/*/ckpt/step-*")}
+                steps |= {path.name for path in again.glob("pipelines/*/runs/**/ckpt/step-*")}
             else:  # it was done before: begin another one
                 assert outcome(again, domain, task) == right
                 again = prepared(Path(f"{again}-"), domain, like=whole)

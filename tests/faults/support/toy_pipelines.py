@@ -11,9 +11,9 @@ PARAMS = Path(__file__).parent / "pipelines"
 LEFT = (
     "weights/**/*.safetensors",
     "curves/**/*.csv",
-    "runs/*/*/*/curve.csv",
-    "runs/*/*/*/DONE",
-    "runs/*/*/*/ckpt/*/*.safetensors",
+    "runs/**/curve.csv",
+    "runs/**/DONE",
+    "runs/**/ckpt/*/*.safetensors",
 )
 
 

@@ -86,11 +86,7 @@ def export(
     _check_request(type(module).__name__, formats, dynamic, names)
     folder, modes = Path(folder), [(part, part.training) for part in module.modules()]
     try:
-        with (
-            torch.no_grad(),
-            explain_write_errors(folder),
-            scratch_folder(folder.parent) as partial,
-        ):
+        with torch.no_grad(), _lend_scratch(folder) as partial:
             shapes = {name: dict(dynamic.get(name, {})) for name in names}
             with _without_noise():
                 report = _write(
@@ -100,20 +96,21 @@ def export(
             report = {**report, **(facts or {})}
             text = json.dumps(report, indent=2, sort_keys=True) + "\n"
             (partial / "export.json").write_text(text)
-            _move(partial, folder, [*(FILES[name] for name in formats), "export.json"])
+            folder.mkdir(exist_ok=True)
+            for old in ("export.json", *FILES.values()):
+                (folder / old).unlink(missing_ok=True)
+            for name in (*(FILES[name] for name in formats), "export.json"):  # the proof comes last
+                (partial / name).replace(folder / name)
     finally:
         for part, training in modes:
             part.training = training
     return report
 
 
-def _move(partial: Path, folder: Path, names: Sequence[str]) -> None:
-    """Put the files in the place of an earlier export's, ``export.json``, the proof, last."""
-    folder.mkdir(exist_ok=True)
-    for old in ("export.json", *FILES.values()):
-        (folder / old).unlink(missing_ok=True)
-    for name in names:
-        (partial / name).replace(folder / name)
+@contextmanager
+def _lend_scratch(folder: Path) -> Iterator[Path]:
+    with explain_write_errors(folder), scratch_folder(folder.parent) as partial:
+        yield partial
 
 
 def _check_request(
