@@ -95,8 +95,8 @@ def test_odd_settings_are_refused_before_anything_is_built(tmp_path, name):
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["config"])
     state, chance = load(path.read_bytes()), random.Random(name)
-    for key in settings:
-        for value in chance.sample(ODD, 8):
+    for key in chance.sample(sorted(settings), min(len(settings), 10)):
+        for value in chance.sample(ODD, 4):
             metadata = {
                 "sixfold": name.split("/")[1],
                 "config": json.dumps(settings | {key: value}),
@@ -168,7 +168,7 @@ def test_official_checkpoints_with_one_tensor_changed(tmp_path, name):
     chance, path = random.Random(name), tmp_path / "a.pt"
     change: Callable
     for change in CHANGES:
-        for key in chance.sample(sorted(state), min(len(state), 8)):
+        for key in chance.sample(sorted(state), min(len(state), 3)):
             torch.save(change(state, key), path)
             attempt(path, name, f"{change.__name__} {key}")
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sixfold.core.messages import LAST_RESORT, printable, shorten, shown, some
 
+Depth = Annotated[int, Field(ge=1, le=1000)]  # layers, which take time before memory
 Threads = Annotated[int, Field(ge=1, le=1024)]  # more than any machine has cores
 Workers = Annotated[int, Field(ge=0, le=256)]  # processes, each of which takes memory
 

@@ -17,7 +17,7 @@ from sixfold.core.config import UserError
 from sixfold.core.memory import memory_bytes
 from sixfold.core.messages import printable, shorten
 
-MOST_TENSORS = 100_000  # the largest system has about a thousand
+MOST_TENSORS = 20_000  # the largest system has about a thousand, and as many layers
 
 
 def build_on_meta(

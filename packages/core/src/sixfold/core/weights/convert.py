@@ -141,7 +141,7 @@ def _load(path: Path, system: System, given: dict[str, Any]) -> nn.Module:
         raise UserError(f"{path} is a checkpoint of {name}, not of {system.name}")
     # Far more than a model needs that has these weights, and far less than a hostile one asks for.
     most = 4 * sum(value.numel() * value.element_size() for value in state.values()) + 2**30
-    limits = most, 8 * len(state) + 10_000
+    limits = most, 4 * len(state) + 5000
     if name is None:
         with no_larger_than(*limits, where):
             config, state = _convert(system, state, path)

@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.pde.fields.convolution import (
     ACTIVATIONS,
     Activation,
@@ -55,7 +56,7 @@ class UNetModConfig(FramesConfig):
 
     hidden_channels: int = Field(default=64, ge=HEAD_GROUPS, multiple_of=HEAD_GROUPS)
     mults: tuple[PositiveInt, ...] = Field(default=(1, 2, 2, 4), min_length=1)
-    num_blocks: PositiveInt = 2
+    num_blocks: Depth = 2
     padding: Modes = ("zeros", "zeros")
     activation: Activation = "gelu"
     norm: bool = True

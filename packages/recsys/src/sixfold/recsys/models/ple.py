@@ -20,6 +20,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from sixfold.core import System
+from sixfold.core.config import Depth
 from sixfold.recsys.layers.behaviours import PooledBehaviours, with_pooled
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import reset_linear
@@ -61,7 +62,7 @@ class PLEConfig(PooledConfig):
     """
 
     variant: Literal["fuxictr", "paper"] = "fuxictr"
-    layers: PositiveInt = 1
+    layers: Depth = 1
     shared_experts: PositiveInt = 2
     specific_experts: PositiveInt = 1
     expert_hidden: tuple[PositiveInt, ...] = Setting(default=(128, 64), min_length=1)

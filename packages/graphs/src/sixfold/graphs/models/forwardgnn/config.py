@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sixfold.core import Config
+from sixfold.core.config import Depth
 from sixfold.graphs.data.labels import Target
 from sixfold.graphs.layers.convolutions import ConvName
 
@@ -94,7 +95,7 @@ class ForwardGNNConfig(Config):
     task: Task = "node"
     mode: Mode = "single_forward"
     conv: ConvName | Literal["custom"] = "gcn"
-    layers: PositiveInt = 4
+    layers: Depth = 4
     hidden: PositiveInt = 128
     features: PositiveInt = 2879
     classes: PositiveInt = 7

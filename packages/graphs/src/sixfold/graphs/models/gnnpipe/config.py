@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sixfold.core import Config
+from sixfold.core.config import Depth
 from sixfold.graphs.data.labels import Target
 
 Architecture = Literal["gcn", "sage", "gcnii", "resgcn", "custom"]
@@ -64,7 +65,7 @@ class GNNPipeConfig(Config):
     features: PositiveInt = 2089
     classes: PositiveInt = 5
     hidden: PositiveInt = 1000
-    layers: PositiveInt = 32
+    layers: Depth = 32
     dropout: float = Field(default=0.5, ge=0, lt=1)
     initial_residual: float = Field(default=0.1, ge=0, le=1)
     identity_decay: PositiveFloat = 0.5

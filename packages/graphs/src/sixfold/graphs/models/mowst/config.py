@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from sixfold.core import Config
+from sixfold.core.config import Depth
 
 ExpertName = Literal[
     "mlp", "gcn", "sage", "gin", "gat", "gcn_skip", "sage_skip", "gin_skip", "custom"
@@ -68,7 +69,7 @@ class MowstConfig(Config):
     method: Literal["mowst", "mowst_star"] = "mowst"
     gate: Literal["dispersion", "dispersion_and_features", "hyper"] = "dispersion"
     hidden: PositiveInt = 128
-    layers: PositiveInt = 3
+    layers: Depth = 3
     features: PositiveInt = 500
     classes: PositiveInt = 7
     heads: PositiveInt = 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core import UserError
+from sixfold.core.training.first_weights import first_weights
 from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.schedule import ScheduleConfig
@@ -159,6 +160,8 @@ def _train(
     flow = objective.flow
     values = {"fit": config.model_dump(mode="json"), "flow": flow.model_dump(mode="json")}
     values |= {"model": model.config.model_dump(mode="json", exclude={"flow"})}
+    if out is not None:
+        values |= {"from": first_weights(model, Path(out))}
     data = (fields.tensors["u0"], fields.tensors.get("labels"), objective.sequence)
     run = Run.open(out, values, _fingerprint(*data), seed)
     found = fit(

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.config import Depth
 from sixfold.pde.fields.convolution import (
     ACTIVATIONS,
     Activation,
@@ -51,7 +52,7 @@ class WaveConfig(FramesConfig):
 
     hidden_channels: int = Field(default=64, ge=1)
     mult: float = Field(default=1.425, gt=0, le=100)
-    num_blocks: int = Field(default=1, ge=1)
+    num_blocks: Depth = 1
     padding: Modes = ("zeros", "zeros")
     repeat_wrap: bool = False
     activation: Activation = "gelu"

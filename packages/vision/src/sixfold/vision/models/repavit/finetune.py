@@ -9,7 +9,6 @@ activation little by little over the first part of the training. The pipeline of
 measures both against the plain switch.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError
+from sixfold.core.training.first_weights import first_weights
 from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
@@ -198,7 +198,7 @@ def finetune(
     fitting = config.fit(len(pictures))
     listing = listing_digest(pictures.listing, held.listing)
     identity = {"model": whole.config.model_dump(), "finetune": config.model_dump(exclude=FREE)}
-    identity |= {"from": _first_weights(whole.backbone, Path(folder))}
+    identity |= {"from": first_weights(whole.backbone, Path(folder))}
     run = Run.open(Path(folder), identity, listing, config.seed)
     ramp = Ramp(whole, round(config.ramp * fitting.steps))
     if run.state == "fresh" and config.statistics:
@@ -209,22 +209,6 @@ def finetune(
 
     scores = ramp.fit(run, pictures, fitting, config.seed, evaluate)
     return scores | _merge(whole, held, Path(folder), config.batch)
-
-
-def _first_weights(backbone: nn.Module, folder: Path) -> str:
-    """Return a hash of the weights that a run starts from.
-
-    A model keeps it, because a run that goes on in the same session finds it trained.
-    """
-    known: dict[str, str] = backbone.__dict__.setdefault("finetuned_from", {})
-    key = str(folder.absolute())
-    if key not in known:
-        digest = hashlib.sha256()
-        for name, value in backbone.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        known[key] = digest.hexdigest()
-    return known[key]
 
 
 def _batches(pictures: Pictures, config: FinetuneConfig) -> list[Tensor]:

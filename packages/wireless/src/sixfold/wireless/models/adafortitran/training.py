@@ -10,6 +10,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from sixfold.core import UserError
+from sixfold.core.training.first_weights import first_weights
 from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.sampling import derive_seed
@@ -212,6 +213,7 @@ def fit_network(
     identity |= {"train": config.model_dump(exclude={"steps", "threads", "log_every"})}
     identity |= {"valid": valid, "linear_start": linear_start}
     identity |= {"pattern": pattern and pattern.model_dump()}
+    identity |= {"from": first_weights(model, Path(out))}
     if config.eval_every is None:
         config = config.model_copy(update={"eval_every": min(500, -(-len(train) // config.batch))})
     run = Run.open(out, identity, _fingerprint(found), seed)
