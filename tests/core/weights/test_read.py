@@ -192,7 +192,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
 
 
 def selfish():
-    found = {"epoch": 1}
+    found: dict = {"epoch": 1}
     found["state_dict"] = found
     return found
 
@@ -292,13 +292,13 @@ BESIDE = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "p
 )
 def test_nests_as_people_save_them(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
-    assert from_pretrained(tmp_path / "a.ckpt", TOY).config.width == 7
+    assert from_pretrained(tmp_path / "a.ckpt", TOY).config == ToyConfig(width=7)
 
 
 def test_a_folder_as_a_hub_lays_it_out(tmp_path):
     torch.save(STATE, tmp_path / "pytorch_model.bin")
     (tmp_path / "configuration.json").write_text("{}")
-    assert from_pretrained(tmp_path, TOY).config.width == 7
+    assert from_pretrained(tmp_path, TOY).config == ToyConfig(width=7)
     (tmp_path / "last_best_checkpoint").write_text("best.pt\n")
     refused(lambda: from_pretrained(tmp_path, TOY), r"names best\.pt, which is not in")
     refused(lambda: read_state_dict(tmp_path), "is a folder")
