@@ -81,6 +81,7 @@ def npy() -> bytes:
         ((10**15).to_bytes(8, "little") + b"{}", "no checkpoint"),
         ((20).to_bytes(8, "little") + b"{" * 20, "damaged"),
     ],
+    ids=range(18),  # archives hold the time of day
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
