@@ -9,12 +9,16 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from sixfold.core import UserError
 
 
 class Marked:
-    """A process in a session of its own; a mark in their environment tells its descendants."""
+    """A process in a session of its own; a mark in their environment tells its descendants.
+
+    As a context it ends all of them.
+    """
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self.mark = uuid.uuid4().hex
@@ -38,7 +42,7 @@ class Marked:
                     found.append(int(entry.name))
         return found
 
-    def gone(self, seconds: float = 60) -> bool:
+    def gone(self, seconds: float = 120) -> bool:
         """Wait until no process of the family is left."""
         return wait_for(lambda: self.process.poll() is not None and not self.family(), seconds)
 
@@ -55,6 +59,12 @@ class Marked:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     @property
     def text(self) -> str:
         """What it printed."""
@@ -67,7 +77,7 @@ class Marked:
         return [line for line in self.text.splitlines() if any(word in line for word in words)]
 
 
-def wait_for(holds: Callable[[], object], seconds: float = 120) -> bool:
+def wait_for(holds: Callable[[], object], seconds: float = 300) -> bool:
     """Wait until something holds; return whether it did in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -77,7 +87,7 @@ def wait_for(holds: Callable[[], object], seconds: float = 120) -> bool:
     return False
 
 
-def together(*calls: Callable[[], object], seconds: float = 120) -> list[str]:
+def together(*calls: Callable[[], object], seconds: float = 300) -> list[str]:
     """Make calls at once, each in a forked process; return how each ended.
 
     Returns:
