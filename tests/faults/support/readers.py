@@ -297,6 +297,19 @@ def pde() -> Iterator[Door]:
     yield Door("pde chunks", "f.h5", lambda folder: arena(folder, **chunked), read)
     yield Door("pde PDEBench", "f.h5", bench, read)
 
+    def well(folder: Path) -> None:
+        with h5py.File(folder / "f.h5", "w") as file:
+            file["dimensions/time"], file["dimensions/x"] = np.arange(4.0), np.arange(8.0)
+            file["dimensions"].attrs["spatial_dims"] = ["x", "y"]
+            file["t0_fields/u"] = noise
+            file["t0_fields/u"].attrs.update(
+                dim_varying=[True, True], sample_varying=True, time_varying=True
+            )
+            file["boundary_conditions/x"] = np.zeros(8)
+            file["boundary_conditions/x"].attrs.update(bc_type="PERIODIC", associated_dims=["x"])
+
+    yield Door("pde The Well", "f.h5", well, read)
+
 
 DOMAINS = {
     "speech": speech,

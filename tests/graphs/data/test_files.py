@@ -216,7 +216,10 @@ def test_a_wrong_cell_is_named(what, graph, tmp_path):
         ("id,label\n0,1\n", "source,target\n", "no column of features"),
         ("id,f\n0,1\n", "from,to\n", "no column source; it has: from, to"),
         ("id,f\n0,1,2\n", "source,target\n", "line 2: not as many values as the 2 columns"),
-        ("id,f\n0,1\n", "source,target\n", "holds no y"),
+        ("id,f\n0,1\n", "source,target\n", "nodes.csv, without a column label, holds no y"),
+        ("id,f\n²,1\n", "source,target\n", "id is '²'"),
+        ("id,f,y\n0,1,a\n", "source,target\n٠,²\n", "target is '²'"),
+        ("\0" * 90, "source,target\n", "no column id"),
     ],
 )
 def test_a_missing_part_is_named(nodes, edges, message, tmp_path):

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from flow_files import compressible, h5, incompressible, noise, reaction, smoke, well
 
 from sixfold.core import UserError
-from sixfold.pde.data.files import pieces, read, time_step, times, trajectories
+from sixfold.pde.data.files import open_file, pieces, read, time_step, times, trajectories
 from sixfold.pde.data.layouts import open_flows
 
 
@@ -267,3 +268,14 @@ def test_a_damaged_index_is_named(tmp_path):
         (tmp_path / "b.h5").write_bytes(bytes(content).replace(mark, b"XXXX"))
         with pytest.raises(UserError, match=r"b\.h5 is no HDF5 file, or is damaged"):
             open_flows(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError, OSError])
+def test_an_error_of_our_own_is_not_taken_for_damage(tmp_path, error):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"] = np.zeros(4)
+    with pytest.raises(error, match="ours"), open_file(tmp_path / "a.h5"):
+        raise error("ours")
+    with pytest.raises(UserError, match=r"a\.h5 is no HDF5 file, or is damaged"):  # noqa: SIM117
+        with open_file(tmp_path / "a.h5") as file:
+            file["v"]

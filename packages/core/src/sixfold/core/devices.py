@@ -1,6 +1,5 @@
 """The device that a command is asked for, and what to do where its memory ends."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,16 +33,6 @@ def check_device(name: str | torch.device) -> torch.device:
         reason = str(error).partition("\n")[0][:120]
         raise UserError(f"device {device} cannot be used ({reason}); choose cpu") from None
     return device
-
-
-def check_memory(what: str, size: int) -> None:
-    """Raise a UserError if something of so many bytes is larger than the memory of this machine."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
-        raise UserError(
-            f"{what} takes {size / 1e9:.4g} GB of memory, this machine has {memory / 1e9:.4g} GB; "
-            "is the file damaged? else cut it into smaller ones"
-        )
 
 
 @contextmanager

@@ -52,14 +52,20 @@ def within_memory(where: str) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def check_bytes(needed: float, where: str) -> None:
+def check_memory(
+    what: str, size: float, mend: str = "is the file damaged? else cut it into smaller ones"
+) -> None:
     """Refuse what would not fit into memory.
+
+    Args:
+        what: What it is, first words of the error.
+        size: Its number of bytes.
+        mend: What to do, last words of the error.
 
     Raises:
         UserError: it would not.
     """
-    if needed > (most := memory_bytes()):
+    if size > (most := memory_bytes()):
         raise UserError(
-            f"{where}: takes {needed:.4g} bytes, where there are {most} bytes of memory; make it "
-            "smaller"
+            f"{what} takes {size:.4g} bytes, where there are {most} bytes of memory; {mend}"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sixfold.core.config import UserError
-from sixfold.core.devices import check_memory
+from sixfold.core.memory import check_memory
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

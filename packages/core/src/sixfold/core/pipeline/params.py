@@ -25,7 +25,7 @@ from pydantic import Field, NonNegativeInt, field_validator
 
 from sixfold.core.config import Config, UserError, unknown_name_error
 from sixfold.core.data.digests import first_fault
-from sixfold.core.memory import check_bytes
+from sixfold.core.memory import check_memory
 from sixfold.core.pipeline.code import task_hash
 from sixfold.core.pipeline.job import Job
 from sixfold.core.pipeline.results import read_json
@@ -206,7 +206,7 @@ class TaskRun:
         where = f"{self._file}: tasks.{self.key}.data"
         data = self.task.data.parse(self.params.data, where)
         if hasattr(data, "memory_bytes"):
-            check_bytes(data.memory_bytes(), where)
+            check_memory(f"{where}:", data.memory_bytes(), "make it smaller")
         return data
 
     @cached_property

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.data.arrays import read_npz
+from sixfold.core.messages import shorten, some
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import Target, labels_of
 from sixfold.graphs.data.tables import read_tables
@@ -73,11 +74,13 @@ def read_graph_file(
     path, notes = Path(path), []
     arrays = _read(path)
     if others := sorted(map(str, arrays.keys() - set(READ))):
-        notes.append(f"not read: {', '.join(others)}")
+        notes.append(f"not read: {some(others)}")
     for name in ("x", "edge_index", "y"):
         if arrays.get(name) is None:
-            held = ", ".join(sorted(map(str, arrays)))[:120]
-            raise UserError(f"{path} holds no {name}; it holds: {held}")
+            held = shorten(some(sorted(map(str, arrays))), 120)
+            tables = path.is_dir()  # which hold the others whenever they can be read
+            where = f"{path / 'nodes.csv'}, without a column label," if tables else path
+            raise UserError(f"{where} holds no {name}; it holds: {held}")
     found = {name: _tensor(name, arrays[name]) for name in READ if arrays.get(name) is not None}
     classes: list[str] = []
     if target == "multiclass":
@@ -167,7 +170,7 @@ def _classes(y: Any) -> tuple[Tensor, list[str]]:
     if any(isinstance(value, float) and value == value and value % 1 for value in values):
         raise UserError("y holds fractions, which are no classes; set target=regression")
     text = [_name(value) for value in values]
-    numeric = all(name.lstrip("-").isdigit() for name in text if name)
+    numeric = all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in text if name)
     names = sorted({name for name in text if name}, key=int if numeric else str)
     names = [name for name in names if not (numeric and int(name) < 0)]
     numbers = {name: number for number, name in enumerate(names)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sixfold.core import UserError
+from sixfold.core.messages import shorten, some
 
 SPLITS = {"train": "train_mask", "val": "val_mask", "valid": "val_mask", "test": "test_mask"}
 Row = tuple[int, dict[str, str]]  # line in the file, and values by column
@@ -45,7 +46,7 @@ def _edges(path: Path, nodes: int) -> dict[str, Any]:
     ends = []
     for line, row in rows:
         for name in ("source", "target"):
-            if not (row[name].isdigit() and int(row[name]) < nodes):
+            if not 0 <= _number(row[name]) < nodes:
                 raise UserError(
                     f"{path}, line {line}: {name} is {row[name]!r:.40}, but nodes.csv has the ids "
                     f"0 to {nodes - 1}"
@@ -72,9 +73,7 @@ def _read(path: Path, needed: list[str]) -> tuple[list[Row], list[str]]:
         raise UserError(f"{path} is no table in UTF-8 ({error}); save it as one") from None
     for name in needed:
         if name not in columns:
-            raise UserError(
-                f"{path} has no column {name}; it has: {', '.join(columns)[:120] or 'none'}"
-            )
+            raise UserError(f"{path} has no column {name}; it has: {_listed(columns)}")
     for line, row in rows:
         if None in row or None in row.values():
             raise UserError(
@@ -83,12 +82,21 @@ def _read(path: Path, needed: list[str]) -> tuple[list[Row], list[str]]:
     return [(line, {n: v.strip() for n, v in row.items()}) for line, row in rows], columns
 
 
+def _number(text: str) -> int:
+    """Return a whole number from 0 with at most 18 digits; -1 for any other text."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else -1
+
+
+def _listed(columns: list[str]) -> str:
+    return shorten(some(columns), 120) or "none"
+
+
 def _order(path: Path, nodes: list[Row]) -> list[int]:
     """Return the rows by id."""
     place: dict[int, int] = {}
     for number, (line, row) in enumerate(nodes):
         given = row["id"]
-        if not given.isdigit() or int(given) >= len(nodes) or int(given) in place:
+        if not 0 <= _number(given) < len(nodes) or _number(given) in place:
             raise UserError(
                 f"{path}, line {line}: id is {given!r:.40}, but the ids of {len(nodes)} nodes "
                 f"should be 0 to {len(nodes) - 1}, each once"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.core.devices import check_memory
+from sixfold.core.memory import check_memory
 from sixfold.graphs.data.validate import Data
 
 MASKS = ("train_mask", "val_mask", "test_mask")

@@ -6,6 +6,7 @@ the same along it. `sixfold.pde.data.layouts` finds the letters of published lay
 """
 
 import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
-from sixfold.core.devices import check_memory
+from sixfold.core.memory import check_memory
 from sixfold.pde.fields.convolution import Modes
 
 SPACE = "xyz"
@@ -124,7 +125,8 @@ def open_file(path: Path) -> Iterator[Any]:
     """Open an HDF5 file to read, and say in words what is wrong with it.
 
     Raises:
-        UserError: there is none, it is no HDF5 file or cut short, or h5py is missing.
+        UserError: there is none, it is no HDF5 file or cut short, or h5py is missing. What else
+            goes wrong in the block, and not in h5py, stays what it is.
     """
     try:
         import h5py
@@ -135,13 +137,20 @@ def open_file(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except UserError:
-        raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        if not _raised_by_h5py(error):
+            raise
         reason = str(error).partition("(")[2].strip("()'\"") or str(error)
         raise UserError(
             f"{path} is no HDF5 file, or is damaged or cut short ({reason}); copy it again"
         ) from None
+
+
+def _raised_by_h5py(error: Exception) -> bool:
+    """Return whether the last of h5py and sixfold on the way to an error is h5py."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames]
+    return [name for name in names if name in ("h5py", "sixfold")][-1] == "h5py"
 
 
 def trajectories(blocks: Sequence[Block], first: int = 0, every: int = 1) -> list[Trajectory]:
@@ -237,6 +246,10 @@ def times(trajectory: Trajectory) -> np.ndarray | None:
     if clock is None:
         return None
     with open_file(trajectory.block.file) as file:
+        if file[clock.path].dtype.kind not in "fiu":
+            raise UserError(
+                f"{trajectory.block.file}: {clock.path} holds no numbers; give times, or remove it"
+            )
         values = np.asarray(file[clock.path][()], dtype=float)
     values = values[trajectory.row] if clock.axes == "nt" else values
     return values[list(trajectory.span)]

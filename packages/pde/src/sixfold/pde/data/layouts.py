@@ -164,10 +164,10 @@ def _recognised(path: Path, file: Any, fields: Sequence[str]) -> Iterator[Block]
         coordinates = tuple(
             Stored(prefix + name, axes)
             for name, axes in layout.coordinates.items()
-            if name in group and group[name].ndim == len(axes)
+            if getattr(group.get(name), "ndim", None) == len(axes)
         )
         if layout.optional and stored:  # the fields of two dimensions have one axis less
-            sides = file[stored[0].path].ndim - 2
+            sides = getattr(file[stored[0].path], "ndim", 0) - 2
             stored = [Stored(one.path, "nt" + SPACE[:sides]) for one in stored]
         split = SPLITS.get(place.partition("/")[0]) or SPLITS.get(path.parent.name)
         chosen = _select(path, stored, fields)

@@ -84,15 +84,16 @@ def rollout_file(
     replaced |= {block.clock.path for block in blocks if block.clock}
     others = [block for block in blocks if block not in chosen]
     replaced |= {one.path for block in others for one in block.coordinates}
-    with open_file(source) as old, atomic_file(output) as partial, h5py.File(partial, "w") as new:
-        replaced |= {path for block in others for path in _of_trajectories(old, block)}
-        _copy(old, new, replaced, blocks[0], _rows(old, chosen))
-        for block, some in chosen.items():
-            for field in block.fields:
-                new.create_dataset(field.path, _shape(field, block, len(some), steps), "f4")
-            if block.clock is not None:
-                new[block.clock.path] = clocks[block]
-        _copy_attributes(old, new)
+    with atomic_file(output) as partial, h5py.File(partial, "w") as new:
+        with open_file(source) as old:
+            replaced |= {path for block in others for path in _of_trajectories(old, block)}
+            _copy(old, new, replaced, blocks[0], _rows(old, chosen))
+            for block, some in chosen.items():
+                for field in block.fields:
+                    new.create_dataset(field.path, _shape(field, block, len(some), steps), "f4")
+                if block.clock is not None:
+                    new[block.clock.path] = clocks[block]
+            _copy_attributes(old, new)
         new.attrs[FIRST] = history
         _say_what_varies(new, chosen, len(given))
         places = {one: number for some in chosen.values() for number, one in enumerate(some)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core import UserError
+from sixfold.core.messages import shorten
 from sixfold.pde.data.files import SPACE, Stored
 from sixfold.pde.fields.convolution import Modes, Padding
 
@@ -18,6 +19,18 @@ def well_fields(path: Path, file: Any) -> tuple[list[Stored], tuple[Stored, ...]
     Raises:
         UserError: the file does not say what its axes are.
     """
+    try:
+        return _find(path, file)
+    except UserError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # of what attributes hold
+        raise UserError(
+            f"{path}: its attributes do not describe fields as those of The Well do "
+            f"({shorten(str(error), 80)}); copy it again, or name --fields and --axes"
+        ) from None
+
+
+def _find(path: Path, file: Any) -> tuple[list[Stored], tuple[Stored, ...], Modes | None]:
     dimensions = file["dimensions"]
     names = [_text(name) for name in dimensions.attrs.get("spatial_dims", ())]
     if not 2 <= len(names) <= len(SPACE):

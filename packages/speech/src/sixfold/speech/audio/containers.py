@@ -68,7 +68,8 @@ def open_sound(source: Source) -> Iterator["soundfile.SoundFile"]:
         try:
             sound = soundfile.SoundFile(file)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless audio
-            sound = soundfile.SoundFile(stack.enter_context(_decoded(name, stream, str(error))))
+            reason = getattr(error, "error_string", str(error))  # without the name once more
+            sound = soundfile.SoundFile(stack.enter_context(_decoded(name, stream, reason)))
         with sound:
             if not sound.frames:
                 raise UserError(f"{name} holds no samples; copy or make it again")

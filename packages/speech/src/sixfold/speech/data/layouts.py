@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sixfold.core.config import UserError
+from sixfold.core.messages import shorten, some
 from sixfold.core.progress import progress
 from sixfold.speech.audio.files import open_recording
 
@@ -197,7 +198,7 @@ def _columns(place: Path, names: Sequence[str], targets: int) -> list[str]:
             )
             raise UserError(
                 f"{place} has no column of the {what} (e.g. {example}); it has: "
-                f"{', '.join(names)[:30] or 'none'}"
+                f"{shorten(some(names), 60) or 'none'}"
             )
         columns.append(column)
     return columns

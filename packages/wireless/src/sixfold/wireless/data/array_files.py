@@ -9,7 +9,7 @@ import numpy as np
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.arrays import read_npz as read_arrays
-from sixfold.core.devices import check_memory
+from sixfold.core.memory import check_memory
 from sixfold.wireless.data.mat_files import read_mat5
 
 ENDINGS = (".npz", ".mat")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sixfold.core.devices import check_memory
+from sixfold.core.memory import check_memory
 
 _HEAD = 128  # bytes of text, version and byte order before the first element
 _MATRIX, _COMPRESSED = 14, 15
