@@ -1,6 +1,7 @@
 """The door of the command: signals, closed pipes, encodings, no home."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,10 +99,31 @@ def test_without_a_home_libraries_get_a_folder_that_goes_again(tmp_path):
 def test_an_error_shows_control_characters_instead_of_obeying_them(tmp_path, monkeypatch, capsys):
     from sixfold.core import UserError, cli
 
-    def fail(*_):
+    def fail(*_, **__):
         raise UserError("no file a\x1b[2J\udcff\rb ü")
 
     monkeypatch.setattr(cli, "build_app", lambda: fail)
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == "sixfold: no file a\\x1b[2J\\udcff\\rb ü\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["repro", "speech", "--budget", "x"], 'Invalid value for --budget: .* "x"'),
+        (["repro", "speech", "--budge", "1"], "Unknown option: --budge. Did you mean --budget"),
+        (["show"], "Command .* requires an argument"),
+        (["\x1b[2J"], "Unknown command"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys):
+    from sixfold.core import cli
+
+    monkeypatch.setattr("sys.argv", ["sixfold", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    text = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.fullmatch(rf"sixfold: {said}.*\n", text), text
+    assert text[:-1].isprintable()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.config import UserError
-from sixfold.core.messages import printable
+from sixfold.core.messages import printable, shorten
 from sixfold.core.system import (
     System,
     domain,
@@ -257,7 +257,22 @@ def _parse(command: str, target: str, arguments: Sequence[str]) -> None:
 
     app = App(name=command, version_flags=[], help_format="plaintext", result_action="return_value")
     app.default(_reflowed(load_function(target)))
-    app(arguments)
+    _answer(app, arguments)
+
+
+def _answer(app: "App", arguments: Sequence[str]) -> None:
+    """Call a command; what it cannot make of its arguments is one line, as all errors are.
+
+    Raises:
+        UserError: an argument is unknown, missing or of a wrong type.
+    """
+    from cyclopts import CycloptsError
+
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        text = " ".join(str(error).split())
+        raise UserError(shorten(f"{text} Add --help to see what there is.")) from None
 
 
 def _reflowed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -359,7 +374,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        build_app()(arguments)
+        _answer(build_app(), arguments)
     except BrokenPipeError:
         raise
     except (UserError, OSError) as error:
