@@ -112,7 +112,7 @@ def served(request, tmp_path_factory):
         server.end()
 
 
-@pytest.mark.parametrize(("served", "task"), CASES, indirect=["served"])
+@pytest.mark.parametrize(("served", "task"), CASES, indirect=["served"], scope="module")
 def test_killed_at_random_moments_a_training_ends_the_same(served, task, tmp_path):
     domain, whole, server = served
     assert server.run(whole, task) == 0, server.log.read_text()

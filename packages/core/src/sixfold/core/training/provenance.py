@@ -26,7 +26,12 @@ def open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
         UserError: the folder holds something else, or another run that cannot be renamed.
     """
     record = folder / "provenance.json"
-    if record.is_file():
+    try:
+        begun = record.is_file()
+    except OSError as error:  # the name is too long, or it may not be looked at
+        where = f"{str(folder)[:150]!r}"
+        raise UserError(f"{where} cannot be a run folder: {error.strerror}; give another") from None
+    if begun:
         known = read_record(record)
         pairs = ((part, (known or {}).get(part), identity[part]) for part in identity)
         differ = [key for part, old, new in pairs for key in _differing(old, new, part)]
