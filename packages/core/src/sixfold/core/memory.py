@@ -52,7 +52,7 @@ def within_memory(where: str) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def check_bytes(needed: float, where: str) -> None:
+def check_bytes(needed: int | float, where: str) -> None:
     """Refuse what would not fit into memory.
 
     Raises:
@@ -60,6 +60,6 @@ def check_bytes(needed: float, where: str) -> None:
     """
     if needed > (most := memory_bytes()):
         raise UserError(
-            f"{where}: takes {needed:.4g} bytes, where there are {most} bytes of memory; make it "
-            "smaller"
+            f"{where}: takes {min(needed, 1e300):.4g} bytes, where there are {most} bytes of "
+            "memory; make it smaller"
         )
