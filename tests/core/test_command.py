@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+HEARD = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 STUB = "import os, signal, sys, time\nfrom sixfold.core import cli, command\n"
 
 
@@ -16,7 +17,9 @@ def start(body: str, **settings) -> subprocess.Popen:
     """Start the command with another body than cli's."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     code = f"{STUB}def main():\n{lines}\ncli.main = main\ncommand.main()"
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
+    # what runs in the background ignores signals from the start
+    heard = {"preexec_fn": lambda: [signal.signal(one, signal.SIG_DFL) for one in HEARD]}
+    pipes: Any = heard | {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
     return subprocess.Popen([sys.executable, "-c", code], text=True, errors="replace", **pipes)
 
 

@@ -139,5 +139,5 @@ def test_a_setting_that_does_not_fit_has_one_line():
     with pytest.raises(UserError) as error:
         ForwardGNN(layers=0)
     assert str(error.value).splitlines() == [
-        "ForwardGNN: layers: Input should be greater than 0 (got 0)"
+        "ForwardGNN: layers: Input should be greater than or equal to 1 (got 0)"
     ]

@@ -418,3 +418,9 @@ def test_it_compiles_as_one_graph(unchecked):
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(noisy), model(noisy))
+
+
+@pytest.mark.parametrize("key", ["depth", "unets"])
+def test_absurd_counts_are_refused_before_their_names_fill_the_memory(key):
+    with pytest.raises(UserError, match=key):
+        FRCRNConfig.parse({key: 10**18}, "params.yaml")

@@ -197,7 +197,7 @@ def wrong_weights(folder, weights):
     return {
         "other.safetensors": "checkpoint of deftan2, not of frcrn",
         "size.safetensors": "the config says 6",
-        "cut.safetensors": "damaged or cut short",
+        "cut.safetensors": "damaged or no checkpoint",
         "foreign.pt": "damaged or no checkpoint",
         "nan.safetensors": "holds NaN in unets.unet.linear.weight_re",
         "another.pt": "no FRCRN checkpoint",
@@ -235,7 +235,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, weights, monkeypatch, error
     before, forward, calls = sorted(tmp_path.iterdir()), FRCRN.forward, []
 
     def failing(self, window):
-        calls.append(len(list(tmp_path.glob(".clean.wav.*"))))
+        calls.append(len(list(tmp_path.glob(".sixfold-*/clean.wav"))))
         if len(calls) == 3:
             raise error
         return forward(self, window)
@@ -243,7 +243,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, weights, monkeypatch, error
     monkeypatch.setattr(FRCRN, "forward", failing)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         inference.run(noisy, clean, weights=weights, chunk_s=0.02)
-    assert calls == [1, 1, 1]  # the unfinished file was there, under another name
+    assert calls == [1, 1, 1]  # the unfinished file was there, elsewhere
     assert sorted(tmp_path.iterdir()) == before
     assert clean.read_bytes() == b"of yesterday"
 

@@ -53,7 +53,7 @@ def within_memory(where: str) -> Iterator[None]:
 
 
 def check_memory(
-    what: str, size: float, mend: str = "is the file damaged? else cut it into smaller ones"
+    what: str, size: int | float, mend: str = "is the file damaged? else cut it into smaller ones"
 ) -> None:
     """Refuse what would not fit into memory.
 
@@ -67,5 +67,6 @@ def check_memory(
     """
     if size > (most := memory_bytes()):
         raise UserError(
-            f"{what} takes {size:.4g} bytes, where there are {most} bytes of memory; {mend}"
+            f"{what} takes {min(size, 1e300):.4g} bytes, where there are {most} bytes of memory; "
+            f"{mend}"
         )

@@ -53,7 +53,7 @@ class TurbulenceData(Config):
     test: PositiveInt = 8
     smagorinsky: PositiveFloat = 0.01
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the direct simulation and the filtered trajectories take."""
         frames = (self.train + self.test) * (self.frames + 1)
         return 3 * 4 * (max(self.train, self.test) * self.fine**3 + frames * self.grid**3)

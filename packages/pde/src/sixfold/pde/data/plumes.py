@@ -31,7 +31,7 @@ class PlumeData(Config):
     train: PositiveInt = 96
     test: PositiveInt = 32
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what one frame of all trajectories takes."""
         return 2 * 3 * 4 * self.grid**2 * (self.train + self.test)
 

@@ -37,7 +37,7 @@ class TextureData(Config):
     cutoff: float = 12.0
     test_samples: PositiveInt = 128
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the test textures take."""
         return 4 * self.test_samples * self.grid**2
 

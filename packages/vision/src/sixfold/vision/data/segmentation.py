@@ -57,7 +57,7 @@ class SegmentationData(Config):
     crop: tuple[PositiveInt, PositiveInt] = (96, 128)
     synthetic: tuple[PositiveInt, PositiveInt] = (15, 8)
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what a training crop takes."""
         return 3 * 4 * self.crop[0] * self.crop[1]
 

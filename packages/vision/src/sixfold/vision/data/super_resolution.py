@@ -45,7 +45,7 @@ class SuperResolutionData(Config):
     scale: PositiveInt = 2
     patch: PositiveInt = 24
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what one training pair takes."""
         return 3 * 4 * (self.patch * (1 + self.scale)) ** 2
 

@@ -71,7 +71,7 @@ class ChannelData(Config):
     test_slots: PositiveInt = 64
     trained: Literal["published", "test"] = "published"
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the slots of the linear start and of a test point, of 14 symbols, take."""
         return 8 * 14 * self.subcarriers * (self.start_slots + self.test_slots)
 

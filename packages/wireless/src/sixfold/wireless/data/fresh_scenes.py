@@ -43,7 +43,7 @@ class SensingData(Config):
     test_scenes: PositiveInt = 100
     captures: bool = False
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the test scenes of an SNR take."""
         return 8 * self.test_scenes * self.bins
 

@@ -58,7 +58,7 @@ class PowerData(Config):
     test_layouts: PositiveInt = 50
     gradient_steps: PositiveInt = 500
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the test layouts of a size take."""
         return 4 * self.test_layouts * self.points[1] * self.users[1] * self.antennas[1]
 

@@ -68,7 +68,7 @@ class PrecodingData(Config):
     wmmse_iterations: PositiveInt = 300
     wmmse_starts: PositiveInt = 4
 
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> int:
         """Return what the test channels of a point take."""
         return 8 * self.test_channels * self.antennas * self.users[1] * self.wmmse_starts
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.speech.models.frcrn.layers import (
     CCBAM,
     Cache,
@@ -35,13 +36,13 @@ class FRCRNConfig(Config):
     """Sizes of the released network; times at 16 kHz."""
 
     channels: PositiveInt = 128
-    depth: PositiveInt = 14  # encoders + decoders
+    depth: Depth = 14  # encoders + decoders
     n_fft: PositiveInt = 640
     win_length: PositiveInt = 640  # 40 ms
     hop_length: PositiveInt = 320  # 20 ms
     memory: PositiveInt = 20  # taps of an FSMN cell
     reduction: PositiveInt = 8
-    unets: PositiveInt = 2
+    unets: Depth = 2
     frequency_recurrence: bool = True  # False: the paper's baseline, a convolutional U-Net
     attention: Literal["se", "ccbam", "none"] = "se"
     causal: bool = False  # ours: no look-ahead; no official weights
