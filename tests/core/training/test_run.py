@@ -264,6 +264,12 @@ def test_a_run_of_another_config_is_archived_and_the_keys_are_named(tmp_path, ca
     assert restored(tmp_path / "run.old-1")[0] == 2
 
 
+def test_a_name_too_long_for_a_folder_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be a run folder: File name too long") as error:
+        open_run(tmp_path / ("a" * 256))
+    assert len(str(error.value)) <= 300
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="is no run folder"):

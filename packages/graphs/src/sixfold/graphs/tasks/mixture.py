@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 
 from sixfold.core.config import Config, Threads, unknown_name_error
+from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.fetch import Dataset
 from sixfold.core.pipeline.claim import Claim, Comparison, Metric, Scores
 from sixfold.core.pipeline.figures import curve_figure
@@ -97,7 +98,7 @@ def train(job: Job[MixtureData]) -> None:
         best, chosen = _tune(job, name, read_graph(job.prepared, name, job.seed))
         path = job.weights.with_suffix("") / f"{name}.safetensors"
         save_pretrained(path, best, SYSTEM.name, best.config)
-        path.with_suffix(".json").write_text(json.dumps(chosen, sort_keys=True) + "\n")
+        write_atomic(path.with_suffix(".json"), json.dumps(chosen, sort_keys=True) + "\n")
 
 
 def _tune(job: Job, name: str, data: Data) -> tuple[Mowst, dict[str, Any]]:
