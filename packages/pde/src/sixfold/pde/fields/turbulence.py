@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 from sixfold.kernels import (
     curl_hat,
     dealias_mask,
@@ -104,7 +105,7 @@ class SpectralSolver:
         """Yield the velocity at ``every``, twice that, and so on, without end.
 
         Args:
-            u0: Velocity at time zero.
+            u0: Velocity at time zero (batch, 3, x, y, z), a tensor or an array.
             every: Time from one frame to the next, a multiple of the time step.
 
         Raises:
@@ -112,6 +113,7 @@ class SpectralSolver:
                 not match the grid; the time step is above the limit, or no part of ``every``.
         """
         steps = steps_between(every, self.time_step)
+        u0 = as_tensor(u0, "u0")
         self._check_start(u0)
         self._check_step(u0)
         return self._frames(u0, steps)
