@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
 from scipy.special import ndtr, ndtri, xlogy
 
 from sixfold.core import UserError
@@ -17,9 +16,9 @@ from sixfold.core.data.tensors import as_tensor
 
 CLIP = 1e-7  # predictions are kept this far from 0 and 1, as in FuxiCTR 2.0.1
 
-Labels = Num[np.ndarray, " rows"]
-Predictions = Float[np.ndarray, " rows"]
-Groups = np.ndarray  # ids of any type, (rows,)
+Labels = Any  # 0 and 1, (rows,): an array, a tensor or a list
+Predictions = Any  # probabilities, (rows,), in the same way
+Groups = Any  # ids of any type, (rows,)
 
 
 @dataclass

@@ -30,7 +30,7 @@ def forecast(model: Forecaster, history: Frames) -> Predicted:
     return model.normalizer.denormalize(prediction)
 
 
-def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
+def frames_after(model: Forecaster, history: Any) -> Iterator[Predicted]:
     """Predict without end, feeding predictions back in normalised units; yield physical frames.
 
     Args:
@@ -73,7 +73,7 @@ def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
         known = torch.cat((known, predicted), 1)[:, -config.time_history :]
 
 
-def rollout(model: Forecaster, history: Frames, steps: int) -> Predicted:
+def rollout(model: Forecaster, history: Any, steps: int) -> Predicted:
     """Predict ``steps`` frames in physical units, into one buffer.
 
     Raises:

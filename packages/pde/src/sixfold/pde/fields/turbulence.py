@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -101,7 +101,7 @@ class SpectralSolver:
                 f"average should name axes among 0, 1 and 2, got {self.average}; (0, 2) in a layer"
             )
 
-    def frames(self, u0: Velocity, every: float) -> Iterator[Velocity]:
+    def frames(self, u0: Any, every: float) -> Iterator[Velocity]:
         """Yield the velocity at ``every``, twice that, and so on, without end.
 
         Args:

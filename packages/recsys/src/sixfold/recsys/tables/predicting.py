@@ -72,7 +72,7 @@ def predict_blocks(
         starts = range(0, block.table.num_rows, batch)
         parts = ({n: a[i : i + batch] for n, a in arrays.items()} for i in starts)
         found = probabilities(model, map(to_tensors, parts), encoder.kept_negatives)
-        if wrong := sum(~np.isfinite(part) for part in found.values()).sum():
+        if wrong := sum(int((~np.isfinite(part)).sum()) for part in found.values()):
             raise UserError(
                 f"{wrong} predictions are not finite: a number of the table is far from the range "
                 "that the model learned, or the training diverged; clip the column"
