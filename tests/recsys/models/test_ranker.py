@@ -1,6 +1,7 @@
 """The doors: learn from a table, score one, stop and go on, weights and encoder together."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -283,5 +284,6 @@ def test_a_table_without_rows_has_no_scores(folder):
 
 
 def test_rows_map_names(folder, unchecked):
+    rows: Any = [{1: 2}]
     with pytest.raises(UserError, match="1 is no name"):
-        TinyRanker.from_pretrained(folder / "run").score_rows([{1: 2}])
+        TinyRanker.from_pretrained(folder / "run").score_rows(rows)
