@@ -63,7 +63,7 @@ class ComplexBlock(nn.Module):
             x = complex_conv_transpose2d(inputs, real, imag)
         else:
             x = complex_conv2d(inputs, real, imag, stride=(2, 1), padding=_padding(self))
-        return functional.leaky_relu(self.norm(x))
+        return functional.leaky_relu_(self.norm(x))
 
     def kernels(self) -> tuple[Tensor, ...]:
         """Build the real kernels that are equivalent to the complex one."""
