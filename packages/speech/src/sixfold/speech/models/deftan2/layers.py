@@ -180,15 +180,14 @@ class LinearAttention(nn.Module):
         mixed = functional.glu(convolve(x, self.mix, (0, 1)), -1).flatten(0, 1)
         k = linear(mixed, self.k.weight).softmax(1)  # over the steps
         q = linear(mixed, self.q.weight).unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
+        weighted = (k.mT @ rows).unflatten(1, (self.heads, -1)).unbind(1)
         if isinstance(self.out, nn.Linear):
             out_weight, y = self.out.weight, self.out.bias
         else:
             out_weight, y = torch.eye(x.shape[3]).to(x), x.new_zeros(())
-        weights = (self.v.weight.chunk(self.heads), out_weight.chunk(self.heads, 1))
-        parts = (q.chunk(self.heads, 2), k.chunk(self.heads, 2))
-        for q, k, value, out in zip(*parts, *weights, strict=True):  # per head; views, no copies
-            y = torch.baddbmm(y, q, self.context(k.mT @ rows, value, out))
-        return y.view(x.shape)
+        heads = (weighted, self.v.weight.chunk(self.heads), out_weight.chunk(self.heads, 1))
+        contexts = [self.context(*head) for head in zip(*heads, strict=True)]
+        return torch.baddbmm(y, q, torch.cat(contexts, 1)).view(x.shape)  # sums over the heads
 
     def context(
         self,
@@ -198,9 +197,9 @@ class LinearAttention(nn.Module):
     ) -> Float[Tensor, "row key channel"]:
         """Multiply a head's key-weighted input by the head's value and output matrices."""
         if not (self.training and self.dropout):
-            return weighted @ (self.scale * value.mT @ out.mT)
-        context = weighted @ (self.scale * value.mT)
-        return functional.dropout(context, self.dropout) @ out.mT
+            return linear(weighted, self.scale * out @ value)
+        context = linear(weighted, self.scale * value)
+        return linear(functional.dropout(context, self.dropout), out)
 
 
 class FeedForward(nn.Module):
