@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.core.data.tensors import as_tensor
 from sixfold.wireless.iq.spectrum import fold, folded_shape, peak_normalised_spectrum
 from sixfold.wireless.models.cmusenet.layers import (
@@ -47,7 +48,7 @@ class CMuSeNetConfig(Config):
     sample_rate_hz: PositiveFloat = 20e6
     width: PositiveInt = 64
     block: Literal["basic", "bottleneck"] = "basic"
-    layers: tuple[PositiveInt, ...] = Field(default=(2, 2, 2, 2), min_length=1)
+    layers: tuple[Depth, ...] = Field(default=(2, 2, 2, 2), min_length=1)
 
     def folded_shape(self) -> tuple[int, int]:
         """Return height and width of the folded spectrum: 128 x 128 at the published size."""
