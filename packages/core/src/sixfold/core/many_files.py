@@ -110,6 +110,21 @@ def _into_folder(work: Work, source: Path, output: Path) -> None:
             os.replace(file, output / file.name)
 
 
+def check_table(out: Path | None, inputs: Collection[Path]) -> None:
+    """Refuse, before the work begins, a file of results that could not be written at its end.
+
+    Raises:
+        UserError: its folder is missing, it is a folder, or it would replace an input.
+    """
+    if out is None:
+        return
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give the name of a file")
+    _refuse_inputs(inputs, [out])
+
+
 def _inputs(
     given: Sequence[Path], target: Path, reads: Collection[str]
 ) -> Iterator[tuple[Path, Path]]:
