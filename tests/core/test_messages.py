@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sixfold.core.config import UserError
+from sixfold.core.config import UserError, unknown_name_error
 from sixfold.core.messages import LAST_RESORT, printable, shown, some
 
 
@@ -46,3 +46,12 @@ def test_an_error_is_one_line_that_keeps_its_place_and_its_mend():
 
 def test_names_are_listed_with_their_number():
     assert some(["a", "b\x07", "c"], 2) == "a, b\\x07 (and 1 more)"
+
+
+def test_an_unknown_name_stays_among_many_known_ones():
+    known = [f"setting_{n}" for n in range(200)]
+    text = unknown_name_error("Model", "field", "seting_7", known)
+    assert len(text) < 260
+    assert text.startswith(
+        "Model has no field 'seting_7'; did you mean 'setting_7'? it has: setting_0,"
+    )

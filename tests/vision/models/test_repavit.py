@@ -294,6 +294,7 @@ def test_a_fresh_merged_structure_can_be_trained():
         ({"family": "timm"}, "architecture"),
         ({"active": (1, 2)}, "2 numbers for 12 blocks"),
         ({"num_heads": 7}, "cannot have these settings"),
+        ({"img_size": 10**18}, r"cannot have these settings: .{20,150}$"),  # one line of torch's
     ],
 )
 def test_settings_that_cannot_be_are_refused(values, message):

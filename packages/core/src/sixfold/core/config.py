@@ -99,7 +99,8 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:
-    """Phrase "no such name", with the nearest known name when one is near, and all known ones."""
+    """Phrase "no such name", with the nearest known name when one is near, and the known ones."""
     near = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{owner} has no {kind} {shown(name)}; {hint}it has: {', '.join(known) or 'none'}"
+    names = shorten(", ".join(known), 90) or "none"  # the first and the last of many
+    return f"{owner} has no {kind} {shown(name)}; {hint}it has: {names}"

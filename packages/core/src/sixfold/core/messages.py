@@ -42,7 +42,7 @@ def shorten(text: str, most: int = LONGEST) -> str:
     """Cut out the middle of a long text: errors begin with the place and end in the mend."""
     if len(text) <= most:
         return text
-    head = (most - 3) * 2 // 3
+    head = (most - 3) * 3 // 4
     return f"{text[:head]}...{text[head + 3 - most :]}"
 
 

@@ -103,7 +103,10 @@ def cache_folder() -> Path:
     import pooch
 
     chosen = os.environ.get("SIXFOLD_CACHE")
-    folder = os.path.expanduser(chosen) if chosen else str(pooch.os_cache("sixfold"))
+    try:
+        folder = os.path.expanduser(chosen) if chosen else str(pooch.os_cache("sixfold"))
+    except RuntimeError:  # platformdirs finds no home
+        folder = "~"
     if folder.startswith("~"):
         raise UserError("there is no home folder for downloads; set SIXFOLD_CACHE to a folder")
     return Path(folder).absolute()

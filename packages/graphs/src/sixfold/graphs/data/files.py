@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.data.arrays import read_npz
+from sixfold.core.data.tensors import as_tensor
 from sixfold.core.messages import shorten, some
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import Target, labels_of
@@ -146,10 +147,7 @@ def _tensor(name: str, value: Any) -> Any:
     """Return a tensor of the type that a graph has: float32, int64 or bool."""
     if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype.kind in "US"):
         return value  # names of classes
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name} is no array of numbers: {error}") from None
+    tensor = as_tensor(value, name)
     if name in MASKS:
         return tensor.bool()
     if name == "edge_index":

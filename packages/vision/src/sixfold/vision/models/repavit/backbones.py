@@ -14,6 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sixfold.core import UserError
+from sixfold.core.messages import printable, shorten
 from sixfold.vision.models.repavit.config import RePaViTConfig
 from sixfold.vision.models.repavit.lvvit import LVViT
 from sixfold.vision.models.repavit.mixer import TokenNormBlock
@@ -47,7 +48,8 @@ def build_backbone(config: RePaViTConfig) -> nn.Module:
         return backbone(**settings)
     except (AssertionError, RuntimeError, TypeError) as error:
         name = config.architecture or config.family
-        raise UserError(f"a {name} cannot have these settings: {error}") from None
+        reason = shorten(printable(str(error).partition("\n")[0]), 150)
+        raise UserError(f"a {name} cannot have these settings: {reason}") from None
 
 
 def describe_backbone(config: RePaViTConfig) -> Made:
