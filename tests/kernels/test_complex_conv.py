@@ -57,19 +57,14 @@ TRANSPOSED = [
     Sizes((2,), 1, (5, 2), (1, 2), batch=1),  # one step out
     Sizes((2, 1), 2, (5, 2), (3, 4), batch=0),
 ]
-FORMS = {  # GAUSS_CHANNELS, PRODUCT_SIZE, THIN_CHANNELS
-    "block": (1000, 10**6, 0),
-    "block, own gradients": (1000, 1, 0),
-    "gauss": (1, 1, 0),
-    "thin": (1000, 1, 1000),
-}
+FORMS = {"block": (1000, 0), "gauss": (1, 0), "thin": (1000, 1000)}  # channels: Gauss, thin
 TOLERANCE = {torch.float32: (2e-6, 1e-5), torch.bfloat16: (8e-3, 1.5e-2)}
 
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
-    """Force one form of the kernel and one kind of gradient."""
-    names = ("GAUSS_CHANNELS", "PRODUCT_SIZE", "THIN_CHANNELS")
+    """Force one form of the kernel."""
+    names = ("GAUSS_CHANNELS", "THIN_CHANNELS")
     for name, value in zip(names, FORMS[request.param], strict=True):
         monkeypatch.setattr(f"sixfold.kernels.complex_conv.{name}", value)
     return request.param

@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # what a type checker sees; `_FILES` says the same to Python
         transposed_kernels,
     )
     from sixfold.kernels.complex_linear import complex_linear
-    from sixfold.kernels.conv2d_weight import conv2d_weight
     from sixfold.kernels.cross_epilogue import cross_epilogue
     from sixfold.kernels.dwconv1d import dwconv1d
     from sixfold.kernels.edge_conv import edge_conv, edge_conv_merge
@@ -40,6 +39,7 @@ if TYPE_CHECKING:  # what a type checker sees; `_FILES` says the same to Python
     from sixfold.kernels.graph import Graph
     from sixfold.kernels.layer_norm_cf import layer_norm_cf
     from sixfold.kernels.les_residual import les_residual, les_residual_loss
+    from sixfold.kernels.linear import linear
     from sixfold.kernels.lowpass2d import lowpass2d
     from sixfold.kernels.merged_ffn import merge_ffn, merged_ffn
     from sixfold.kernels.spectral_conv import merge_corners, spectral_conv
@@ -67,7 +67,6 @@ __all__ = [
     "complex_conv_transpose2d",
     "complex_kernel",
     "complex_linear",
-    "conv2d_weight",
     "cross_epilogue",
     "curl_hat",
     "dealias_mask",
@@ -89,6 +88,7 @@ __all__ = [
     "layer_norm_cf",
     "les_residual",
     "les_residual_loss",
+    "linear",
     "lowpass2d",
     "merge_corners",
     "merge_ffn",
@@ -116,7 +116,6 @@ _FILES = {
         "transposed_kernels",
     ),
     "complex_linear": ("complex_linear",),
-    "conv2d_weight": ("conv2d_weight",),
     "cross_epilogue": ("cross_epilogue",),
     "dwconv1d": ("dwconv1d",),
     "edge_conv": ("edge_conv", "edge_conv_merge"),
@@ -133,6 +132,7 @@ _FILES = {
     "graph": ("Graph",),
     "layer_norm_cf": ("layer_norm_cf",),
     "les_residual": ("les_residual", "les_residual_loss"),
+    "linear": ("linear",),
     "lowpass2d": ("lowpass2d",),
     "merged_ffn": ("merge_ffn", "merged_ffn"),
     "spectral_conv": ("merge_corners", "spectral_conv"),

@@ -11,25 +11,23 @@ reads its input once and makes no interleaved copies:
 Gauss' form pays where the multiplications dominate: from 64 channels on. Two real convolutions with
 biases a and b, used crosswise, have the bias (a - b, a + b).
 
-The operators define their own backward pass, which keeps the planar input alone and takes the
-weight's gradient from `conv2d_weight`. A transposed convolution is two ordinary ones in the forward
-pass (even rows and odd); both of its gradients come from one strided convolution.
+The operators define their own backward pass, which keeps the planar input alone. A transposed
+convolution is two ordinary ones in the forward pass (even rows and odd); both of its gradients come
+from one strided convolution.
 """
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
-
-from sixfold.kernels.conv2d_weight import conv2d_weight
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 GAUSS_CHANNELS = 64
-PRODUCT_SIZE = 64 * 32  # weights of a tap from which `conv2d_weight` is the faster gradient here
 THIN_CHANNELS = 2  # up to so many outputs, a transposed convolution is a product and an overlap-add
 
 Planar = Float[Tensor, "batch _channels2 _height _width"]
@@ -86,7 +84,7 @@ def complex_conv_transpose2d(
     if real[0].shape[1] <= THIN_CHANNELS:
         return apply_transposed(x, transposed_kernels(real[0], imag[0], channels), bias)
     kernel = complex_kernel(real[0], imag[0], channels, axis=0)
-    if kernel.is_cuda or kernel.shape[0] * kernel.shape[1] < PRODUCT_SIZE:
+    if kernel.is_cuda:
         return apply_transposed(x, transposed_kernels(real[0], imag[0], channels), bias)
     return _ConvTranspose.apply(kernel, bias, *x)
 
@@ -208,13 +206,12 @@ class _GaussConv(Function):
     def backward(ctx, grad):  # under autocast each tensor may have its own dtype
         kernel, *x = ctx.saved_tensors
         seen, sent, grad_kernel, grads = _spread(x), _spread([grad], -1), None, [None] * len(x)
-        stride, padding = ctx.stride, ctx.padding
+        options = (ctx.stride, ctx.padding, 1, 3)
         if any(ctx.needs_input_grad[4:]):
-            taps = kernel.to(sent.dtype)
-            back = conv2d_input(seen.shape, taps, sent, stride, padding, 1, 3)
+            back = conv2d_input(seen.shape, kernel.to(sent.dtype), sent, *options)
             grads = _parted(back, x, gauss=True)
         if ctx.needs_input_grad[0]:
-            grad_kernel = conv2d_weight(seen.to(sent.dtype), kernel.shape, sent, stride, padding, 3)
+            grad_kernel = conv2d_weight(seen.to(sent.dtype), kernel.shape, sent, *options)
             grad_kernel = grad_kernel.to(kernel.dtype)
         grad_bias = grad.sum((0, 2, 3)).to(kernel.dtype) if ctx.needs_input_grad[1] else None
         return grad_kernel, grad_bias, None, None, *grads
@@ -235,13 +232,13 @@ class _ConvTranspose(Function):
         gauss = len(kernel) != sum(part.shape[1] for part in x)
         seen, sent = _gathered(x, gauss), _spread([grad], -1) if gauss else grad
         grad_kernel, grads, groups = None, [None] * len(x), 3 if gauss else 1
-        stride, padding = (2, 1), (0, kernel.shape[3] - 1)
+        options: Any = ((2, 1), (0, kernel.shape[3] - 1), 1, groups)
         if any(ctx.needs_input_grad[2:]):
-            back = functional.conv2d(sent, kernel.to(sent.dtype), None, stride, padding, 1, groups)
+            back = functional.conv2d(sent, kernel.to(sent.dtype), None, *options)
             grads = _parted(back, x, gauss=gauss)
         if ctx.needs_input_grad[0]:
             seen = seen.to(sent.dtype)
-            grad_kernel = conv2d_weight(sent, kernel.shape, seen, stride, padding, groups)
+            grad_kernel = conv2d_weight(sent, kernel.shape, seen, *options)
             grad_kernel = grad_kernel.to(kernel.dtype)
         return grad_kernel, grad.sum((0, 2, 3)).to(kernel.dtype), *grads
 

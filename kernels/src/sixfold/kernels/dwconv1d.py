@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 from sixfold.kernels._dispatch import DEVICES, autotune, jit, reference_vjp, tl, use_fused
 
@@ -180,33 +181,32 @@ def _in_chunks(
 def _weight_gradient(
     x: Tensor, grad: Tensor, taps: int, left: int, dilation: int, silu: bool, whole: bool
 ) -> Tensor:
-    """Correlate (activated) x with the output's gradient, one tap at a time, in chunks or whole.
+    """Correlate (activated) x with the output's gradient, in chunks of steps or whole.
 
-    The products of a chunk go through one buffer that stays in the cache: fresh memory for each
-    would cost more than the product.
+    PyTorch's gradient is fast on channels-last images without padding only: zeros are put around a
+    chunk first.
     """
-    time, steps = x.shape[1], grad.shape[1]
-    x, grad = _flat(x), _flat(grad)
-    total = x.new_zeros(taps, x.shape[-1], dtype=torch.promote_types(x.dtype, torch.float32))
-    items, rows, buffer = max(1, len(x)), max(1, steps), None
+    (batch, time, *_, channels), steps, reach = x.shape, grad.shape[1], dilation * (taps - 1)
+    x, grad, shape = _flat(x), _flat(grad), (channels, 1, taps, 1)
+    total = x.new_zeros(channels, 1, taps, dtype=torch.promote_types(x.dtype, torch.float32))
+    if x.numel() == 0 or grad.numel() == 0:
+        return total
+    items, rows = batch, steps
     if not whole:
-        items = max(1, CHUNK // max(1, x[:1].numel()))
-        rows = max(1, CHUNK // max(1, min(items, len(x)) * x[0:1, 0:1].numel()))
-        dtype = torch.promote_types(x.dtype, grad.dtype)
-        buffer = x.new_empty(grad[:items, :rows].numel(), dtype=dtype)
+        items = max(1, CHUNK // x[:1].numel())
+        rows = max(1, CHUNK // (min(items, batch) * x[0, 0].numel()))
     for seen, sent in zip(x.split(items), grad.split(items), strict=True):
         for start in range(0, steps, rows):
-            begin = max(0, start - left)
-            window = _activate(seen[:, begin : start + rows - left + dilation * (taps - 1)], silu)
-            for tap in range(taps):
-                shift = tap * dilation - left  # this tap of output step t reads x at t + shift
-                first, last = max(start, -shift), min(start + rows, steps, time - shift)
-                if last > first:
-                    a = sent[:, first:last]
-                    b = window[:, first + shift - begin : last + shift - begin]
-                    out = None if buffer is None else buffer[: a.numel()].view(a.shape)
-                    total[tap] += torch.mul(a, b, out=out).sum((0, 1, 2), dtype=total.dtype)
-    return total.t()[:, None]
+            part = sent[:, start : start + rows]
+            begin, end = start - left, start - left + part.shape[1] + reach  # steps of x it reads
+            first, last = (min(max(0, step), time) for step in (begin, end))
+            window = _activate(seen[:, first:last], silu).to(part.dtype)
+            window = functional.pad(window, (0, 0, 0, 0, first - begin, end - last))
+            seen_image, sent_image = (image.permute(0, 3, 1, 2) for image in (window, part))
+            total += conv2d_weight(
+                seen_image, shape, sent_image, dilation=dilation, groups=channels
+            )[..., 0]
+    return total
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from sixfold.kernels import (
     complex_conv_transpose2d,
     complex_kernel,
     dwconv1d,
+    linear,
     scaled_kernel,
     transposed_kernels,
 )
@@ -62,7 +63,7 @@ class ComplexBlock(nn.Module):
             x = complex_conv_transpose2d(inputs, real, imag)
         else:
             x = complex_conv2d(inputs, real, imag, stride=(2, 1), padding=_padding(self))
-        return functional.leaky_relu(self.norm(x))
+        return functional.leaky_relu_(self.norm(x))
 
     def kernels(self) -> tuple[Tensor, ...]:
         """Build the real kernels that are equivalent to the complex one."""
@@ -151,7 +152,8 @@ class FSMN(nn.Module):
         self, x: Float[Tensor, "batch step other c2"], cache: Cache | None = None
     ) -> Tensor:
         parts = x.unflatten(-1, (2, -1))
-        p = self.project(torch.relu(self.linear(parts))).flatten(-2)
+        hidden = torch.relu(linear(parts, self.linear.weight, self.linear.bias))
+        p = linear(hidden, self.project.weight).flatten(-2)
         taps, reach = torch.cat([self.taps, self.taps]), self.taps.shape[-1] - 1
         if cache is None:
             return x + dwconv1d(p, taps, padding=(reach, 0), residual=True)
