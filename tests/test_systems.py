@@ -16,6 +16,7 @@ SIZES = {
     for path, system in SYSTEMS.items()
     for size, published in system.published.items()
 }
+COUNTS = re.compile(r"(layers|blocks|depths?|stacks|unets|experts|waves)$")
 CITATION = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 every_system = pytest.mark.parametrize("path", SYSTEMS)
 
@@ -59,6 +60,20 @@ def test_a_misspelt_setting_is_named(path):
     field = next(iter(config.model_fields))
     with pytest.raises(UserError, match=f"no field '{field}x'; did you mean '{field}'"):
         config.parse({f"{field}x": 1}, path)
+
+
+@every_system
+def test_counts_of_its_parts_are_bounded(path):
+    """A list for each of 10**18 parts would fill the memory before the first part is built."""
+    config = SYSTEMS[path].config
+    for key, value in config().model_dump().items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if COUNTS.search(key) and type(numbers[0]) is int:
+            huge = (10**18,) * len(numbers) if isinstance(value, tuple) else 10**18
+            with pytest.raises(
+                UserError, match=rf"{key}\S*: Input should be less than or equal to"
+            ):
+                config.parse({key: huge}, path)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -104,6 +104,15 @@ def test_other_data_are_another_run(table, toy):
     assert (toy / "run.old-1").is_dir()
 
 
+def test_a_changed_number_in_a_file_of_the_same_size_is_other_data(table, toy):
+    train("toy/line", data=table, out=toy / "run", steps=2)
+    file = next(table.glob("*.csv"))
+    text = file.read_text()
+    file.write_text(("1" if text[0] != "1" else "2") + text[1:])
+    train("toy/line", data=table, out=toy / "run", steps=2)
+    assert (toy / "run.old-1").is_dir()
+
+
 def test_validation_data_of_their_own(table, toy):
     other = toy / "valid"
     other.mkdir()

@@ -38,7 +38,10 @@ class Server:
         script = str(HERE / "support" / "training_server.py")
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         self.process: Any = subprocess.Popen(
-            [sys.executable, script, domain, str(folder)], start_new_session=True, **pipes
+            [sys.executable, script, domain, str(folder)],
+            env=os.environ | {"PYTHONPATH": str(HERE.parent / "support")},
+            start_new_session=True,
+            **pipes,
         )
 
     def answer(self) -> str:

@@ -132,3 +132,15 @@ def test_a_reduction_that_there_is_not_is_named(unchecked):
     frames = torch.ones(1, 1, 1, 4, 4)
     with pytest.raises(UserError, match="no reduction 'means'; did you mean 'mean'"):
         scaled_norm(frames, frames, reduction="means")  # type: ignore[arg-type]
+
+
+def test_a_history_may_be_an_array_and_must_be_finite():
+    history = trajectory(3)
+    with torch.no_grad():
+        found = rollout(network(), history.flip(1).numpy()[:, ::-1], 2)
+        assert torch.equal(found, rollout(network(), history, 2))
+    history[1, 2, 0, 3, 4] = float("nan")
+    with pytest.raises(UserError, match=r"the first at \(1, 2, 0, 3, 4\)"):
+        rollout(network(), history, 2)
+    with pytest.raises(UserError, match="a history is"):
+        rollout(network(), history[0], 2)

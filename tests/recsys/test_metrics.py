@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from sixfold.core import UserError
 from sixfold.recsys import metrics
 
 
@@ -86,3 +88,18 @@ def test_equal_predictions_do_not_differ():
     labels, predictions, _ = table(1)
     assert metrics.auc_difference(labels, predictions, predictions)[:2] == (0, 0)
     assert np.isnan(metrics.auc_difference(np.ones(3), predictions[:3], predictions[:3]).p)
+
+
+@pytest.mark.parametrize("name", ["auc", "logloss", "calibration"])
+def test_lists_and_tensors_score_as_arrays_do(name):
+    labels, predictions = [1, 0, 1, 0], [0.9, 0.5, 0.25, 0.125]
+    score = getattr(metrics, name)
+    right = score(np.array(labels), np.array(predictions))
+    assert score(labels, predictions) == right
+    assert score(torch.tensor(labels), torch.tensor(predictions, dtype=torch.bfloat16)) == (
+        pytest.approx(right, abs=0.01)
+    )
+    with pytest.raises(UserError, match="1 of 4 predictions are NaN or infinite"):
+        score(labels, [0.5, 0.5, np.nan, 0.5])
+    with pytest.raises(UserError, match="should be columns of one length"):
+        score(labels, predictions[:3])

@@ -40,6 +40,7 @@ def test_the_verdict_follows_the_numbers():
         "Shows: Ours over baseline, +1.00 dB SI-SDR "
         "(95 % interval +0.75 to +1.25, p = 0.003, 3 seeds)."
     )
+    assert "p < 0.001" in verdict(1.0, 1.001, 0.999)
     assert verdict(-1.0, -1.1, -0.9).startswith("Shows the opposite: Ours")
     assert verdict(1.0, -1.1, 0.2).startswith("Not decided at this budget: Ours")
     assert verdict(1.0) == "Not tested (one seed): Ours over baseline, +1.00 dB SI-SDR."

@@ -4,6 +4,7 @@ Run as a script it imports torch once, then reads jobs as JSON lines and forks a
 that a kill test costs a fork and not an import.
 """
 
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from forks import in_child
 from torch import nn
 
 from sixfold.core.training.fit import FitConfig, OptimizerStep, derive_seed, fit
@@ -242,6 +244,12 @@ def die_at_fsync(number):
     os.fsync = fsync
 
 
+def work(job):
+    if job["fsync"]:
+        die_at_fsync(job["fsync"])
+    KINDS[job["kind"]](job["folder"])
+
+
 def serve():
     torch.set_num_threads(1)
     import lightning_fabric.plugins  # noqa: F401  before the forks, which then need not
@@ -250,25 +258,7 @@ def serve():
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                output = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(output, 1)
-                os.dup2(output, 2)
-                if job["fsync"]:
-                    die_at_fsync(job["fsync"])
-                KINDS[job["kind"]](job["folder"])
-                status = 0
-            except SystemExit as leaving:
-                status = int(leaving.code or 0)
-            except BaseException:
-                import traceback
-
-                traceback.print_exc()
-            finally:
-                os._exit(status)
+        child = in_child(job["log"], functools.partial(work, job))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

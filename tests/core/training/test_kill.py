@@ -27,6 +27,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONPATH": str(HERE.parents[1] / "support")},
         )
         assert self.process.stdout.readline() == "ready\n"
 

@@ -31,6 +31,7 @@ class Marked:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_heed_signals,
             )
 
     def family(self) -> list[int]:
@@ -75,6 +76,12 @@ class Marked:
         """Lines that no user should see."""
         words = ("Traceback", "Exception ignored", "Error:", "panicked")
         return [line for line in self.text.splitlines() if any(word in line for word in words)]
+
+
+def _heed_signals() -> None:
+    """Undo what `nohup` and ``&`` ignore, so that the suite may run under them."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 300) -> bool:

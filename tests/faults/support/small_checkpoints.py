@@ -8,13 +8,13 @@ import torch
 import yaml
 from golden_cases import ROOT as GOLDEN
 from torch import nn
+from toy_pipelines import PIPELINES
 
 from sixfold.core.config import UserError
 from sixfold.core.system import System, domains
 from sixfold.core.weights.convert import from_pretrained, save_pretrained
 from sixfold.core.weights.read import read_state_dict
 
-PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
 SYSTEMS = {f"{name}/{s.name}": s for name, found in domains().items() for s in found.SYSTEMS}
 MOST_BYTES = 20_000_000  # of a checkpoint that is worth damaging
 

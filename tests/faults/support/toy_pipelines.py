@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sixfold.core.pipeline.params import Pipeline
+
 SIXFOLD = str(Path(sys.executable).with_name("sixfold"))
 PARAMS = Path(__file__).parent / "pipelines"
+PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
 LEFT = (
     "weights/**/*.safetensors",
     "curves/**/*.csv",
@@ -43,6 +46,30 @@ def prepared(root: Path, domain: str, like: Path | None = None, **changes) -> Pa
     else:
         shutil.copytree(like / "data", root / "data")
     return root
+
+
+def check(name: str, place: tuple = ()) -> set[str]:
+    """Check all of params.yaml that is checked before work starts, below the working folder.
+
+    Args:
+        name: Name of the pipeline.
+        place: Keys of the one value that is new, if the others were checked before: what does not
+            depend on it is left out.
+
+    Returns:
+        Names of the tasks.
+
+    Raises:
+        UserError: a value is wrong.
+    """
+    tasks = Pipeline.find(name).tasks
+    for task in [tasks[key] for key in place[1:2] if key in tasks] or tasks.values():
+        assert task.data is not None
+        for key in [key for key in place[3:4] if key in task.entries] or task.entries:
+            task.seeds(key)
+            task.settings(key)
+            task.check_size(key)
+    return set(tasks)
 
 
 def outcome(root: Path, domain: str, task: str = "*") -> dict[str, str]:

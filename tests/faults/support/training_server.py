@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+from forks import in_child
+
 MODULES = "modules.txt"
 
 
@@ -41,28 +43,6 @@ def import_all(domain: str, folder: Path) -> None:
     for task in Pipeline.find(domain).tasks.values():
         for key in task.entries:
             task.job(key, 0)
-
-
-def in_child(log: str, work) -> int:
-    """Fork; do the work with its output in a file; return the child's process id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        work()
-        status = 0
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Synthetic graphs have the requested homophily and degree, and are reproducible."""
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.utils import contains_self_loops, homophily
@@ -82,3 +83,17 @@ def test_splits_of_a_model_of_two_kinds_are_of_one_graph():
 def test_a_model_of_two_kinds_needs_nodes_of_either_kind_in_each_class():
     with pytest.raises(UserError, match="nodes of either kind, got 4 nodes"):
         two_kinds_model(nodes=4)
+
+
+def test_of_equally_near_digits_the_first_ones_are_linked():
+    data = digits_graph()
+    pixels = (data.x.numpy() * 16).astype(int)
+    links = set()
+    ties = 0
+    for digit, pixel in enumerate(pixels):
+        distances = ((pixels - pixel) ** 2).sum(1)
+        order = [i for i in np.lexsort((np.arange(len(pixels)), distances)) if i != digit]
+        ties += distances[order[7]] == distances[order[8]]
+        links |= {(digit, near) for near in order[:8]} | {(near, digit) for near in order[:8]}
+    assert ties
+    assert links == set(zip(*data.edge_index.tolist(), strict=True))

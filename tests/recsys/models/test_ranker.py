@@ -1,11 +1,13 @@
 """The doors: learn from a table, score one, stop and go on, weights and encoder together."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import sample_tables
+import torch
 from tiny_ranker import TinyRanker
 
 from sixfold.core import UserError
@@ -265,3 +267,23 @@ def test_another_table_sets_the_run_aside(folder, tmp_path):
     for seed in (3, 4):
         trained(sample_tables.interactions(200, seed=seed), tmp_path / "run", epochs=1)
     assert (tmp_path / "run.old-1").is_dir()
+
+
+def test_a_number_out_of_range_is_refused_instead_of_predicted_as_nan(folder):
+    model = TinyRanker.from_pretrained(folder / "run")
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(float("inf"))
+    with pytest.raises(UserError, match="predictions are not finite"):
+        model.predict(folder / "valid.parquet")
+
+
+def test_a_table_without_rows_has_no_scores(folder):
+    model = TinyRanker.from_pretrained(folder / "run")
+    with pytest.raises(UserError, match="no rows to score"):
+        model.score(pl.read_parquet(folder / "valid.parquet").head(0))
+
+
+def test_rows_map_names(folder, unchecked):
+    rows: Any = [{1: 2}]
+    with pytest.raises(UserError, match="1 is no name"):
+        TinyRanker.from_pretrained(folder / "run").score_rows(rows)

@@ -215,3 +215,19 @@ def test_checkpoints_round_trip_and_unknown_keys_are_named(tmp_path):
 def test_bad_input_is_named(call, message, unchecked):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("layout", ["dense", "slice"])
+def test_prelu_and_its_gradients_are_those_of_pytorch(layout):
+    x, slope = torch.randn(2, 3, 5, 8, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    x = x[..., :4] if layout == "slice" else x[..., :4].contiguous()
+    x[0, 0, 0] = 0  # where the slope counts
+    inputs = (x.requires_grad_(), slope.requires_grad_())
+    expected = functional.prelu(x.movedim(-1, 1), slope).movedim(1, -1)
+    sent = torch.randn(x.shape, dtype=torch.float64)
+    found = torch.autograd.grad(layers.prelu(*inputs), inputs, sent)
+    assert torch.equal(layers.prelu(*inputs), expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, inputs, sent))
+    inputs[0].detach()[0, 0, 0] = 1  # differences do not see the kink
+    assert torch.autograd.gradcheck(layers.prelu, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layers.prelu, inputs, fast_mode=True)

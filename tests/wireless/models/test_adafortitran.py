@@ -265,3 +265,9 @@ def test_a_checkpoint_with_other_keys_is_refused(damage):
         state["channel_adapter.fourth_encoder.0.bias"] = torch.zeros(1)
     with pytest.raises(UserError, match=r"dop_encoder\.4\.bias|fourth_encoder"):
         adafortitran.convert(state)
+
+
+def test_pilots_beyond_floats_are_refused_instead_of_estimated_as_nan():
+    model = Linear(LinearConfig(**LINEAR))
+    with pytest.raises(UserError, match="the estimate is not finite: pilots of up to 3e"):
+        model.estimate(np.full((1, 4, 2), 3e38, np.complex64))

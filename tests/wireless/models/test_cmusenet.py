@@ -1,5 +1,6 @@
 """CMuSeNet: sizes, folding, gradients, losses, checkpoints and exports."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -213,3 +214,17 @@ def test_no_blocks_have_no_probabilities():
     model = CMuSeNet(TINY).eval()
     assert model.segment(torch.zeros(0, 64, dtype=torch.complex64)).shape == (0, 2, 64)
     assert model.packed().segment(torch.zeros(0, 70, dtype=torch.complex64)).shape == (0, 2, 64)
+
+
+def test_segment_takes_arrays_and_refuses_what_are_no_complex_blocks():
+    model = trained(TINY)
+    samples = torch.randn(2, 70, dtype=torch.complex64)
+    backwards = samples.flip(1).numpy()[:, ::-1]  # negative strides
+    found = model.segment(backwards)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, model.segment(samples).numpy())
+    for wrong in (samples.real, samples[0], samples[None]):
+        with pytest.raises(UserError, match=r"takes complex blocks \(batch, time\)"):
+            model.segment(wrong)
+    with pytest.raises(UserError, match="samples should be a tensor or an array of numbers"):
+        model.segment(None)

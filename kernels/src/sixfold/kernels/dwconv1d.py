@@ -7,9 +7,10 @@
 On a CPU, the usual way, ``conv1d`` between two transposes, copies the tensor twice and then runs a
 convolution that PyTorch does not vectorise over channels. Here the tensor is *viewed* as a
 channels-last image of height ``time``: x is read once, y is written once, nothing else moves.
-PyTorch's own gradient of that convolution is slow in the weight, so the operator defines its own
-backward pass: the input's gradient is the same call with the taps reversed, the weight's is one
-multiply-and-sum per tap. Of the activation only x is kept; u is computed again.
+PyTorch's own gradient of that convolution is slow in the weight where it pads, so the operator
+defines its own backward pass: the input's gradient is the same call with the taps reversed, the
+weight's is PyTorch's for an input padded before. Of the activation only x is kept; u is computed
+again.
 
 On a GPU one kernel reads x and writes y, where the chain of activation, two transposes,
 convolution and sum moves the tensor nine times.
@@ -28,7 +29,7 @@ from torch.nn.grad import conv2d_weight
 
 from sixfold.kernels._dispatch import DEVICES, autotune, jit, reference_vjp, tl, use_fused
 
-CHUNK = 2**20  # numbers of a product
+CHUNK = 2**20  # numbers of x in a chunk
 ROWS = 256  # steps of a chunk, at least: its edges are activated twice
 
 
@@ -183,8 +184,8 @@ def _weight_gradient(
 ) -> Tensor:
     """Correlate (activated) x with the output's gradient, in chunks of steps or whole.
 
-    PyTorch's gradient is fast on channels-last images without padding only: zeros are put around a
-    chunk first.
+    PyTorch's gradient is fast on channels-last images without padding and dilation only: zeros are
+    put around a chunk first, and the steps that a dilation does not connect become columns.
     """
     (batch, time, *_, channels), steps, reach = x.shape, grad.shape[1], dilation * (taps - 1)
     x, grad, shape = _flat(x), _flat(grad), (channels, 1, taps, 1)
@@ -198,14 +199,17 @@ def _weight_gradient(
     for seen, sent in zip(x.split(items), grad.split(items), strict=True):
         for start in range(0, steps, rows):
             part = sent[:, start : start + rows]
+            if dilation > 1:
+                part = functional.pad(part, (0, 0, 0, 0, 0, -part.shape[1] % dilation))
             begin, end = start - left, start - left + part.shape[1] + reach  # steps of x it reads
             first, last = (min(max(0, step), time) for step in (begin, end))
             window = _activate(seen[:, first:last], silu).to(part.dtype)
             window = functional.pad(window, (0, 0, 0, 0, first - begin, end - last))
-            seen_image, sent_image = (image.permute(0, 3, 1, 2) for image in (window, part))
-            total += conv2d_weight(
-                seen_image, shape, sent_image, dilation=dilation, groups=channels
-            )[..., 0]
+            seen_image, sent_image = (
+                image.unflatten(1, (-1, dilation)).flatten(2, 3).permute(0, 3, 1, 2)
+                for image in (window, part)
+            )
+            total += conv2d_weight(seen_image, shape, sent_image, groups=channels)[..., 0]
     return total
 
 

@@ -21,6 +21,7 @@ from cyclopts import Parameter
 from torch import nn
 
 from sixfold.core.config import Config, UserError
+from sixfold.core.data.digests import sha256
 from sixfold.core.system import System, find_system, load_function
 from sixfold.core.training.distributed import rank
 from sixfold.core.training.fit import FitConfig, Loss, MakeOptimizer, fit
@@ -153,7 +154,7 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
         torch.manual_seed(derive_seed(seed, "init"))
         model = build(system, weights, parse_settings(set or []), Path(data), options)
         opened = recipe.open(Path(data), _path_or_fraction(valid), model, options, seed)
-        start = _digest(find_weights(weights, system)) if weights else ""
+        start = sha256(find_weights(weights, system)) if weights else ""
         identity = {"from": start, "valid": str(valid), "options": options.model_dump()}
         return _train(system, recipe, model, opened, config, identity, out, seed)
 
@@ -163,6 +164,9 @@ def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:
 
 # What may be another the next time, when a training goes on.
 UNDECIDING = {"steps", "threads", "workers", "log_every", "ckpt_every", "ckpt_seconds"}
+
+
+READ_AT_MOST = 4 << 30  # bytes of data whose contents are part of what a run is
 
 
 def _train(
@@ -222,12 +226,12 @@ def _text(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _listing(files: Iterable[Path]) -> str:
-    """Hash names and sizes of files; to read all of them would take too long."""
-    rows = sorted((file.name, file.stat().st_size) for file in files)
+    """Hash names, sizes and contents of files.
+
+    Of large sets names and sizes alone, because to read all of them would take too long.
+    """
+    sizes = {file: file.stat().st_size for file in files}
+    small = sum(sizes.values()) <= READ_AT_MOST
+    rows = sorted((file.name, size, sha256(file) if small else "") for file, size in sizes.items())
     return hashlib.sha256(to_text({"files": rows}).encode()).hexdigest()

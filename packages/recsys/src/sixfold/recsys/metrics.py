@@ -1,20 +1,24 @@
-"""Scores of predicted probabilities, in float64: pure functions of arrays.
+"""Scores of predicted probabilities, in float64: pure functions of arrays, tensors or lists.
 
-With one class only there is no AUC: functions return nan, and `score_predictions` says why.
+With one class only there is no AUC: functions return nan, and `score_predictions` says why. Columns
+of unequal length, or with values that are not finite, raise a UserError.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+import torch
 from scipy.special import ndtr, ndtri, xlogy
+
+from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 
 CLIP = 1e-7  # predictions are kept this far from 0 and 1, as in FuxiCTR 2.0.1
 
-Labels = Num[np.ndarray, " rows"]
-Predictions = Float[np.ndarray, " rows"]
-Groups = np.ndarray  # ids of any type, (rows,)
+Labels = Any  # 0 and 1, (rows,): an array, a tensor or a list
+Predictions = Any  # probabilities, (rows,), in the same way
+Groups = Any  # ids of any type, (rows,)
 
 
 @dataclass
@@ -45,6 +49,7 @@ def score_predictions(
         predictions: Probabilities of label 1.
         groups: Ids of the groups, such as users; None leaves gAUC out.
     """
+    labels, predictions = _columns(labels, predictions, groups)
     found = TableScores()
     reason = one_class(labels)
     values = {"auc": auc(labels, predictions), "logloss": logloss(labels, predictions)}
@@ -73,6 +78,7 @@ def auc(labels: Labels, predictions: Predictions) -> float:
 
     It is nan where all labels are alike.
     """
+    labels, predictions = _columns(labels, predictions)
     return float(_group_aucs(labels, predictions, np.zeros(len(labels), np.int64))[0].sum())
 
 
@@ -83,6 +89,7 @@ def grouped_auc(labels: Labels, predictions: Predictions, groups: Groups) -> tup
         gAUC, nan without any group of both classes; the number of groups of both classes; the
         number of groups left out.
     """
+    labels, predictions = _columns(labels, predictions, groups)
     aucs, rows = _group_aucs(labels, predictions, groups)
     both = ~np.isnan(aucs)
     weighted = float((aucs[both] * rows[both]).sum() / rows[both].sum()) if both.any() else np.nan
@@ -91,6 +98,7 @@ def grouped_auc(labels: Labels, predictions: Predictions, groups: Groups) -> tup
 
 def average_auc(labels: Labels, predictions: Predictions, groups: Groups) -> float:
     """Return the plain mean of AUC over the groups that have both classes; else nan."""
+    labels, predictions = _columns(labels, predictions, groups)
     aucs, _ = _group_aucs(labels, predictions, groups)
     both = ~np.isnan(aucs)
     return float(aucs[both].mean()) if both.any() else np.nan
@@ -98,6 +106,7 @@ def average_auc(labels: Labels, predictions: Predictions, groups: Groups) -> flo
 
 def logloss(labels: Labels, predictions: Predictions) -> float:
     """Return the mean binary cross-entropy, predictions clipped to [1e-7, 1 - 1e-7]."""
+    labels, predictions = _columns(labels, predictions)
     if len(labels) == 0:
         return np.nan
     p = np.clip(predictions.astype(np.float64), CLIP, 1 - CLIP)
@@ -106,6 +115,7 @@ def logloss(labels: Labels, predictions: Predictions) -> float:
 
 def calibration(labels: Labels, predictions: Predictions) -> float:
     """Return the mean prediction over the mean label; 1 is perfect, nan without positives."""
+    labels, predictions = _columns(labels, predictions)
     positives = labels.sum(dtype=np.float64)
     return float(predictions.sum(dtype=np.float64) / positives) if positives else np.nan
 
@@ -148,6 +158,8 @@ def auc_difference(labels: Labels, first: Predictions, second: Predictions) -> D
 
     All values are nan where all labels are alike.
     """
+    labels, first = _columns(labels, first)
+    labels, second = _columns(labels, second)
     if one_class(labels):
         return Difference(*[np.nan] * 5)
     positive = labels > 0
@@ -159,6 +171,27 @@ def auc_difference(labels: Labels, first: Predictions, second: Predictions) -> D
     half = float(ndtri(0.975)) * error
     p = float(2 * ndtr(-abs(value) / error)) if error else float(value == 0)
     return Difference(value, error, value - half, value + half, p)
+
+
+def _columns(
+    labels: Any, predictions: Any, groups: Any | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and predictions as arrays; groups are as many.
+
+    Raises:
+        UserError: they are no numbers, not of one axis, not as many, or not finite.
+    """
+    given = {"labels": labels, "predictions": predictions}
+    tensors = [as_tensor(values, name) for name, values in given.items()]
+    found = [(t.float() if t.dtype == torch.bfloat16 else t).numpy(force=True) for t in tensors]
+    shapes = [values.shape for values in found] + ([np.shape(groups)] if groups is not None else [])
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        names = ", ".join([*given, "groups"][: len(shapes)])
+        raise UserError(f"{names} should be columns of one length, got the shapes {shapes}")
+    for name, values in zip(given, found, strict=True):
+        if wrong := int((~np.isfinite(values)).sum()):
+            raise UserError(f"{wrong} of {len(values)} {name} are NaN or infinite; leave them out")
+    return found[0], found[1]
 
 
 def _placements(positive: np.ndarray, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -213,6 +246,7 @@ class _Ranked(NamedTuple):
 
 
 def _ranked(labels: np.ndarray, predictions: np.ndarray, groups: Groups) -> _Ranked:
+    labels, predictions = _columns(labels, predictions, groups)
     group = np.unique(groups, return_inverse=True)[1]
     order = np.lexsort((-predictions, group))  # stable: ties keep the order of rows
     group = group[order]

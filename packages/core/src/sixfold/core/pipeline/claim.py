@@ -226,12 +226,17 @@ def judge(claim: Claim, comparison: Comparison, results: Mapping[str, Any]) -> V
         outcome = EQUAL
         detail += f" where the paper has {comparison.claimed:+.{metric.digits}f}"
     detail += f" (95 % interval {low:+.{metric.digits}f} to {high:+.{metric.digits}f}"
-    detail += f", p = {p:.3f}, {len(gains)} seeds"
+    detail += f", {p_text(p)}, {len(gains)} seeds"
     if comparison.margin:
         detail += f"; p is of a difference of -{comparison.margin:g} {unit}"
         if outcome == SHOWS:
             outcome = f"not worse by {comparison.margin:g} {unit}".strip()
     return verdict(outcome, f"{detail})")
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as it is written: no probability is zero."""
+    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
 
 
 def paired_test(

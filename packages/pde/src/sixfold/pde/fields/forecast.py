@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 from sixfold.pde.fields.frames import Frames, FramesConfig, Normalizer, Predicted
-from sixfold.pde.fields.stepping import check_counts
+from sixfold.pde.fields.stepping import check_counts, check_finite
 
 
 @runtime_checkable
@@ -29,18 +30,20 @@ def forecast(model: Forecaster, history: Frames) -> Predicted:
     return model.normalizer.denormalize(prediction)
 
 
-def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
+def frames_after(model: Forecaster, history: Any) -> Iterator[Predicted]:
     """Predict without end, feeding predictions back in normalised units; yield physical frames.
 
     Args:
         model: Network in eval mode.
-        history: True frames, as many as the network reads.
+        history: True frames (batch, time, channel, x, y), as many as the network reads; a tensor
+            or an array.
 
     Raises:
         UserError: the network reads other channels than it predicts, or the history is too short,
             of another shape or precision.
     """
     config: FramesConfig = model.config
+    history = as_tensor(history, "the history")
     units = model.normalizer.mean.dtype
     if history.dtype != units:
         raise UserError(
@@ -51,12 +54,18 @@ def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
             f"a network that reads {config.input_channels} channels and predicts "
             f"{config.output_channels} cannot be fed its own predictions"
         )
-    if history.ndim != 5 or history.shape[1] < config.time_history:
+    if history.ndim != 5 or not history.numel():
+        raise UserError(
+            f"a history is (batch, time, channel, x, y), got {tuple(history.shape)}; for one "
+            "trajectory pass x[None]"
+        )
+    if history.shape[1] < config.time_history:
         raise UserError(
             f"this network reads {config.time_history} frames, got {history.shape[1]} in "
             f"{tuple(history.shape)} of (batch, time, channel, x, y); begin the forecast later in "
             "the trajectory"
         )
+    check_finite(history, "the history", "batch, time, channel, x, y")
     known = model.normalizer.normalize(history[:, -config.time_history :])
     while True:
         predicted = model(known)
@@ -64,16 +73,18 @@ def frames_after(model: Forecaster, history: Frames) -> Iterator[Predicted]:
         known = torch.cat((known, predicted), 1)[:, -config.time_history :]
 
 
-def rollout(model: Forecaster, history: Frames, steps: int) -> Predicted:
+def rollout(model: Forecaster, history: Any, steps: int) -> Predicted:
     """Predict ``steps`` frames in physical units, into one buffer.
 
     Raises:
         UserError: there are no steps, or as `frames_after`.
     """
     check_counts(steps=steps)
-    result = history.new_empty(len(history), steps, *history.shape[2:])
-    done = 0
+    history = as_tensor(history, "the history")
+    done, result = 0, history.new_empty(0)
     for frames in frames_after(model, history):
+        if not done:
+            result = history.new_empty(len(history), steps, *history.shape[2:])
         taken = min(frames.shape[1], steps - done)
         result[:, done : done + taken] = frames[:, :taken]
         done += taken

@@ -16,13 +16,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 from sixfold.kernels import (
     curl_hat,
     dealias_mask,
@@ -100,11 +101,11 @@ class SpectralSolver:
                 f"average should name axes among 0, 1 and 2, got {self.average}; (0, 2) in a layer"
             )
 
-    def frames(self, u0: Velocity, every: float) -> Iterator[Velocity]:
+    def frames(self, u0: Any, every: float) -> Iterator[Velocity]:
         """Yield the velocity at ``every``, twice that, and so on, without end.
 
         Args:
-            u0: Velocity at time zero.
+            u0: Velocity at time zero (batch, 3, x, y, z), a tensor or an array.
             every: Time from one frame to the next, a multiple of the time step.
 
         Raises:
@@ -112,6 +113,7 @@ class SpectralSolver:
                 not match the grid; the time step is above the limit, or no part of ``every``.
         """
         steps = steps_between(every, self.time_step)
+        u0 = as_tensor(u0, "u0")
         self._check_start(u0)
         self._check_step(u0)
         return self._frames(u0, steps)

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.pde.fields.convolution import (
     ACTIVATIONS,
     Activation,
@@ -52,7 +53,7 @@ class DilResNetConfig(FramesConfig):
     """
 
     hidden_channels: PositiveInt = 256
-    blocks: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 1), min_length=1)
+    blocks: tuple[Depth, ...] = Field(default=(1, 1, 1, 1), min_length=1)
     padding: Modes = ("zeros", "zeros")
     activation: Activation = "gelu"
     norm: bool = True

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.kernels import spectral_conv
 from sixfold.pde.fields.frames import (
     Frames,
@@ -55,7 +56,7 @@ class FFNOConfig(FramesConfig):
 
     width: PositiveInt = 96
     modes: PositiveInt = 32
-    num_layers: PositiveInt = 24
+    num_layers: Depth = 24
     factor: PositiveInt = 4
     share_weight: bool = False
     gain: float = Field(default=0.1, gt=0)

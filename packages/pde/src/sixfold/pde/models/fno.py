@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import System, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.kernels import merge_corners, spectral_conv
 from sixfold.pde.fields.convolution import Maps
 from sixfold.pde.fields.frames import (
@@ -52,7 +53,7 @@ class FNOConfig(FramesConfig):
     time_history: int = Field(default=10, ge=1)
     width: PositiveInt = 20
     modes: PositiveInt = 12
-    num_layers: PositiveInt = 4
+    num_layers: Depth = 4
     domain_padding: float = Field(default=0.0, ge=0, le=1)
 
 

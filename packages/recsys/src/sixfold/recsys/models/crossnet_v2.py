@@ -10,10 +10,10 @@ what their layers are worth.
 from functools import partial
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import System
+from sixfold.core.config import Depth
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.crossing import CrossLayersV2
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
@@ -32,7 +32,7 @@ class CrossNetV2Config(EmbeddedConfig):
         batch_norm: Whether each layer's product is normalised, as in FCN.
     """
 
-    layers: PositiveInt = 3
+    layers: Depth = 3
     batch_norm: bool = False
 
 

@@ -10,10 +10,10 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import System
+from sixfold.core.config import Depth
 from sixfold.recsys.layers.baselines import EmbeddedConfig, no_official_weights
 from sixfold.recsys.layers.crossing import CrossLayersV2
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
@@ -32,7 +32,7 @@ class DCNv2Config(EmbeddedConfig):
         mlp: Hidden layers of the perceptron.
     """
 
-    layers: PositiveInt = 3
+    layers: Depth = 3
     mlp: MLPConfig = MLPConfig(dropout=0.2)
 
 

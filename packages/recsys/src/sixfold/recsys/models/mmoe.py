@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from sixfold.core import System
+from sixfold.core.config import Depth
 from sixfold.recsys.layers.behaviours import PooledBehaviours, with_pooled
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import reset_linear
@@ -46,7 +47,7 @@ class MMoEConfig(PooledConfig):
         gate_hidden: Widths of the hidden layers of a gate.
     """
 
-    experts: PositiveInt = 4
+    experts: Depth = 4
     expert_hidden: tuple[PositiveInt, ...] = Setting(default=(128, 64), min_length=1)
     gate_hidden: tuple[PositiveInt, ...] = (32,)
 

@@ -63,8 +63,8 @@ class PLEConfig(PooledConfig):
 
     variant: Literal["fuxictr", "paper"] = "fuxictr"
     layers: Depth = 1
-    shared_experts: PositiveInt = 2
-    specific_experts: PositiveInt = 1
+    shared_experts: Depth = 2
+    specific_experts: Depth = 1
     expert_hidden: tuple[PositiveInt, ...] = Setting(default=(128, 64), min_length=1)
     gate_hidden: tuple[PositiveInt, ...] = (32,)
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sixfold.core import UserError
 from sixfold.recsys.metrics import TableScores, score_predictions
 from sixfold.recsys.tables.encode import EncodingReport, encode_labels
 from sixfold.recsys.tables.encoder import Encoder, to_tensors
@@ -59,6 +60,9 @@ def predict_blocks(
         report: Counts of unknown values to add to.
         extra: Columns to read besides the inputs.
         batch: Number of rows that the model sees at once.
+
+    Raises:
+        UserError: the table cannot be read, or a prediction is not finite.
     """
     source = open_source(data, encoder.schema.text)
     needed = list(dict.fromkeys([*encoder.schema.needed(labels=False), *extra]))
@@ -67,7 +71,13 @@ def predict_blocks(
         arrays = encoder.encode(block, report)
         starts = range(0, block.table.num_rows, batch)
         parts = ({n: a[i : i + batch] for n, a in arrays.items()} for i in starts)
-        yield block, probabilities(model, map(to_tensors, parts), encoder.kept_negatives)
+        found = probabilities(model, map(to_tensors, parts), encoder.kept_negatives)
+        if wrong := sum(int((~np.isfinite(part)).sum()) for part in found.values()):
+            raise UserError(
+                f"{wrong} predictions are not finite: a number of the table is far from the range "
+                "that the model learned, or the training diverged; clip the column"
+            )
+        yield block, found
 
 
 def predict(
@@ -94,6 +104,8 @@ def score(model: nn.Module, encoder: Encoder, data: Any) -> Scored:
         labels.append(encode_labels(schema, block))
         if schema.group is not None:
             groups.append(normalise(block.column(schema.group), block, schema.group))
+    if not found:
+        raise UserError("the table has no rows to score")
     codes = group_codes(groups) if groups else None
     scores = {}
     for label in schema.labels:

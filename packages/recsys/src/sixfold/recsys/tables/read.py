@@ -287,7 +287,7 @@ def _from_frame(frame: Any) -> pa.Table:
     try:
         table = pa.table(frame)
         return table.cast(pa.schema([field.with_type(_kept(field.type)) for field in table.schema]))
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, TypeError) as error:
         reason = " ".join(map(str, error.args)).partition("\n")[0]
         raise UserError(
             f"the table cannot be read: {reason}; give each column one type and one name"
@@ -322,6 +322,8 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Build a table of rows; a column is there if any row has it, and null in the others."""
     names = dict.fromkeys(name for row in rows for name in row)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise UserError(f"rows map the names of columns to values, and {wrong[0]!r:.80} is no name")
     return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
 
 

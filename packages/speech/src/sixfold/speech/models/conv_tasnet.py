@@ -18,6 +18,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.config import Depth
 
 
 class ConvTasNetConfig(Config):
@@ -29,8 +30,8 @@ class ConvTasNetConfig(Config):
     channels: PositiveInt = 128  # B and Sc
     hidden: PositiveInt = 512  # H
     taps: PositiveInt = 3  # P
-    layers: PositiveInt = 8  # X, layers in a stack, each with twice the dilation of the last
-    stacks: PositiveInt = 3  # R
+    layers: Depth = 8  # X, layers in a stack, each with twice the dilation of the last
+    stacks: Depth = 3  # R
     mask: Literal["sigmoid", "relu"] = "sigmoid"
     sample_rate: PositiveInt = 8000
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.speech.audio.array_stft import check_array, map_spectrum
 
 Map = Float[Tensor, "batch row step channel"]
@@ -29,7 +30,7 @@ class TFTransformerConfig(Config):
     microphones: PositiveInt = 4
     sources: PositiveInt = 1
     n_fft: PositiveInt = 512  # 32 ms; the hop is half of it
-    blocks: PositiveInt = 6
+    blocks: Depth = 6
     channels: PositiveInt = 160
     heads: PositiveInt = 4
     hidden: PositiveInt = 552  # width of the MLP

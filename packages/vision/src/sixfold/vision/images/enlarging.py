@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.progress import progress
@@ -66,16 +67,14 @@ def upscale(model: Any, picture: Input, tile: int | None = None) -> Any:
     if isinstance(picture, np.ndarray):
         if picture.ndim not in (2, 3):
             raise _unusable(picture)
-        picture = picture.astype(picture.dtype.newbyteorder("="), copy=False)
         planes = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-        result = _enlarge(
-            model, torch.from_numpy(np.require(planes, requirements=["C", "W"])), tile
-        ).numpy()
+        result = _enlarge(model, as_tensor(planes, "the picture"), tile).numpy()
         return result[0] if picture.ndim == 2 else result.transpose(1, 2, 0)
     if not isinstance(picture, Tensor):
         raise UserError(
             f"a picture is a tensor, an array, a PIL image or a path, not {type(picture).__name__}"
         )
+    picture = as_tensor(picture, "the picture")
     if picture.ndim == 4 and len(picture):
         return torch.stack([_enlarge(model, one, tile) for one in picture])
     if picture.ndim != 3:
@@ -150,6 +149,11 @@ def _enlarge(
             result = _network(model, seen, has_alpha)
             enlarged[:, *one.outer(scale)] = _like(result[:, *one.inner(scale)], pixels)
             advance(1)
+    if enlarged.is_floating_point() and not bool(enlarged.isfinite().all()):
+        raise UserError(
+            f"the enlarged picture is not finite: values of {float(pixels.abs().max()):.3g} are "
+            "out of the network's range; scale them to 0 to 1"
+        )
     if alpha is not None and bool((alpha == alpha[0, 0]).all()):
         enlarged[-1] = alpha[0, 0]  # no network is as exact
     return enlarged

@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.config import Depth
 from sixfold.core.devices import check_device
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
 from sixfold.vision.images.network import check_pictures
@@ -36,7 +37,7 @@ class EDSRConfig(Config):
     """
 
     features: PositiveInt = 64
-    blocks: PositiveInt = 16
+    blocks: Depth = 16
     upscale: Literal[2, 3, 4] = 2
     img_range: float = Field(default=255.0, gt=0)
 

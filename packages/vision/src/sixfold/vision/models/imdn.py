@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.config import Depth
 from sixfold.core.devices import check_device
 from sixfold.vision.data.catalog import published_files
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
@@ -32,7 +33,7 @@ class IMDNConfig(Config):
 
     in_chans: PositiveInt = 3
     features: int = Field(default=64, ge=16, multiple_of=16)
-    blocks: PositiveInt = 6
+    blocks: Depth = 6
     upscale: PositiveInt = 4
 
     def receptive_radius(self) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.config import Depth
 from sixfold.core.devices import check_device
 from sixfold.vision.data.catalog import published_files
 from sixfold.vision.images.enlarging import check_scale, enlarge_files
@@ -32,7 +33,7 @@ class PANConfig(Config):
     in_chans: PositiveInt = 3
     features: int = Field(default=40, ge=2, multiple_of=2)
     upsampled_features: PositiveInt = 24
-    blocks: PositiveInt = 16
+    blocks: Depth = 16
     upscale: Literal[2, 3, 4] = 4
 
     def steps(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, System, UserError, from_pretrained, rename
+from sixfold.core.config import Depth
 from sixfold.wireless.iq.spectrum import folded_shape
 
 
@@ -36,7 +37,7 @@ class RVNNConfig(Config):
     bins: int = Field(default=16384, ge=4)
     sample_rate_hz: PositiveFloat = 20e6
     width: PositiveInt = 98
-    layers: tuple[PositiveInt, ...] = Field(default=(2, 2, 2, 2), min_length=1)
+    layers: tuple[Depth, ...] = Field(default=(2, 2, 2, 2), min_length=1)
     reads: Literal["magnitude", "parts"] = "magnitude"
 
     def folded_shape(self) -> tuple[int, int]:

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from sixfold.core.pipeline.claim import Claim, Comparison, Curve, Metric, Scores, paired_test
+from sixfold.core.pipeline.claim import (
+    Claim,
+    Comparison,
+    Curve,
+    Metric,
+    Scores,
+    p_text,
+    paired_test,
+)
 from sixfold.core.pipeline.page import Section, Table, mean_std
 from sixfold.core.pipeline.report import Outcome
 from sixfold.core.pipeline.task import Task
@@ -35,7 +43,7 @@ def sections(outcome: Outcome) -> Iterator[Section]:
         verdict = "one seed"
         if len(below) > 1:
             found, p, _ = paired_test(below)
-            verdict = f"{found}, p = {p:.3f}"
+            verdict = f"{found}, {p_text(p)}"
         name = outcome.claim.label(key)
         rows.append({"system": name, "below LMMSE, dB": mean_std(below), "test": verdict})
     text = (

@@ -17,6 +17,7 @@ from sixfold.core.pipeline.claim import (
     Curve,
     Metric,
     Scores,
+    p_text,
     paired_test,
     parameter_counts,
 )
@@ -223,7 +224,7 @@ def _row(size: Size, seeds: Any, results: Any) -> dict[str, Any]:
     verdict = "one seed"
     if len(gains) > 1:
         outcome, p, _ = paired_test(gains)
-        verdict = f"{outcome}, p = {p:.3f}"
+        verdict = f"{outcome}, {p_text(p)}"
     return {
         "size": _label(size),
         "ICGNN": mean_std(found, 1),

@@ -14,6 +14,7 @@ from sixfold.core.pipeline.claim import (
     Curve,
     Metric,
     Scores,
+    p_text,
     paired_test,
     parameter_counts,
 )
@@ -160,7 +161,7 @@ def _row(point: Point, seeds: Any, results: Any) -> dict[str, Any]:
     verdict = "one seed"
     if len(gains) > 1:
         outcome, p, _ = paired_test(gains)
-        verdict = f"{outcome}, p = {p:.3f}"
+        verdict = f"{outcome}, {p_text(p)}"
     goal = ""
     if point in TRAINED and point.users == point.antennas and point.snr_db <= 10:
         goal = f"{GOAL:g}: {'reached' if statistics.fmean(found) >= GOAL else 'not reached'}"

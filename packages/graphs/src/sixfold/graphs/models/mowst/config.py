@@ -76,7 +76,7 @@ class MowstConfig(Config):
     edge_dim: NonNegativeInt = 0
     batch_norm: bool = True
     hyper_hidden: PositiveInt = 64
-    hyper_layers: PositiveInt = 2
+    hyper_layers: Depth = 2
     hyper_dropout: float = Field(default=0.5, ge=0, lt=1)
     pretrain: tuple[int, ...] = (1,)
     early_signal: Literal["loss", "accuracy"] = "loss"

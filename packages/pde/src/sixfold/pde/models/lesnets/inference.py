@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.data.tensors import as_tensor
 from sixfold.pde.fields.checks import check_divergence
 from sixfold.pde.models.lesnets.loss import Flow, closed_form_coefficient, residual
 
@@ -157,7 +159,7 @@ def as_fields(values: Any, name: str) -> Float[Tensor, "batch x y z 3"]:
     if fields.ndim != 5 or fields.shape[-1] != 3 or 0 in fields.shape:
         raise UserError(
             f"{name} should be (x, y, z, 3) or (batch, x, y, z, 3), the components last, got "
-            f"{tuple(torch.as_tensor(values).shape)}; move the axis of the components"
+            f"{tuple(np.shape(values))}; move the axis of the components"
         )
     _check_finite(fields, name)
     return fields
@@ -179,7 +181,7 @@ def as_sequence(values: Any, name: str, least: int = 3) -> Float[Tensor, "batch 
     if frames.ndim != 6 or frames.shape[-2] != 3 or 0 in frames.shape:
         raise UserError(
             f"{name} should be (x, y, z, 3, time) or (batch, x, y, z, 3, time), got "
-            f"{tuple(torch.as_tensor(values).shape)}; move the axes of components and time"
+            f"{tuple(np.shape(values))}; move the axes of components and time"
         )
     if frames.shape[-1] < least:
         raise UserError(
@@ -191,7 +193,7 @@ def as_sequence(values: Any, name: str, least: int = 3) -> Float[Tensor, "batch 
 
 
 def _floats(values: Any, name: str) -> Tensor:
-    tensor = torch.as_tensor(values)
+    tensor = as_tensor(values, name)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise UserError(f"{name} should hold real numbers, got {tensor.dtype}")
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

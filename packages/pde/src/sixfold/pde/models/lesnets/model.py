@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.pde.models.lesnets.layers import (
     ACTIVATIONS,
     Features,
@@ -56,7 +57,7 @@ class LESnetsConfig(Config):
     """
 
     network: Literal["fno", "ifno"] = "fno"
-    num_layers: PositiveInt = 6
+    num_layers: Depth = 6
     width: PositiveInt = 80
     modes: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (12, 12, 12, 2)
     head_width: PositiveInt = 128

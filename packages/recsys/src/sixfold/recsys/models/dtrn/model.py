@@ -12,6 +12,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from sixfold.core import UserError
+from sixfold.core.config import Depth
 from sixfold.recsys.layers.behaviours import Behaviours
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.mlp import reset_linear
@@ -59,13 +60,13 @@ class DTRNConfig(MultiTaskConfig):
     max_length: PositiveInt = 50
     reduction: PositiveInt = 4
     bottom_hidden: tuple[PositiveInt, ...] = Setting(default=(128, 64), min_length=1)
-    experts: PositiveInt = 4
+    experts: Depth = 4
     expert_hidden: tuple[PositiveInt, ...] = Setting(default=(128, 64), min_length=1)
     gate_hidden: tuple[PositiveInt, ...] = (32,)
     variant: Literal["fuxictr", "paper"] = "fuxictr"
-    layers: PositiveInt = 1
-    shared_experts: PositiveInt = 2
-    specific_experts: PositiveInt = 1
+    layers: Depth = 1
+    shared_experts: Depth = 2
+    specific_experts: Depth = 1
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "DTRNConfig":

@@ -11,6 +11,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Depth
 from sixfold.recsys.data.vocabularies import CRITEO_X4
 from sixfold.recsys.layers.embedding import Batch, FieldEmbedding
 from sixfold.recsys.layers.fields import Field, check_fields
@@ -66,8 +67,8 @@ class FCNConfig(CrossConfig):
         loss: Published loss, the same with constant weights, or plain cross-entropy.
     """
 
-    deep_layers: PositiveInt = 3
-    shallow_layers: PositiveInt = 4
+    deep_layers: Depth = 3
+    shallow_layers: Depth = 4
     deep_dropout: float = Setting(default=0.1, ge=0, lt=1)
     shallow_dropout: float = Setting(default=0.2, ge=0, lt=1)
     loss: Literal["tri_bce", "tri_bce_detached", "bce"] = "tri_bce"
@@ -105,7 +106,7 @@ class ECNConfig(CrossConfig):
         dropout: Probability of dropout behind each layer.
     """
 
-    layers: PositiveInt = 4
+    layers: Depth = 4
     dropout: float = Setting(default=0.1, ge=0, lt=1)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.speech.audio.array_stft import check_array, map_spectrum
 from sixfold.speech.models.deftan2.layers import Axis, GroupNorm, SplitDense, convolve
 
@@ -25,7 +26,7 @@ class DeFTAN2Config(Config):
     microphones: PositiveInt = 4
     sources: PositiveInt = 1
     n_fft: PositiveInt = 512  # 32 ms; the hop is half of it
-    blocks: PositiveInt = 6  # 12: large
+    blocks: Depth = 6  # 12: large
     channels: PositiveInt = 64
     heads: PositiveInt = 4  # also the number of groups of the first and the last dense block
     head_channels: PositiveInt = 64

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.speech.models.mossformer2.layers import (
     Attention,
     GlobalNorm,
@@ -28,7 +29,7 @@ class MaskNetConfig(Config):
 
     speakers: PositiveInt = 2
     channels: PositiveInt = 512
-    blocks: PositiveInt = 24
+    blocks: Depth = 24
     group: PositiveInt = 256  # frames
     key_channels: PositiveInt = 128
     expansion: float = Field(default=4.0, gt=0)

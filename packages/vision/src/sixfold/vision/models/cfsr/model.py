@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained, load_strict
+from sixfold.core.config import Depth
 from sixfold.vision.images.network import check_pictures
 from sixfold.vision.models.cfsr.layers import EDGES, Block, LayerNorm
 
@@ -40,7 +41,7 @@ class CFSRConfig(Config):
 
     in_chans: PositiveInt = 3
     embed_dim: PositiveInt = 48
-    depths: tuple[PositiveInt, ...] = Field(default=(6, 6), min_length=1)
+    depths: tuple[Depth, ...] = Field(default=(6, 6), min_length=1)
     dw_size: PositiveInt = 9
     mlp_ratio: PositiveInt = 2
     upscale: PositiveInt = 4

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.tensors import as_tensor
 from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.vision.data.segmentation import encode_mask, read_picture, resize_picture
@@ -45,12 +46,13 @@ def run(
 
 
 @torch.no_grad()
-def segment(model: Any, picture: Tensor) -> Int[Tensor, "height width"]:
+def segment(model: Any, picture: Any) -> Int[Tensor, "height width"]:
     """Label every pixel of a picture.
 
     Args:
         model: Segmenter in eval mode.
-        picture: Picture (3, height, width) with values between 0 and 1, of any size.
+        picture: Picture (3, height, width) with values between 0 and 1, of any size; a tensor or
+            an array.
 
     Returns:
         The class of each pixel, on the CPU.
@@ -60,11 +62,14 @@ def segment(model: Any, picture: Tensor) -> Int[Tensor, "height width"]:
     """
     if model.training:
         raise UserError("the segmenter is in training mode; call model.eval() first")
+    picture = as_tensor(picture, "the picture")
     if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
         raise UserError(
             f"segment takes a float picture (3, height, width), got {picture.dtype} "
             f"{tuple(picture.shape)}"
         )
+    if not bool(picture.isfinite().all()):
+        raise UserError("the picture holds values that are NaN or infinite; mend it first")
     small = resize_picture(picture, model.config.scale)
     logits = model(small[None].to(next(model.parameters()).device)).cpu()
     whole = functional.interpolate(logits, size=picture.shape[1:], mode="bilinear")

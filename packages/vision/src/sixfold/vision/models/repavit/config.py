@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from sixfold.core import Config, UserError
+from sixfold.core.config import Depth
 
 Numbers = PositiveInt | tuple[PositiveInt, ...]
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published plain ViTs, by width
@@ -27,7 +28,7 @@ class RePaViTConfig(Config):
     in_chans: PositiveInt = 3
     num_classes: PositiveInt = 1000
     embed_dim: Numbers = 768
-    depth: Numbers = 12
+    depth: Depth | tuple[Depth, ...] = 12
     num_heads: Numbers | None = 12  # vit, swin, lvvit; None: that of the published ViT this wide
     mlp_ratio: float = Field(default=4.0, gt=0)
     window_size: PositiveInt = 7  # swin

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sixfold.core import System, UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.tensors import as_tensor
 from sixfold.core.devices import check_device
 from sixfold.core.many_files import run_files
 from sixfold.core.weights.convert import from_pretrained
@@ -54,7 +55,7 @@ def estimate(
     Raises:
         UserError: pilots are not complex or finite, or do not fit; conditions are missing.
     """
-    given = torch.as_tensor(pilots)
+    given = as_tensor(pilots, "pilots")
     batch = given if given.ndim == 3 else given[None]
     check_pilots(batch)
     scale = 1.0 if channel_rms is None else model.config.channel_rms / channel_rms
@@ -70,10 +71,19 @@ def estimate(
         arguments.append(conditions.to(like))
     was_training = model.training
     planar = model.eval()(*arguments).to(kind.to_real()).contiguous()
+    _check_result(planar, batch)
     found = torch.view_as_complex(planar).cpu() / scale
     model.train(was_training)
     found = found if given.ndim == 3 else found[0]
     return found.numpy() if isinstance(pilots, np.ndarray) else found
+
+
+def _check_result(planar: Tensor, pilots: Tensor) -> None:
+    if not bool(planar.isfinite().all()):
+        raise UserError(
+            f"the estimate is not finite: pilots of up to {float(pilots.abs().max()):.3g}, or a "
+            "condition, are out of the network's range; scale them, and the estimate back"
+        )
 
 
 def check_pilots(pilots: Tensor) -> None:
@@ -118,7 +128,7 @@ def complete_conditions(
         guessed = estimate_conditions(pilots, pattern, grid)
     columns = []
     for column, (name, value) in enumerate(known.items()):
-        one = guessed[:, column] if value is None else torch.as_tensor(value, dtype=torch.float32)
+        one = guessed[:, column] if value is None else as_tensor(value, name).float()
         if one.ndim > 1 or (one.ndim == 1 and len(one) not in (1, len(pilots))):
             raise UserError(
                 f"{name} has shape {tuple(one.shape)} for {len(pilots)} slots; give one, or one "

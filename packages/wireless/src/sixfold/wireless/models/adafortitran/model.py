@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.wireless.models.adafortitran.layers import (
     ChannelAdapter,
     ConvEnhancer,
@@ -78,7 +79,7 @@ class FortiTranConfig(LinearConfig):
     """
 
     patch: tuple[PositiveInt, PositiveInt] = (3, 2)
-    layers: PositiveInt = 6
+    layers: Depth = 6
     width: PositiveInt = 128
     heads: PositiveInt = 4
     activation: Literal["gelu", "relu"] = "gelu"

@@ -8,13 +8,16 @@ import copy
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core import Config, UserError, from_pretrained
+from sixfold.core.config import Depth
+from sixfold.core.data.tensors import as_tensor
 from sixfold.wireless.iq.spectrum import fold, folded_shape, peak_normalised_spectrum
 from sixfold.wireless.models.cmusenet.layers import (
     BasicBlock,
@@ -45,7 +48,7 @@ class CMuSeNetConfig(Config):
     sample_rate_hz: PositiveFloat = 20e6
     width: PositiveInt = 64
     block: Literal["basic", "bottleneck"] = "basic"
-    layers: tuple[PositiveInt, ...] = Field(default=(2, 2, 2, 2), min_length=1)
+    layers: tuple[Depth, ...] = Field(default=(2, 2, 2, 2), min_length=1)
 
     def folded_shape(self) -> tuple[int, int]:
         """Return height and width of the folded spectrum: 128 x 128 at the published size."""
@@ -110,20 +113,31 @@ class CMuSeNet(nn.Module):
         return y.mean((2, 3))
 
     @torch.no_grad()
-    def segment(self, samples: Complex[Tensor, "batch time"]) -> Float[Tensor, "batch 2 bin"]:
+    def segment(self, samples: Any) -> Any:
         """Compute both probabilities of each bin for blocks of complex samples.
 
         Args:
-            samples: Complex blocks, of which the first ``bins`` samples are used.
+            samples: Complex blocks (batch, time), of which the first ``bins`` samples are used.
+
+        Returns:
+            Probabilities (batch, 2, bin); an array for an array.
 
         Raises:
-            UserError: a block is shorter than the FFT, or has no power, NaN or infinity.
+            UserError: these are no blocks of complex samples, or one is shorter than the FFT, or
+                has no power, NaN or infinity.
         """
-        spectrum = peak_normalised_spectrum(samples, self.config.bins)
+        blocks = as_tensor(samples, "samples")
+        if blocks.ndim != 2 or not blocks.is_complex():
+            raise UserError(
+                f"segment takes complex blocks (batch, time), got {blocks.dtype} "
+                f"{tuple(blocks.shape)}; for one block pass x[None]"
+            )
+        spectrum = peak_normalised_spectrum(blocks, self.config.bins)
         first = next(self.parameters())
-        if samples.shape[0] == 0:
-            return first.new_empty(0, 2, self.config.bins)
-        return self(fold(spectrum, self.config.folded_shape()).to(first))
+        found = first.new_empty(0, 2, self.config.bins)
+        if len(blocks):
+            found = self(fold(spectrum, self.config.folded_shape()).to(first))
+        return found.numpy(force=True) if isinstance(samples, np.ndarray) else found
 
     def folded_norms(self) -> "CMuSeNet":
         """Return a copy for inference whose batch norms are folded into real convolutions.

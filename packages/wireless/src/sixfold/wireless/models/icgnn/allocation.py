@@ -12,6 +12,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.tensors import as_tensor
 from sixfold.wireless.data.own_mimo import read_layouts
 from sixfold.wireless.iq import power_control
 from sixfold.wireless.models.icgnn.cell_free import CellFreeICGNN
@@ -58,11 +59,9 @@ def allocate_power(
         UserError: shapes differ, a gain or power is not positive and finite, a user is served by
             nobody, or the method or its model is missing.
     """
-    values, served = torch.as_tensor(gain), torch.as_tensor(serve)
-    numbers = [
-        torch.as_tensor(each, dtype=values.dtype, device=values.device)
-        for each in (antennas, power_mw)
-    ]
+    values, served = as_tensor(gain, "gain"), as_tensor(serve, "serve")
+    given = {"antennas": antennas, "power_mw": power_mw}
+    numbers = [as_tensor(each, name).to(values) for name, each in given.items()]
     _check(values, served, *numbers)
     function = _method(method, model)
     numbers = [number.expand(values.shape[:2]) for number in numbers]

@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sixfold.core import Config, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.wireless.iq.power_control import POWER_MW
 from sixfold.wireless.models.icgnn.layers import MLP, Head, mean_and_max_of_others
 
@@ -31,7 +32,7 @@ class CellFreeICGNNConfig(Config):
     """
 
     width: PositiveInt = 64
-    layers: PositiveInt = 4
+    layers: Depth = 4
 
 
 class CellFreeICGNN(nn.Module):

@@ -14,6 +14,7 @@ from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.arrays import read_npy
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.data.tensors import as_tensor
 from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.wmmse import wmmse
 from sixfold.wireless.models.icgnn.model import ICGNN
@@ -56,7 +57,7 @@ def precode(
         UserError: a number is not finite, a power not positive, a channel zero throughout, or the
             method or its model missing.
     """
-    values = torch.as_tensor(channel)
+    values = as_tensor(channel, "the channel")
     _check(values, noise_power_w, power_w)
     function = _method(method, model, steps)
     *lead, users, antennas = values.shape
@@ -65,6 +66,11 @@ def precode(
     with torch.no_grad():
         parts = [_precode(part, noise_power_w / power_w, function) for part in flat.split(block)]
     precoder = power_w**0.5 * torch.cat(parts).reshape(*lead, antennas, users)
+    if not bool(precoder.isfinite().all()):
+        raise UserError(
+            "the precoders are not finite: the channel, or its power over the noise, is out of the "
+            "range of floats; scale both"
+        )
     return precoder.numpy() if isinstance(channel, np.ndarray) else precoder
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from sixfold.core import Config, from_pretrained
+from sixfold.core.config import Depth
 from sixfold.wireless.iq.precoding import gram, structured
 from sixfold.wireless.models.icgnn.layers import MLP, Head, mean_and_max_along_edges
 
@@ -31,7 +32,7 @@ class ICGNNConfig(Config):
     """
 
     width: PositiveInt = 64
-    layers: PositiveInt = 4
+    layers: Depth = 4
 
 
 class Allocation(NamedTuple):
