@@ -118,6 +118,13 @@ def test_an_error_shows_control_characters_instead_of_obeying_them(tmp_path, mon
         (["repro", "speech", "--budge", "1"], "Unknown option: --budge. Did you mean --budget"),
         (["show"], "Command .* requires an argument"),
         (["\x1b[2J"], "Unknown command"),
+        (["run", "speech/frcrn", "", "out.wav"], "an argument is empty .that after speech/frcrn.:"),
+        (
+            ["run", "vision/cfsr", "a.png", "b.png", "--weights", ""],
+            "an .* .that after --weights.:",
+        ),
+        (["train", "pde/fno", "--data="], "an argument is empty .--data=.:"),
+        ([""], "an argument is empty .the first.:"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sixfold.core.config import UserError
-from sixfold.core.many_files import run_files
+from sixfold.core.many_files import check_table, run_files
 
 
 def copy(source, output):
@@ -131,6 +131,22 @@ def test_an_input_is_never_replaced(inputs, tmp_path, link):
     with pytest.raises(UserError, match="is the folder of the inputs"):
         run(inputs, inputs)
     assert tree(inputs) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("in/a.txt", "is the input"),
+        ("in", "in is a folder; give the name"),
+        ("nowhere/scores.csv", "there is no folder"),
+    ],
+)
+def test_a_table_of_results_takes_the_place_of_no_input(inputs, tmp_path, out, message):
+    files = [inputs / "a.txt", inputs / "b.md"]
+    check_table(None, files)
+    check_table(tmp_path / "scores.csv", files)
+    with pytest.raises(UserError, match=message):
+        check_table(tmp_path / out, files)
 
 
 @pytest.mark.parametrize(

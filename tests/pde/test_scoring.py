@@ -88,6 +88,8 @@ def test_rollouts_of_different_lengths_are_scored_together(tmp_path):
 
 def test_what_does_not_match_is_refused(pair, tmp_path):
     true, made = pair
+    with pytest.raises(UserError, match=r"true.h5 is the input"):
+        score(true, made, out=true)
     smoke(tmp_path / "other.h5", {"test": 1})
     with pytest.raises(UserError, match=r"other.h5 has 1 trajectories, .*true.h5 3; roll out all"):
         score(true, tmp_path / "other.h5")

@@ -86,6 +86,13 @@ def test_sdr_allows_a_short_filter_and_si_sdr_does_not():
     assert metrics.sdr(clean + 0.9 * late, clean) < 5
 
 
+def test_sdr_of_a_copy_is_no_error():
+    """Infinite, or what rounding leaves of it."""
+    clean = noise_like(torch.empty(8000, dtype=torch.float64))
+    assert metrics.sdr(clean, clean) > 140
+    assert metrics.sdr(-2 * clean[:100], clean[:100]) > 140
+
+
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_best_permutation_finds_the_order(order: tuple[int, ...]):
     sources = [

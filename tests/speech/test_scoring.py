@@ -81,6 +81,8 @@ def test_mistakes_are_named(folders):
         score(place / "clean", place / "made", metrics=["sisdr"])
     with pytest.raises(UserError, match="is no folder"):
         score(place / "clean", place / "nowhere")
+    with pytest.raises(UserError, match=r"a.wav is the input"):
+        score(place / "clean", place / "made", out=place / "made" / "a.wav")
     (place / "made" / "a.wav").unlink()
     with pytest.raises(UserError, match=r"1 recordings of .* no partner .* 'a' in .*clean"):
         score(place / "clean", place / "made")

@@ -69,6 +69,8 @@ def test_names_that_do_not_match_are_named(folders):
         score(place / "hr", place / "nothing")
     with pytest.raises(UserError, match="there is no folder"):
         score(place / "hr", place / "hr", out=place / "nothing" / "scores.csv")
+    with pytest.raises(UserError, match=r"a.png is the input"):
+        score(place / "hr", place / "hr", out=place / "hr" / "a.png")
     (place / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
         score(place / "empty", place / "sr")

@@ -70,6 +70,13 @@ def column(folder, name):
     return [row[header.index(name)] for row in rows]
 
 
+def test_numbers_that_no_tensor_holds_are_refused_also_as_the_texts_of_a_command_line():
+    for huge in (10**20, "1" + 20 * "0"):
+        with pytest.raises(UserError, match=r"patience is 1000.* a number of more than 63 bits"):
+            EarlyStopping.parse({"patience": huge}, "options")
+    assert EarlyStopping.parse({"patience": "7"}, "options").patience == 7
+
+
 def test_fit_equals_the_loop_written_by_hand(tmp_path):
     table, model = Table(), linear()
     optimizer = torch.optim.Adam(model.parameters(), 0.1)

@@ -240,6 +240,12 @@ def test_official_and_own_checkpoints_give_the_same_model(tmp_path, kind):
     assert not loaded.training
 
 
+def test_weights_under_our_names_without_settings_are_told_how_to_be_saved(tmp_path):
+    torch.save(Toy(ToyConfig(width=7)).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"of sixfold's toy without its settings.*save_pretrained"):
+        from_pretrained(tmp_path / "a.pt", TOY)
+
+
 def test_a_setting_that_an_official_checkpoint_does_not_hold_is_given_and_saved(tmp_path):
     model = Toy(ToyConfig(width=7))
     torch.save(official(model), tmp_path / "a.pt")

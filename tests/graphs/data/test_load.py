@@ -180,6 +180,15 @@ def test_a_graph_without_checksums_is_taken_from_a_mirror(offline, monkeypatch):
     assert not (offline / "mirror" / "citation_full" / "pubmed" / "processed").exists()
 
 
+def test_a_damaged_graph_without_checksums_is_named(offline, monkeypatch):
+    raw = offline / "mirror" / "citation_full" / "pubmed" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "pubmed.npz").write_bytes(b"PK cut")
+    monkeypatch.setenv("SIXFOLD_MIRROR", str(offline / "mirror"))
+    with pytest.raises(UserError, match=r"pubmed \(.*a file there is damaged: delete the folder"):
+        load_graph("pubmed", 4)
+
+
 def sparse(attr_matrix, adj_matrix) -> dict:
     """Return the parts of two matrices by their names in CitationFull's files."""
     from scipy.sparse import csr_matrix

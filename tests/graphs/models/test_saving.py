@@ -76,3 +76,20 @@ def test_a_checkpoint_ends_in_safetensors(graph, tmp_path):
 def test_an_expert_that_is_not_the_last_cannot_be_custom():
     with pytest.raises(UserError, match="an expert is 'custom'"):
         Mowst(experts=("custom", "gcn"), strong=strong)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_plain_state_dict_is_told_how_to_be_saved(name, graph, tmp_path, unchecked):
+    model = MODELS[name]().fit(graph)
+    fresh = MODELS[name]()
+    with pytest.raises(
+        UserError, match=r"holds no settings. Save with model.save.*from_pretrained"
+    ):
+        fresh.load_state_dict(model.state_dict())
+    again = type(model)(model.config)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval().predict_proba(graph), model.predict_proba(graph))
+    with pytest.raises(UserError, match=r"by its path or name, got OrderedDict; .*load_state_dict"):
+        type(model).from_pretrained(model.state_dict())
+    with pytest.raises(UserError, match=r"give a path like model.safetensors"):
+        model.save(tmp_path / "model.pt")

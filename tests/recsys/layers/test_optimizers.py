@@ -188,7 +188,7 @@ def test_regularisers_are_numbers_or_short_texts(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["l3(1)", "l1", "l1_l2(1)", "l2(1,2)", "l2(x)", -1, "l2(nan)", True]
+    "text", ["l3(1)", "l1", "l1_l2(1)", "l2(1,2)", "l2(x)", -1, "l2(nan)", True, "l2(1e99)", 1e99]
 )
 def test_other_regularisers_are_refused(text):
     with pytest.raises(UserError, match=r"a regulariser is a number, 'l1\(x\)'.* got"):

@@ -334,3 +334,15 @@ def test_a_damaged_encoder_file_is_an_error_of_one_line(damage, tmp_path):
     pq.write_table(DAMAGE[damage](pq.read_table(file)), file)
     with pytest.raises(UserError, match="is no encoder file, or damaged; copy it again"):
         Encoder.load(file)
+
+
+def test_a_folder_whose_name_is_no_utf8_holds_tables_and_encoders(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    table = pl.DataFrame({"user": ["a", "b", "a"], "label": [0, 1, 1]})
+    with (folder / "t.parquet").open("wb") as file:
+        table.write_parquet(file)
+    encoder = Encoder.fit(Schema.parse({"columns": {"user": {}}}, "test"), folder / "t.parquet")
+    encoder.save(folder / "encoder.parquet")
+    assert Encoder.load(folder).digest() == encoder.digest()
+    assert encoder.ids("user", ["b"]) != encoder.ids("user", ["a"])

@@ -1,8 +1,11 @@
 """Windows of a long recording are joined without speakers that swap."""
 
+import math
+
 import pytest
 import torch
 
+from sixfold.core import UserError
 from sixfold.speech.audio.stitching import crossfade, reorder, separate_windows
 
 RATE = 1000
@@ -32,6 +35,12 @@ def test_speakers_do_not_swap_at_the_seams(shuffled, seconds):
     found = separate_windows(oracle, sources.sum(0), RATE, 8.0)
     assert oracle.calls == max(1, -(-round((seconds - 2) * RATE) // 6000))
     torch.testing.assert_close(found, sources, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [4.0, -1.0, math.nan, math.inf])
+def test_a_window_is_a_finite_number_of_seconds_above_twice_the_overlap(seconds):
+    with pytest.raises(UserError, match="window_s is the seconds of a window, above 4"):
+        separate_windows(lambda window: window[None], torch.zeros(9), RATE, seconds)
 
 
 def test_a_speaker_who_pauses_keeps_their_track():

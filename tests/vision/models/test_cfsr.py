@@ -4,6 +4,7 @@ from reference_cfsr import ReferenceCFSR
 from tiny_networks import tiny_cfsr
 
 from sixfold.core import UserError
+from sixfold.core.weights.building import build_on_meta
 from sixfold.core.weights.convert import load_strict, save_pretrained
 from sixfold.vision import CFSR, CFSRConfig
 from sixfold.vision.models.cfsr import SYSTEM, convert
@@ -202,3 +203,8 @@ def test_outputs_and_gradients_are_those_of_the_published_formulation(settings):
         results.append([y.detach(), *(p.grad.clone() for p in model.parameters())])  # type: ignore
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_absurdly_many_channels_are_refused_before_any_number_is_listed():
+    with pytest.raises(UserError, match="the model would take more than 4000000000 bytes"):
+        build_on_meta(CFSR, CFSRConfig(in_chans=10**9), "params.yaml", most_bytes=2**30)

@@ -156,6 +156,15 @@ def test_a_sample_rate_that_contradicts_the_metadata_is_refused(path):
         open_recording(path, sample_rate_hz=2e6)
 
 
+def test_a_centre_that_contradicts_the_metadata_or_is_no_frequency_is_refused(path):
+    centre = open_recording(path).captures[0].center_hz
+    assert open_recording(path, center_hz=centre).captures[0].center_hz == centre
+    with pytest.raises(UserError, match=rf"is centred at {centre} Hz, --center says {centre + 1}"):
+        open_recording(path, center_hz=centre + 1)
+    with pytest.raises(UserError, match="--center is a frequency in Hz, got nan"):
+        open_recording(path, center_hz=float("nan"))
+
+
 def test_damaged_files_are_answered_in_words(path):
     data = path.with_suffix(".sigmf-data")
     with pytest.raises(UserError, match="says cf32_le, --datatype says ci16_le"):

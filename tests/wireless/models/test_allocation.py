@@ -7,7 +7,7 @@ import torch
 from sixfold.core import UserError
 from sixfold.wireless import CellFreeICGNN, CellFreeICGNNConfig, allocate_power
 from sixfold.wireless.iq.cell_free import draw_layout, strongest_access_points
-from sixfold.wireless.models.icgnn.allocation import METHODS
+from sixfold.wireless.models.icgnn.allocation import METHODS, run
 
 
 @pytest.fixture
@@ -50,3 +50,12 @@ def test_bad_input_is_answered_in_words(change, words, scene):
     given = {"gain": scene[0], "serve": scene[1], "method": "equal"} | change
     with pytest.raises(UserError, match=words):
         allocate_power(given.pop("gain"), given.pop("serve"), **given)
+
+
+def test_the_layouts_are_not_replaced_by_their_powers(scene, tmp_path):
+    path = tmp_path / "layouts.npz"
+    np.savez(path, gain=scene[0].numpy(), serve=scene[1].numpy())
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"layouts.npz is the input"):
+        run(path, path, method="equal")
+    assert path.read_bytes() == before

@@ -259,6 +259,9 @@ def test_numpy_in_numpy_out_and_the_command(tmp_path, network):
     np.save(tmp_path / "h.npy", channel)
     run(tmp_path / "h.npy", tmp_path / "w.npy", noise_power_w=NOISE, method="rzf")
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), found)
+    with pytest.raises(UserError, match=r"h.npy is the input"):
+        run(tmp_path / "h.npy", tmp_path / "h.npy", noise_power_w=NOISE, method="rzf")
+    np.testing.assert_array_equal(np.load(tmp_path / "h.npy"), channel)
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -267,6 +270,10 @@ def test_numpy_in_numpy_out_and_the_command(tmp_path, network):
     ({"method": "rzff"}, "did you mean 'rzf'"),
     ({"method": "icgnn"}, "needs a trained network"),
     ({"steps": 3}, "belong to method='icgnn'"),
+    ({"method": "icgnn", "model": ICGNN(ICGNNConfig(width=8, layers=1)), "steps": 10**20},
+     "steps is 1000.*; give 1 to 10000"),
+    ({"method": "icgnn", "model": ICGNN(ICGNNConfig(width=8, layers=1)), "steps": 0}, "steps is 0"),
+    ({"method": "wmmse", "noise_power_w": 1e300}, "out of the range of floats; scale both"),
     ({"channel": torch.ones(3, 4)}, "torch.view_as_complex"),
     ({"channel": torch.full((2, 2, 2), torch.nan + 0j)}, r"first at \[0, 0, 0\]"),
     ({"channel": torch.zeros(2, 2, 2) + 0j}, r"at \[0\] is zero"),

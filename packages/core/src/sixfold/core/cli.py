@@ -264,15 +264,31 @@ def _answer(app: "App", arguments: Sequence[str]) -> None:
     """Call a command; what it cannot make of its arguments is one line, as all errors are.
 
     Raises:
-        UserError: an argument is unknown, missing or of a wrong type.
+        UserError: an argument is unknown, missing, empty or of a wrong type.
     """
     from cyclopts import CycloptsError
 
+    _refuse_empty(arguments)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         text = " ".join(str(error).split())
         raise UserError(shorten(f"{text} Add --help to see what there is.")) from None
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty texts: as a path they would mean all of this folder, as weights none.
+
+    Raises:
+        UserError: there is one, most often a variable of the shell that is not set.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if not argument or re.fullmatch(r"--[\w-]+=", argument):
+            place = argument or (f"that after {before}" if before else "the first")
+            raise UserError(
+                f"an argument is empty ({place}): give it a value, or leave it out; is a variable "
+                "of the shell not set?"
+            )
 
 
 def _reflowed(function: Callable[..., Any]) -> Callable[..., Any]:

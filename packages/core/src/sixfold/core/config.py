@@ -42,11 +42,17 @@ class Config(pydantic.BaseModel):
                     raise ValueError(
                         unknown_name_error(cls.__name__, "field", str(key), cls.model_fields)
                     )
-                if _holds_absurd_int(value):
-                    raise ValueError(f"{key} is {shown(value)}, a number of more than 63 bits")
                 if _holds_bool(value) and not _takes_bool(cls.model_fields[key].annotation):
                     raise ValueError(f"{key} is {shown(value)}, where no yes or no is meant")
         return values
+
+    @pydantic.model_validator(mode="after")
+    def _refuse_absurd_numbers(self) -> Self:
+        """Refuse what no tensor holds; afterwards, because a command line gives texts."""
+        for key in type(self).model_fields:
+            if _holds_absurd_int(value := getattr(self, key)):
+                raise ValueError(f"{key} is {shown(value)}, a number of more than 63 bits")
+        return self
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:

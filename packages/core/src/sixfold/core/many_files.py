@@ -52,14 +52,14 @@ def run_files(
     if single is None and len(given) == 1 and not given[0].exists() and not _is_pattern(given[0]):
         raise UserError(f"there is no file {given[0]}")
     if single and not (writes and target.is_dir()):
-        _refuse_inputs([single], [target])
+        refuse_inputs([single], [target])
         work(single, target)
         return
     pairs = {
         source: _output(target / name, writes) for source, name in _inputs(given, target, reads)
     }
     _refuse_twice(pairs)
-    _refuse_inputs(pairs, pairs.values())
+    refuse_inputs(pairs, pairs.values())
     if target.is_file():
         raise UserError(f"{target} is a file; several outputs go into a folder")
     _make_all(pairs, work, target, folders=not writes, overwrite=overwrite)
@@ -110,6 +110,21 @@ def _into_folder(work: Work, source: Path, output: Path) -> None:
             os.replace(file, output / file.name)
 
 
+def check_table(out: Path | None, inputs: Collection[Path]) -> None:
+    """Refuse, before the work begins, a file of results that could not be written at its end.
+
+    Raises:
+        UserError: its folder is missing, it is a folder, or it would replace an input.
+    """
+    if out is None:
+        return
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give the name of a file")
+    refuse_inputs(inputs, [out])
+
+
 def _inputs(
     given: Sequence[Path], target: Path, reads: Collection[str]
 ) -> Iterator[tuple[Path, Path]]:
@@ -157,8 +172,12 @@ def _refuse_twice(pairs: dict[Path, Path]) -> None:
         sources[output] = source
 
 
-def _refuse_inputs(sources: Collection[Path], outputs: Collection[Path]) -> None:
-    """Refuse an output that is an input, also by way of a link, or holds one in its folder."""
+def refuse_inputs(sources: Collection[Path], outputs: Collection[Path]) -> None:
+    """Refuse an output that is an input, also by way of a link, or holds one in its folder.
+
+    Raises:
+        UserError: it would be replaced.
+    """
     inputs = {(s.stat().st_dev, s.stat().st_ino): s for s in sources if s.exists()}
     for output in outputs:
         if output.exists():

@@ -68,7 +68,7 @@ class FlowOptions(Config):
     first: int = Field(default=0, ge=0)
     every: int = Field(default=1, ge=1)
     epochs: int | None = Field(default=None, ge=1)
-    floor: float = Field(default=0.0, ge=0)
+    floor: float = Field(default=0.0, ge=0, le=1e6)
     rollout_steps: int = Field(default=10, ge=1)
     published_units: bool = False
     valid_trajectories: int = Field(default=64, ge=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.many_files import check_table
 from sixfold.pde.data.files import Trajectory, open_file, pieces, read, trajectories
 from sixfold.pde.data.layouts import find_files, open_flows
 from sixfold.pde.data.rollout_errors import Errors
@@ -47,7 +48,9 @@ def score(
     """
     names = fields.split(",") if fields else ()
     pairs = []
-    for true_file, made_file in _pairs(Path(reference), Path(estimate)):
+    files = _pairs(Path(reference), Path(estimate))
+    check_table(out, [file for pair in files for file in pair])
+    for true_file, made_file in files:
         true = trajectories(open_flows(true_file, names, axes), first, every)
         made = trajectories(open_flows(made_file, names, axes))
         _check(true, made, true_file, made_file)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.many_files import check_table
 from sixfold.core.progress import progress
 from sixfold.speech import metrics as functions
 from sixfold.speech.audio.files import read_audio
@@ -72,15 +73,15 @@ def score(
         The averages.
 
     Raises:
-        UserError: the names do not match, a metric is unknown, or no recording has a score.
+        UserError: the names do not match, ``out`` cannot be written, a metric is unknown, or
+            no recording has a score.
         SystemExit: with status 1 at the end, if recordings were left out.
     """
     for name in metrics:
         if name not in METRICS:
             raise UserError(unknown_name_error("sixfold score speech", "metric", name, METRICS))
     pairs = matched_files(Path(reference), Path(estimate))
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
+    check_table(out, [file for pair in pairs.values() for file in pair])
     chosen = _installed(metrics)
     rows, left_out = [], 0
     with progress("scoring", len(pairs)) as advance:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.many_files import check_table
 from sixfold.core.progress import progress
 from sixfold.vision.images.files import READS, read_picture, to_pil
 from sixfold.vision.metrics import psnr_y, ssim_y
@@ -35,12 +36,11 @@ def score(
         The averages.
 
     Raises:
-        UserError: the names do not match, or no picture has a score.
+        UserError: the names do not match, ``out`` cannot be written, or no picture has a score.
         SystemExit: with status 1 at the end, if pictures were left out.
     """
     pairs = _matched(Path(reference), Path(estimate))
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
+    check_table(out, [file for pair in pairs.values() for file in pair])
     rows, left_out = [], 0
     with progress("scoring", len(pairs)) as advance:
         for name, files in pairs.items():

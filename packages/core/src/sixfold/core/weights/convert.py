@@ -193,7 +193,22 @@ def _convert(
         if others:
             print(f"{path}: loaded {printable(prefix)}*, left out {some(others)}")
         return found
+    if _has_own_names(system, state):
+        raise UserError(
+            f"{path} holds the weights of sixfold's {system.name} without its settings, as of "
+            "torch.save(model.state_dict(), ...); save it by save_pretrained of "
+            "sixfold.core.weights.convert, an estimator by model.save('m.safetensors')"
+        ) from whole
     raise whole
+
+
+def _has_own_names(system: System, state: Mapping[str, Tensor]) -> bool:
+    """Return whether all names are those of a model of the default size, but for numbers."""
+    with suppress(UserError):
+        model = build_on_meta(system.build, system.config(), system.name)
+        known = {re.sub(r"\d+", "0", key) for key in model.state_dict()}
+        return all(re.sub(r"\d+", "0", key) in known for key in state)
+    return False
 
 
 def _convert_whole(

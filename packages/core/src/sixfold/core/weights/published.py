@@ -21,6 +21,11 @@ def find_weights(name: str | Path, system: System) -> Path:
     Raises:
         UserError: there is neither, or the file cannot be had; says where to put it.
     """
+    if not isinstance(name, str | Path):
+        raise UserError(
+            f"a checkpoint is given by its path or name, got {type(name).__name__}; fill a model "
+            "with a state dict by model.load_state_dict"
+        )
     path = Path(name)
     try:
         if path.is_dir():

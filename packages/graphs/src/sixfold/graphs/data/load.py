@@ -112,6 +112,14 @@ def _read(source: GraphSource, folder: Path, split: int | Literal["public"]) -> 
             f"{source.loader} could not get {source.argument or source.set}: {error}; set "
             f"SIXFOLD_MIRROR to a folder that holds {source.set}/"
         ) from None
+    except UserError:
+        raise
+    except Exception as error:  # PyG's readers fail in as many ways as files can be damaged
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:100]
+        raise UserError(
+            f"torch_geometric cannot read {home} ({reason}); a file there is damaged: delete the "
+            "folder, and get it again"
+        ) from None
 
 
 def _drop_damaged(home: Path) -> None:

@@ -159,7 +159,7 @@ def trajectories(blocks: Sequence[Block], first: int = 0, every: int = 1) -> lis
     Raises:
         UserError: a trajectory has no such frame, or the numbers are no place and no distance.
     """
-    if first < 0 or every < 1:
+    if first < 0 or not 1 <= every < 2**31:
         raise UserError(
             f"--first {first} --every {every} names no frames; give a first one from 0, and a "
             "distance from 1"

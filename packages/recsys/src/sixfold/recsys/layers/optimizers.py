@@ -275,9 +275,10 @@ def regularizer(value: float | int | str | None) -> Regularizer:
             found = Regularizer(**{match[1]: float(match[2])})
     except ValueError:
         found = Regularizer(-1)
-    if not (0 <= found.l1 < float("inf") and 0 <= found.l2 < float("inf")):
+    most = torch.finfo(torch.float32).max
+    if not (0 <= found.l1 <= most and 0 <= found.l2 <= most):
         raise UserError(
-            f"a regulariser is a number, 'l1(x)', 'l2(x)' or 'l1_l2(x,y)', not negative; "
+            f"a regulariser is a number, 'l1(x)', 'l2(x)' or 'l1_l2(x,y)', from 0 to {most:.0e}; "
             f"got {value!r}"
         )
     return found

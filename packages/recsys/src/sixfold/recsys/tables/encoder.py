@@ -40,6 +40,7 @@ from sixfold.recsys.tables.encode import (
     encode_targets,
     read_values,
 )
+from sixfold.recsys.tables.parquet import native_file
 from sixfold.recsys.tables.read import Block, open_source
 from sixfold.recsys.tables.schema import QUANTILES, Schema, as_schema
 from sixfold.recsys.tables.values import Lists
@@ -144,8 +145,8 @@ class Encoder:
         parts = [_rows(name, rule) for name, rule in sorted(self.rules.items())]
         table = pa.concat_tables(parts) if parts else LAYOUT.empty_table()
         table = table.replace_schema_metadata({KEY: self._header()})
-        with atomic_file(Path(path)) as partial:
-            pq.write_table(table, partial, compression="zstd")
+        with atomic_file(Path(path)) as partial, native_file(partial, "wb") as file:
+            pq.write_table(table, file, compression="zstd")
 
     @classmethod
     def load(cls, path: str | Path) -> "Encoder":
@@ -158,7 +159,8 @@ class Encoder:
         if not path.is_file():
             raise UserError(f"there is no encoder {path}; it lies beside the weights it belongs to")
         try:
-            table = pq.read_table(path)
+            with native_file(path) as file:
+                table = pq.read_table(file)
             header = json.loads((table.schema.metadata or {})[KEY])
             rules = {name: _restore(name, kind, table) for name, kind in header["kinds"].items()}
             facts = header["schema"], header["kept_negatives"], header["weights_sha256"]

@@ -1,5 +1,6 @@
 """Parquet files by their row groups."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,9 +55,15 @@ def list_row_groups(file: Path) -> tuple[list[str], list[RowGroup]]:
 @lru_cache(maxsize=8)
 def _open(file: Path) -> pq.ParquetFile:
     """Open a file; its texts come as dictionaries, as it stores them, and need no hashing."""
-    schema = pq.read_schema(file)
+    with native_file(file) as opened:
+        schema = pq.read_schema(opened)
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetFile(file, read_dictionary=texts)
+    return pq.ParquetFile(native_file(file), read_dictionary=texts)
+
+
+def native_file(path: Path, mode: str = "rb") -> pa.OSFile:
+    """Open a file for pyarrow, which by itself refuses names that are not UTF-8."""
+    return pa.OSFile(os.fsencode(path), mode)
 
 
 def _first_line(error: Exception) -> str:

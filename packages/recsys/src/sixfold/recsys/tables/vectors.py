@@ -11,6 +11,7 @@ import torch
 
 from sixfold.core import UserError
 from sixfold.recsys.tables.encoder import Encoder
+from sixfold.recsys.tables.parquet import native_file
 
 
 def load_vectors(model: Any, encoder: Encoder) -> None:
@@ -47,7 +48,8 @@ def _read(file: Path, width: int) -> tuple[list[Any], np.ndarray]:
         raise UserError(f"there is no file of vectors {file}")
     try:
         # polars ends in a panic where a file is damaged
-        table = pl.DataFrame(pq.read_table(file, columns=["value", "vector"]))
+        with native_file(file) as opened:
+            table = pl.DataFrame(pq.read_table(opened, columns=["value", "vector"]))
         vectors = np.array(table["vector"].to_list(), np.float32)
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0][:120]

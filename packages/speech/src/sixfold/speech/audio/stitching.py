@@ -6,6 +6,7 @@ window are ordered by their correlation with the previous window's in the overla
 crossfaded there.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -77,13 +78,14 @@ def process_windows(
         Results, as long as the recording in total.
 
     Raises:
-        UserError: the window is too short.
+        UserError: the window is too short, or not finite.
     """
-    size, overlap = round(window_s * sample_rate), round(overlap_s * sample_rate)
-    if size <= 2 * overlap:
+    overlap = round(overlap_s * sample_rate)
+    if not math.isfinite(window_s) or round(window_s * sample_rate) <= 2 * overlap:
         raise UserError(
             f"window_s is the seconds of a window, above {2 * overlap_s}; got {window_s}"
         )
+    size = round(window_s * sample_rate)
     count = max(1, -(-(samples - overlap) // (size - overlap)))
     # Equal windows: the model would separate a short last one badly.
     step = max(1, -(-(samples - overlap) // count))

@@ -209,12 +209,26 @@ def _captures(
             f"{data} holds the samples {offset} to {end - 1}, but its captures start at {starts}; "
             "the file is cut short, or core:offset is wrong"
         )
+    _check_center(entries, data, center_hz)
     found = []
     for i, (first, last) in enumerate(zip(starts, [*starts[1:], end], strict=True)):
         center = (entries[i] if entries else {}).get("core:frequency", center_hz or 0.0)
         position = int(headers[i]) + (first - offset) * size
         found.append(Capture(first, last - first, float(center), position))
     return tuple(found)
+
+
+def _check_center(
+    entries: Sequence[Mapping[str, Any]], data: Path, center_hz: float | None
+) -> None:
+    """Refuse a centre frequency that is none, or that the metadata leave no place for."""
+    if center_hz is None:
+        return
+    if not math.isfinite(center_hz):
+        raise UserError(f"--center is a frequency in Hz, got {center_hz:g}")
+    said = {entry.get("core:frequency", center_hz) for entry in entries} or {center_hz}
+    if center_hz not in said:
+        raise UserError(f"{data} is centred at {min(said)!r} Hz, --center says {center_hz!r}")
 
 
 def _check_digest(data: Path, expected: str) -> None:

@@ -36,7 +36,7 @@ from sixfold.graphs.models.forwardgnn.link_prediction import (
 )
 from sixfold.graphs.models.forwardgnn.modes import Procedure, link_procedure_of, procedure_of
 from sixfold.graphs.models.forwardgnn.objective import Network
-from sixfold.graphs.models.pretrained import load, save
+from sixfold.graphs.models.pretrained import load, refuse_other_sizes, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 from sixfold.graphs.models.targets import predictions
@@ -75,6 +75,7 @@ class ForwardGNN(nn.Module):
                 "conv is 'custom': pass the function that makes the convolutions, "
                 "ForwardGNN(conv=...) or ForwardGNN.from_pretrained(path, conv=...)"
             )
+        self.register_load_state_dict_pre_hook(refuse_other_sizes)
         self.history: list[Row] = []
         with seeded(self.config.seed, "weights"):
             self._build()

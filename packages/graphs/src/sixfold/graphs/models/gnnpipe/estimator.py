@@ -40,7 +40,7 @@ from sixfold.graphs.models.gnnpipe.stage import Nodes, Pipeline
 from sixfold.graphs.models.gnnpipe.traffic import Traffic, traffic_of
 from sixfold.graphs.models.gnnpipe.training import Training, train
 from sixfold.graphs.models.gnnpipe.transport import Communicator
-from sixfold.graphs.models.pretrained import load, save
+from sixfold.graphs.models.pretrained import load, refuse_other_sizes, save
 from sixfold.graphs.models.seeding import resolve_seed, seeded
 from sixfold.graphs.models.stages import Row, check_processes, open_run
 from sixfold.graphs.models.targets import predictions, probabilities
@@ -80,6 +80,7 @@ class GNNPipe(nn.Module):
                 "GNNPipe.from_pretrained(path, model=...)"
             )
         self.layers = self._make_layers() if model is None else check_layers(model)
+        self.register_load_state_dict_pre_hook(refuse_other_sizes)
         self.history: list[Row] = []
         self.chunks: Chunks | None = None
         self.bytes_sent: Traffic = {}

@@ -44,7 +44,7 @@ from sixfold.graphs.models.mowst.official_behaviour import (
     with_probabilities_as_logits,
 )
 from sixfold.graphs.models.mowst.training import MowstTraining
-from sixfold.graphs.models.pretrained import load, save
+from sixfold.graphs.models.pretrained import load, refuse_other_sizes, save
 from sixfold.graphs.models.seeding import seeded
 from sixfold.graphs.models.stages import Row, open_run, train
 
@@ -80,6 +80,7 @@ class Mowst(nn.Module):
                 "an expert is 'custom': pass the last one as a module or a function that makes it, "
                 "Mowst(strong=...) or Mowst.from_pretrained(path, strong=...)"
             )
+        self.register_load_state_dict_pre_hook(refuse_other_sizes)
         self.history: list[Row] = []
         with seeded(self.config.seed, "weights"):
             self._build()

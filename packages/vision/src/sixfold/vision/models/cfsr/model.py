@@ -82,7 +82,7 @@ class CFSR(nn.Module):
         super().__init__()
         self.config = config = config or CFSRConfig()
         channels, width = config.in_chans, config.embed_dim
-        mean = torch.tensor(MEAN if channels == 3 else (0.0,) * channels)
+        mean = torch.tensor(MEAN) if channels == 3 else torch.zeros(channels)
         self.register_buffer("mean", mean[:, None, None], persistent=False)
         self.conv_first = nn.Conv2d(channels, width, 3, padding=1)
         self.layers = nn.ModuleList(Layer(config, depth) for depth in config.depths)

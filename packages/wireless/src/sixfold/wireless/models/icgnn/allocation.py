@@ -13,6 +13,7 @@ from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.tensors import as_tensor
+from sixfold.core.many_files import refuse_inputs
 from sixfold.wireless.data.own_mimo import read_layouts
 from sixfold.wireless.iq import power_control
 from sixfold.wireless.models.icgnn.cell_free import CellFreeICGNN
@@ -128,6 +129,7 @@ def run(source: Path, target: Path, *, method: str = "icgnn", weights: str | Non
             icgnn.
         weights: Checkpoint of icgnn.
     """
+    refuse_inputs([source], [target])
     layouts = read_layouts(source)
     found = allocate_power(**layouts, method=method, model=weights)
     content = io.BytesIO()

@@ -15,6 +15,8 @@ from sixfold.core.config import unknown_name_error
 from sixfold.core.data.arrays import read_npy
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.data.tensors import as_tensor
+from sixfold.core.many_files import refuse_inputs
+from sixfold.core.messages import shown
 from sixfold.wireless.iq import precoding
 from sixfold.wireless.iq.wmmse import wmmse
 from sixfold.wireless.models.icgnn.model import ICGNN
@@ -28,6 +30,11 @@ CLOSED_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 METHODS = (*CLOSED_FORMS, "icgnn")
 BLOCK = 1 << 22  # complex numbers that are precoded at once
+MOST_STEPS = 10_000
+OUT_OF_RANGE = (
+    "the precoders are not finite: the channel, or its power over the noise, is out of the range "
+    "of floats; scale both"
+)
 
 
 def precode(
@@ -63,14 +70,15 @@ def precode(
     *lead, users, antennas = values.shape
     flat = values.reshape(-1, users, antennas)
     block = max(1, BLOCK // (users * antennas))
-    with torch.no_grad():
-        parts = [_precode(part, noise_power_w / power_w, function) for part in flat.split(block)]
+    noise = noise_power_w / power_w
+    try:
+        with torch.no_grad():
+            parts = [_precode(part, noise, function) for part in flat.split(block)]
+    except torch.linalg.LinAlgError:  # what leaves the range of floats has no factor
+        raise UserError(OUT_OF_RANGE) from None
     precoder = power_w**0.5 * torch.cat(parts).reshape(*lead, antennas, users)
     if not bool(precoder.isfinite().all()):
-        raise UserError(
-            "the precoders are not finite: the channel, or its power over the noise, is out of the "
-            "range of floats; scale both"
-        )
+        raise UserError(OUT_OF_RANGE)
     return precoder.numpy() if isinstance(channel, np.ndarray) else precoder
 
 
@@ -102,6 +110,11 @@ def _method(
         )
     network = model if isinstance(model, ICGNN) else ICGNN.from_pretrained(model)
     weight = network.embed.weight
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise UserError(
+            f"steps is {shown(steps)}; give 1 to {MOST_STEPS}, of which as many as users are "
+            "exact, or none"
+        )
 
     def function(channel: Tensor, noise: Tensor) -> Tensor:
         complex_type = torch.complex128 if weight.dtype == torch.float64 else torch.complex64
@@ -161,6 +174,7 @@ def run(
     """
     if target.suffix != ".npy":
         raise UserError(f"precoders go into an .npy file, got {target.name}")
+    refuse_inputs([source], [target])
     channel = read_npy(source)
     found = precode(
         channel,
