@@ -89,8 +89,10 @@ def explain_failures(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if where in str(error):
+            raise
+        raise UserError(f"{where}: {error}") from error
     except MemoryError as error:
         raise UserError(f"{where}: the model needs more memory than there is ({error})") from error
     except Exception as error:  # sizes that contradict each other fail in as many ways as layers
