@@ -203,11 +203,20 @@ def _convert(
 
 
 def _has_own_names(system: System, state: Mapping[str, Tensor]) -> bool:
-    """Return whether all names are those of a model of the default size, but for numbers."""
+    """Return whether all names are those of a model of the default size, but for numbers.
+
+    Where these are the official ones too, the fault is another than missing settings.
+    """
+    own: dict[str, Tensor] = {}
     with suppress(UserError):
-        model = build_on_meta(system.build, system.config(), system.name)
-        known = {re.sub(r"\d+", "0", key) for key in model.state_dict()}
-        return all(re.sub(r"\d+", "0", key) in known for key in state)
+        own = build_on_meta(system.build, system.config(), system.name).state_dict()
+    known = {re.sub(r"\d+", "0", key) for key in own}
+    if not all(re.sub(r"\d+", "0", key) in known for key in state):
+        return False
+    try:
+        _convert_whole(system, own, Path(system.name))
+    except UserError:
+        return True
     return False
 
 
