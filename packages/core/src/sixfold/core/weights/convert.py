@@ -215,8 +215,8 @@ def _has_own_names(system: System, state: Mapping[str, Tensor]) -> bool:
         return False
     try:
         _convert_whole(system, own, Path(system.name))
-    except UserError:
-        return True
+    except UserError as error:
+        return isinstance(error.__cause__, UserError)  # others: values that are not there
     return False
 
 
