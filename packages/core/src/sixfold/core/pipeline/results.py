@@ -60,7 +60,7 @@ def read_json(path: Path, again: str) -> dict[str, Any]:
         raise UserError(f"there is no {path}; first: {again}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # not JSON, not UTF-8
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged; run: {again}")

@@ -58,7 +58,7 @@ def read(folder: Path) -> dict[str, bytes]:
                 raise CorruptCheckpointError(f"{name} differs from its checksum")
     except OSError as error:
         raise CorruptCheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptCheckpointError(f"{MANIFEST} is damaged: {error}") from None
     return files
 

@@ -79,7 +79,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """Read a JSON file of a run folder; None if it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # not JSON, not UTF-8
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
         return None
     return found if isinstance(found, dict) else None
 
