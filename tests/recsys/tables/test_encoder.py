@@ -323,6 +323,7 @@ def test_weights_are_read_and_checked():
 DAMAGE = {
     "no metadata": lambda table: table.replace_schema_metadata({}),
     "no schema": lambda table: table.replace_schema_metadata({b"sixfold.encoder": b"{}"}),
+    "nested": lambda table: table.replace_schema_metadata({b"sixfold.encoder": b"[" * 200_000}),
     "no counts": lambda table: table.drop_columns(["count"]),
 }
 

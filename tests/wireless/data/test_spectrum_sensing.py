@@ -44,6 +44,9 @@ def test_what_is_wrong_is_said(path):
     path.with_suffix(".json").write_text('[{"fc": 1}]')
     with pytest.raises(UserError, match=r"objects with fc and bw, in Hz \(KeyError\('bw'\)\)"):
         read_published(path, "synthetic", 32)
+    path.with_suffix(".json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="objects with fc and bw"):
+        read_published(path, "synthetic", 32)
     np.arange(5.0).tofile(path)
     with pytest.raises(UserError, match="40 bytes, which is no multiple of a sample's 16"):
         read_published(path, "synthetic", 2)

@@ -1,9 +1,9 @@
 """A linear layer on a CPU at the speed of its vector units.
 
-PyTorch hands float32 products to MKL, which takes 256-bit instructions on an AMD processor; its
-convolutions go to oneDNN, which takes 512-bit ones where there are any: half the time, measured.
-A linear layer *is* a convolution of kernel size 1. With one thread PyTorch would hand that one to
-MKL too, unless it is dilated, which means nothing at this size.
+PyTorch hands float32 products to MKL, which is slow on an AMD processor; its convolutions go to
+oneDNN, which is not (``python benchmarks/frcrn.py`` and ``deftan2.py`` have the figures). A linear
+layer *is* a convolution of kernel size 1. With one thread PyTorch would hand that one to MKL too,
+unless it is dilated, which means nothing at this size.
 """
 
 import torch

@@ -131,7 +131,7 @@ def _drop_damaged(home: Path) -> None:
             wrong = [
                 n for n, at in known.items() if fault(record.parent / n, at["bytes"], at["sha256"])
             ]
-        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
             known, wrong = {}, []  # killed before it was written, or damaged itself
         if wrong or not known:
             shutil.rmtree(processed)

@@ -40,7 +40,7 @@ def frames_after(model: Forecaster, history: Any) -> Iterator[Predicted]:
 
     Raises:
         UserError: the network reads other channels than it predicts, or the history is too short,
-            of another shape or precision.
+            of another shape or precision, or not finite.
     """
     config: FramesConfig = model.config
     history = as_tensor(history, "the history")

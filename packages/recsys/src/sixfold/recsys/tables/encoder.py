@@ -164,7 +164,14 @@ class Encoder:
             header = json.loads((table.schema.metadata or {})[KEY])
             rules = {name: _restore(name, kind, table) for name, kind in header["kinds"].items()}
             facts = header["schema"], header["kept_negatives"], header["weights_sha256"]
-        except (KeyError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, OSError):
+        except (
+            KeyError,
+            ValueError,
+            RecursionError,
+            OSError,
+            pa.ArrowException,
+            pl.exceptions.PolarsError,
+        ):
             raise UserError(f"{path} is no encoder file, or damaged; copy it again") from None
         return cls(Schema.parse(facts[0], str(path)), rules, *facts[1:])
 

@@ -168,7 +168,7 @@ def _bands(path: Path, widened_hz: float) -> list[Band]:
         if not isinstance(entries, list):
             raise TypeError(f"it is a {type(entries).__name__}")
         found = [(float(one["fc"]), float(one["bw"])) for one in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} should hold a JSON list of objects with fc and bw, in Hz ({error!r})"
         ) from None

@@ -150,7 +150,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON, or nested without end
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
         raise UserError(f"{path} is no SigMF metadata: it has no 'global' object")
