@@ -77,6 +77,23 @@ def test_more_steps_later_end_as_if_asked_for_at_once(tmp_path, best):
         fit_steps("parts", 4)
 
 
+def test_a_finished_run_whose_checkpoint_is_damaged_is_trained_again_as_it_advises(tmp_path):
+    def fit_steps(steps):
+        config = settings(steps=steps, eval_every=2, best={"monitor": "loss", "mode": "min"})
+        model = linear()
+        run = Run.open(tmp_path / "run", {"identity": "without steps"}, "")
+        fit(run, model, Table(), squared, config, seed=0, evaluate=lambda model: {"loss": 1.0})
+        return model.weight
+
+    right = fit_steps(4)
+    (tmp_path / "run" / "ckpt" / "step-00000004-phase-1" / "MANIFEST.json").write_bytes(b"")
+    with pytest.raises(UserError, match="delete .*DONE to train it again"):
+        fit_steps(4)
+    (tmp_path / "run" / "DONE").unlink()
+    assert torch.equal(fit_steps(4), right)
+    fit_steps(6)
+
+
 class Positions(nn.Linear):
     def no_weight_decay(self):
         return {"weight"}

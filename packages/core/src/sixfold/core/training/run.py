@@ -245,7 +245,7 @@ class Run:
         if self._folder is not None:
             before = self.folder / "ckpt" / f"step-{self._saved.step:08d}"
             if self._writes and self._saved.phase and before.is_dir():  # kept for `extend`
-                before.rename(before.with_name(f"before-{before.name}"))
+                _rename_over(before, f"before-{before.name}")
             self._prune(1)  # before DONE: nobody tidies a folder that says so
             self.write_json("DONE", metrics)
             barrier()
@@ -281,7 +281,7 @@ class Run:
         if self._writes:
             (self.folder / "DONE").unlink(missing_ok=True)
             for path in (self.folder / "ckpt").glob("before-step-*"):
-                path.rename(path.with_name(path.name.removeprefix("before-")))
+                _rename_over(path, path.name.removeprefix("before-"))
             for path in checkpoints(self.folder):
                 if "-phase-" in path.name:
                     shutil.rmtree(path)
@@ -347,8 +347,7 @@ class Run:
                         f"delete {self.folder / 'DONE'} to train it again"
                     ) from None
                 print(f"warning: {path} is broken ({problem}); trying the one before", flush=True)
-                shutil.rmtree(path.with_name(f"broken-{path.name}"), ignore_errors=True)
-                path.rename(path.with_name(f"broken-{path.name}"))
+                _rename_over(path, f"broken-{path.name}")
         return None
 
     def _restore_generators(self, states: list[dict[str, Any]]) -> None:
@@ -389,6 +388,12 @@ class Run:
         if self._writes:
             for path in checkpoints(self.folder)[:-keep]:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _rename_over(folder: Path, name: str) -> None:
+    """Rename a folder; one of that name, as a run that was begun again leaves it, goes."""
+    shutil.rmtree(folder.with_name(name), ignore_errors=True)
+    folder.rename(folder.with_name(name))
 
 
 def _generator_states() -> dict[str, Any]:
