@@ -63,7 +63,9 @@ def write_report(pipeline: Pipeline) -> None:
     tasks = pipeline.tasks.values()
     sections = [Section("What holds", tables=[claims_table([pipeline])])]
     sections += [s for task in tasks for s in task_sections(Outcome(task, task.results()))]
-    title = pipeline.domain.capitalize() + (" (paper)" if pipeline.name.endswith(PAPER) else "")
+    name = pipeline.domain
+    name = name.upper() if len(name) <= 3 else name.capitalize()  # an abbreviation
+    title = name + (" (paper)" if pipeline.name.endswith(PAPER) else "")
     synthetic = [f"{task.key}: {task.task.synthetic}" for task in tasks if task.source != "real"]
     notice = f"Synthetic data, not the published: {'; '.join(synthetic)}." if synthetic else ""
     page = write_page(pipeline.root / "reports" / pipeline.name, title, sections, notice)
