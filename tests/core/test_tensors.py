@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sixfold.core import UserError
-from sixfold.core.data.tensors import as_tensor
+from sixfold.core.data.tensors import as_tensor, check_one_shape
 
 GRID = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -75,3 +75,10 @@ def test_what_is_no_dense_numbers_is_refused_by_name_in_one_line(values):
         as_tensor(values, "the wind")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) <= 300
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (2, 1), ()])
+def test_shapes_that_would_be_broadcast_are_refused(shape):
+    check_one_shape("one and other", torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(UserError, match=r"one and other should have one shape, got \(2, 3\)"):
+        check_one_shape("one and other", torch.ones(2, 3), torch.ones(shape))

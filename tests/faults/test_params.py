@@ -124,6 +124,29 @@ def test_absurd_settings_of_a_training_name_their_key(folder, train):
     assert key in attempt(folder, "speech", text.encode(), str(train))
 
 
+DATA = [
+    ("speech", "multichannel", {"rooms": 10**9}),
+    ("speech", "separation", {"seconds": 1e12}),
+    ("vision", "super_resolution", {"patch": 10**9}),
+    ("wireless", "precoding", {"users": [10**9, 10**9]}),
+    ("pde", "large_eddies", {"grid": 10**9}),
+    ("wireless", "precoding", {"users": [8, 4]}),
+    ("wireless", "power_allocation", {"each": [5, 1]}),
+    ("wireless", "spectrum_sensing", {"signals": [2, 1]}),
+    ("speech", "enhancement", {"test_snr_db": [-1e9, 0]}),
+    ("recsys", "ctr", {"min_count": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "task", "data"), DATA, ids=str)
+def test_absurd_data_name_their_key(folder, name, task, data):
+    values = yaml.safe_load((PIPELINES / name / "params.yaml").read_text())
+    place = ("tasks", task, "data")
+    text = yaml.safe_dump(changed(values, place, data))
+    (key,) = data
+    assert key in attempt(folder, name, text.encode(), str(data), place)
+
+
 SEEDS = ["[]", "[1.5]", "[a]", "0", "[null]", "[-1]", "[1, 1]", f"[{2**63}]", "[.nan]", "[[0]]"]
 SEEDS += ["[true]", "yes", "{a: 1}", "[" + ", ".join(map(str, range(5000))) + "]"]
 

@@ -5,7 +5,7 @@ import torch
 from sklearn import metrics as sklearn
 
 from sixfold.core import UserError
-from sixfold.graphs.metrics import METRICS, f1, measure, roc_auc
+from sixfold.graphs.metrics import METRICS, accuracy, f1, mean_squared_error, measure, r2, roc_auc
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,10 @@ def test_nothing_predicted_is_no_warning():
 def test_other_metrics_are_refused_by_name(kind):
     with pytest.raises(UserError, match=f"target {kind} has no metric 'f2'; .*it has: "):
         measure("f2", kind, torch.rand(2, 2), torch.rand(2, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("score", [accuracy, mean_squared_error, r2])
+def test_other_shapes_are_not_broadcast(score):
+    with pytest.raises(UserError, match="y should have one shape"):
+        score(torch.ones(1, 3), torch.ones(4, 3))

@@ -6,7 +6,7 @@ import torch
 from sixfold.core import UserError
 from sixfold.pde.fields.forecast import forecast, rollout
 from sixfold.pde.fields.schedule import epoch_starts, learning_rate
-from sixfold.pde.losses import scaled_norm
+from sixfold.pde.losses import channel_mse, scaled_norm
 from sixfold.pde.metrics import mean_error, rollout_error, scaled_l2
 from sixfold.pde.models.fno import FNO, FNOConfig
 from sixfold.pde.own_data import run_fno
@@ -113,7 +113,7 @@ def test_an_epoch_visits_each_trajectory_as_often_as_it_has_frames():
 
 def test_errors_are_of_the_same_frames(unchecked):
     for other in (trajectory(1), trajectory(3)[:1]):  # both would broadcast
-        with pytest.raises(UserError, match=r"compared with targets \(2, 3, 1, 8, 8\)"):
+        with pytest.raises(UserError, match=r"should have one shape, got .* and \(2, 3, 1, 8, 8\)"):
             rollout_error(other, trajectory(3))
 
 
@@ -144,3 +144,10 @@ def test_a_history_may_be_an_array_and_must_be_finite():
         rollout(network(), history, 2)
     with pytest.raises(UserError, match="a history is"):
         rollout(network(), history[0], 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("loss", [channel_mse, scaled_norm])
+def test_frames_of_other_shapes_are_not_broadcast(loss):
+    with pytest.raises(UserError, match="prediction and target should have one shape"):
+        loss(torch.ones(1, 1, 1, 4, 4), torch.ones(2, 1, 1, 4, 4))

@@ -220,6 +220,10 @@ def test_a_wrong_cell_is_named(what, graph, tmp_path):
         ("id,f\n²,1\n", "source,target\n", "id is '²'"),
         ("id,f,y\n0,1,a\n", "source,target\n٠,²\n", "target is '²'"),
         ("\0" * 90, "source,target\n", "no column id"),
+        ("id,f,f\n0,1,2\n", "source,target\n", "nodes.csv has columns of one name: f;"),
+        ("id,f\n0,1\n", "source,target,target\n0,0,0\n", "edges.csv has columns of one name"),
+        ("id,,f\n0,1,2\n", "source,target\n", "column 2 has no name"),
+        ("id,f\n", "source,target\n", "nodes.csv has no rows"),
     ],
 )
 def test_a_missing_part_is_named(nodes, edges, message, tmp_path):
@@ -272,3 +276,41 @@ def test_tables_that_are_not_utf8_are_named(tmp_path):
     (tmp_path / "nodes.csv").write_bytes(b"id,a\n0,\xff\n")
     with pytest.raises(UserError, match=r"nodes\.csv is no table in UTF-8"):
         read_graph_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("y", np.array(1), "y should hold real numbers"),
+        ("y", np.zeros(2, complex), "y should hold real numbers"),
+        ("y", np.array("ab"), "y should be a tensor or an array of numbers, got <U2"),
+        ("x", np.eye(2).astype(complex), "x should hold real numbers"),
+        ("x", np.array([["a", "b"]] * 2), "x should be a tensor or an array of numbers"),
+        ("train_mask", np.array([0, 5]), "train_mask should hold a bool, or 0 or 1"),
+        ("train_mask", np.array([np.nan, 1]), "train_mask should hold a bool, or 0 or 1"),
+        ("train_mask", np.array(["a", "b"]), "train_mask should be a tensor or an array"),
+        ("train_mask", np.ones((2, 0), bool), r"train_mask should be shaped \(2,\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_named_with_their_file(name, value, message, tmp_path):
+    arrays = {"x": np.eye(2), "edge_index": [[0], [1]], "y": [0, 1]}
+    np.savez(tmp_path / "my.npz", **(arrays | {name: value}))
+    with pytest.raises(UserError, match=rf"my\.npz: {message}"):
+        read_graph_file(tmp_path / "my.npz")
+
+
+def test_a_tensor_expanded_beyond_memory_is_refused(tmp_path):
+    x = torch.zeros(1).expand(10**12, 3)
+    torch.save({"x": x, "edge_index": torch.eye(2), "y": torch.ones(2)}, tmp_path / "my.pt")
+    with pytest.raises(UserError, match=r"x takes 1\.2e\+13 bytes"):
+        read_graph_file(tmp_path / "my.pt")
+
+
+def test_nodes_in_two_masks_are_said(tmp_path):
+    masks: Any = {"train_mask": [1, 1, 0, 0], "test_mask": [0, 1, 1, 1], "val_mask": [0, 0, 1, 0]}
+    arrays: Any = {"x": np.eye(4), "edge_index": [[0], [1]], "y": [0, 1, 0, 1]}
+    np.savez(tmp_path / "my.npz", **arrays, **masks)
+    assert read_graph_file(tmp_path / "my.npz").notes == [
+        "train_mask and test_mask share 1 nodes",
+        "val_mask and test_mask share 1 nodes",
+    ]

@@ -163,7 +163,9 @@ def test_a_damaged_copy_in_the_cache_is_made_again(mirrored, offline, pattern, d
 
 @pytest.mark.parametrize("name", ["texas", "cora_ml", "squirrel", "flickr", "pubmed"])
 def test_missing_files_are_named_with_their_home(name, offline):
-    message = f"{find_graph(name).set}/.* neither in the cache nor in SIXFOLD_MIRROR.*its home is"
+    message = (
+        f"{find_graph(name).set}/.* is not whole in the cache or in SIXFOLD_MIRROR.*its home is"
+    )
     with pytest.raises(UserError, match=message):
         load_graph(name)
 
@@ -206,7 +208,7 @@ def test_a_failed_download_of_torch_geometric_is_a_user_error(offline, monkeypat
     def fail(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torch_geometric.datasets.Flickr", fail)
+    monkeypatch.setattr("torch_geometric.datasets.Flickr.download", fail)
     with pytest.raises(UserError, match=r"could not get flickr: no route to host; set\s+SIXFOLD_M"):
         load_graph("flickr")
 
@@ -242,3 +244,30 @@ def test_the_catalog_names_home_licence_and_a_checksum_of_every_file():
             assert len(bytes.fromhex(file.sha256)) == 32
             assert file.size > 0
             assert file.url is None or file.url.startswith("https://")
+
+
+class Code:
+    """What runs as soon as it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("pickled",)
+
+
+def test_code_in_a_graph_without_checksums_is_not_run(offline, monkeypatch):
+    raw = offline / "mirror" / "github" / "raw"
+    raw.mkdir(parents=True)
+    np.savez(raw / "github.npz", edges=np.array([Code()]), features=np.eye(2), target=[0, 1])
+    monkeypatch.setenv("SIXFOLD_MIRROR", str(offline / "mirror"))
+    monkeypatch.chdir(offline)
+    with pytest.raises(UserError, match=r"cannot read .* could run code"):
+        load_graph("github")
+    assert not (offline / "pickled").exists()
+
+
+def test_a_part_of_a_graph_is_not_completed_offline(offline, monkeypatch):
+    raw = offline / "mirror" / "facebook100" / "penn94" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "other").write_text("")
+    monkeypatch.setenv("SIXFOLD_MIRROR", str(offline / "mirror"))
+    with pytest.raises(UserError, match="is not whole in the cache"):
+        load_graph("penn94")

@@ -97,3 +97,11 @@ def test_of_equally_near_digits_the_first_ones_are_linked():
         links |= {(digit, near) for near in order[:8]} | {(near, digit) for near in order[:8]}
     assert ties
     assert links == set(zip(*data.edge_index.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"homophily": 1.5}, {"homophily": -1.0}, {"classes": 0}], ids=str
+)
+def test_two_kinds_of_absurd_settings_are_refused(wrong):
+    with pytest.raises(UserError, match="two kinds need a homophily from 0 to 1"):
+        two_kinds_model(**wrong)

@@ -118,6 +118,12 @@ BAD = {
     "row 2: quotes are opened and not closed": (
         "t.csv", lambda path: path.write_text('a,b\n1,2\n3,"4\n5,6\n'),
     ),
+    "row 1: quotes are opened and not closed": (
+        "t.csv", lambda path: path.write_text('a,b\n"1,2\n'),
+    ),
+    "row 3: quotes are opened and not closed": (
+        "t.csv", lambda path: path.write_text('a,b\n1,2\n3,4\n"5,6\n'),
+    ),
     "the header is no line; end lines by LF or CRLF": (
         "t.csv", lambda path: path.write_bytes(b"a,b\r1,2\r"),
     ),
@@ -178,6 +184,9 @@ def test_a_dict_of_arrays_is_a_table():
     assert read(columns, ["a", "b", "c"]) == [(2, "x", [1, 2]), (3, None, [3, 4])]
     with pytest.raises(UserError, match="differ in their numbers of rows: a 1, b 2"):
         open_source({"a": [1], "b": [1, 2]})
+    with pytest.raises(UserError, match="column 'a' is no array or list of values, but int"):
+        open_source({"a": 1})
+    assert read({"a": np.array([1j])}, ["a"]) == [("1j",)]
 
 
 def test_categoricals_of_polars_are_texts_also_where_numbers_are_wanted():

@@ -5,7 +5,9 @@ import pytest
 import sample_tables
 
 from sixfold.core import UserError
+from sixfold.recsys.tables.encoder import Encoder
 from sixfold.recsys.tables.infer import infer_schema
+from sixfold.recsys.tables.read import open_source
 from sixfold.recsys.tables.schema import Column, Schema, as_schema
 
 
@@ -18,6 +20,7 @@ from sixfold.recsys.tables.schema import Column, Schema, as_schema
         ({"kind": "numeric", "missing": "x"}, "missing should be a number"),
         ({"transform": "quantiles"}, "quantiles and buckets"),
         ({"buckets": 3}, "quantiles and buckets"),
+        ({"transform": "quantiles", "buckets": 10**9}, r"columns\.x\.buckets: .* less than"),
         ({"frozen": True}, "give their file"),
         ({"share": "y"}, "has no column 'y'"),
         ({"kind": "multivalued", "max_length": 2, "transform": "hour"}, "columns of one value"),
@@ -30,8 +33,23 @@ def test_settings_that_contradict_each_other_are_refused(column, words):
 
 
 def test_a_label_is_no_input():
-    with pytest.raises(UserError, match="label is a label or weight"):
-        Schema.parse({"columns": {"label": {}}}, "s.yaml")
+    for columns in ({"label": {}}, {"x": {"source": "label"}}):
+        with pytest.raises(UserError, match="label is a label or weight"):
+            Schema.parse({"columns": columns}, "s.yaml")
+
+
+@pytest.mark.parametrize("role", ["weight", "group"])
+def test_a_label_is_neither_weight_nor_group(role):
+    with pytest.raises(UserError, match="a label, label, cannot be the weight or group too"):
+        Schema.parse({"columns": {"x": {}}, role: "label"}, "s.yaml")
+
+
+def test_lists_padded_beyond_memory_are_refused():
+    schema = Schema(columns={"x": Column(kind="multivalued", max_length=10**12)})
+    frame = pl.DataFrame({"x": [["a"], ["b"]], "label": [0, 1]})
+    encoder = Encoder.fit(schema, frame)
+    with pytest.raises(UserError, match=r"takes 8e\+12 bytes, .* make max_length smaller"):
+        encoder.encode(next(open_source(frame).blocks(["x"])))
 
 
 def test_an_input_is_not_taken_for_sample_weights():

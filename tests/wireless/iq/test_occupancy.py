@@ -114,3 +114,9 @@ def test_snapping_gives_the_label_whose_signal_is_nearest():
     found = mask((40, 47), (100, 133), bins=200).bool()
     snapped = snap_widths(found, [12.0, 48.0])
     assert [tuple(span) for span in intervals(snapped[0].numpy())] == [(38, 49), (93, 140)]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_masks_of_other_shapes_are_not_broadcast():
+    with pytest.raises(UserError, match="occupied and mask should have one shape"):
+        complex_plane_iou(torch.ones(2, 5), torch.ones(1, 5))

@@ -128,3 +128,11 @@ def test_official_names_swap_two_modulations():
 def test_settings_that_make_no_scene_are_refused(values, words):
     with pytest.raises(UserError, match=words):
         SceneConfig.parse(values, "scene")
+
+
+@pytest.mark.parametrize(
+    "wrong", [(0, 0.35, 8), (8, 0.0, 8), (8, 1.5, 8), (8, -0.1, 8), (8, 1.0, 0)]
+)
+def test_a_pulse_of_no_length_or_roll_off_is_refused(wrong):
+    with pytest.raises(UserError, match="a pulse needs samples_per_symbol"):
+        root_raised_cosine(*wrong)

@@ -2,16 +2,27 @@
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sixfold.core.messages import LAST_RESORT, printable, shorten, shown, some
 
 Depth = Annotated[int, Field(ge=1, le=1000)]  # layers, which take time before memory
 Threads = Annotated[int, Field(ge=1, le=1024)]  # more than any machine has cores
 Workers = Annotated[int, Field(ge=0, le=256)]  # processes, each of which takes memory
+Decibels = Annotated[float, Field(ge=-300, le=300)]  # of levels whose powers float32 can hold
+T = TypeVar("T", int, float)
+
+
+def _check_order(limits: tuple[T, T]) -> tuple[T, T]:
+    if limits[0] > limits[1]:
+        raise ValueError("the smallest number is above the largest; write the smallest first")
+    return limits
+
+
+Range = Annotated[tuple[T, T], AfterValidator(_check_order)]  # smallest and largest value
 
 
 class UserError(ValueError):

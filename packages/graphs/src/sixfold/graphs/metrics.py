@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.tensors import check_one_shape
 
 Kind = Literal["multiclass", "multilabel", "regression", "links"]
 
@@ -59,7 +60,9 @@ def measure(
 
 def accuracy(class_scores: Float[Tensor, "node classes"], y: Int[Tensor, " node"]) -> float:
     """Return the percentage of nodes whose label has the highest score."""
-    return 100 * int((class_scores.argmax(1) == y).sum()) / len(y)
+    found = class_scores.argmax(1)
+    check_one_shape("the predicted classes and y", found, y)
+    return 100 * int((found == y).sum()) / len(y)
 
 
 def roc_auc(scores: Float[Tensor, "item ..."], labels: Shaped[Tensor, "item ..."]) -> float:
@@ -108,6 +111,7 @@ def r2(outputs: Float[Tensor, "node out"], y: Float[Tensor, "node out"]) -> floa
     """Return the share of explained variance, averaged over columns, without NaN in y."""
     from sklearn.metrics import r2_score
 
+    check_one_shape("outputs and y", outputs, y)
     pairs = [(y[~y.isnan()], p[~y.isnan()]) for p, y in zip(outputs.T, y.T, strict=True)]
     scores = [r2_score(_array(truth), _array(guess)) for truth, guess in pairs if len(truth) > 1]
     if not scores:
@@ -117,6 +121,7 @@ def r2(outputs: Float[Tensor, "node out"], y: Float[Tensor, "node out"]) -> floa
 
 def mean_squared_error(outputs: Float[Tensor, "node out"], y: Float[Tensor, "node out"]) -> float:
     """Return the mean of squared errors, without NaN in y."""
+    check_one_shape("outputs and y", outputs, y)
     return float((outputs - y)[~y.isnan()].double().square().mean())
 
 

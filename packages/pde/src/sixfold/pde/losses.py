@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.tensors import check_one_shape
 
 Frames = Float[Tensor, "batch time channel x y"]
 Reduction = Literal["none", "mean", "sum"]
@@ -37,11 +38,7 @@ def scaled_norm(
     Raises:
         UserError: the shapes differ, or a channel of the target is zero and there is no floor.
     """
-    if prediction.shape != target.shape:
-        raise UserError(
-            f"predictions {tuple(prediction.shape)} are compared with targets "
-            f"{tuple(target.shape)}; give the same samples, frames and channels"
-        )
+    check_one_shape("prediction and target", prediction, target)
     size = target.flatten(3).norm(p=order, dim=3)
     if floor > 0:
         size = size.clamp(min=floor)
@@ -62,7 +59,11 @@ def channel_mse(prediction: Frames, target: Frames, *, reduction: Reduction = "m
         prediction: Predicted frames.
         target: True frames.
         reduction: What is done with the values (batch).
+
+    Raises:
+        UserError: the shapes differ.
     """
+    check_one_shape("prediction and target", prediction, target)
     values = (prediction - target).square().mean((3, 4)).sum((1, 2))
     return _reduced(values, reduction)
 

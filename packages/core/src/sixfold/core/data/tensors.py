@@ -33,6 +33,24 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return values
 
 
+def check_one_shape(names: str, one: Tensor, other: Tensor) -> None:
+    """Refuse two tensors of different shapes, which PyTorch would broadcast to a wrong score.
+
+    Args:
+        names: Names of both in the error.
+        one: First tensor.
+        other: Second tensor.
+
+    Raises:
+        UserError: their shapes differ.
+    """
+    if one.shape != other.shape:
+        raise UserError(
+            f"{names} should have one shape, got {tuple(one.shape)} and {tuple(other.shape)}; "
+            "bring one to the shape of the other"
+        )
+
+
 def _array(values: Any, name: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise UserError(f"{name} has masked elements; fill them first, e.g. x.filled(0)")

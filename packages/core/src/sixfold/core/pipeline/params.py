@@ -206,7 +206,8 @@ class TaskRun:
         where = f"{self._file}: tasks.{self.key}.data"
         data = self.task.data.parse(self.params.data, where)
         if hasattr(data, "memory_bytes"):
-            check_memory(f"{where}:", data.memory_bytes(), "make it smaller")
+            mend = f"make {_largest(data)} smaller"
+            check_memory(f"{where}:", data.memory_bytes(), mend)
         return data
 
     @cached_property
@@ -380,6 +381,16 @@ class TaskRun:
     @property
     def _file(self) -> Path:
         return self.pipeline.folder / "params.yaml"
+
+
+def _largest(data: Any) -> str:
+    """Return the key of a ``data:`` block whose default would spare the most memory."""
+    usual = type(data)()
+    sizes = {
+        key: data.model_copy(update={key: getattr(usual, key)}).memory_bytes()
+        for key in type(data).model_fields
+    }
+    return min(sizes, key=lambda key: sizes[key])
 
 
 def _replace(values: dict[str, Any], key: str, value: Any, path: Path) -> None:

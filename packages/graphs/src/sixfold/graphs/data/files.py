@@ -9,6 +9,7 @@ y, masks, weights and attributes are optional, under PyG's names. Whatever class
 become numbers, and their names are kept.
 """
 
+import itertools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.core.data.arrays import read_npz
 from sixfold.core.data.tensors import as_tensor
+from sixfold.core.memory import check_memory
 from sixfold.core.messages import shorten, some
 from sixfold.core.training.sampling import derive_seed
 from sixfold.graphs.data.labels import Target, labels_of
@@ -82,20 +84,20 @@ def read_graph_file(
             tables = path.is_dir()  # which hold the others whenever they can be read
             where = f"{path / 'nodes.csv'}, without a column label," if tables else path
             raise UserError(f"{where} holds no {name}; it holds: {held}")
-    found = {name: _tensor(name, arrays[name]) for name in READ if arrays.get(name) is not None}
     classes: list[str] = []
-    if target == "multiclass":
-        found["y"], classes = _classes(arrays["y"])
-    else:
-        found["y"] = _numbers(found["y"], target)
-    data = Graph(**found)
     try:
+        found = {name: _tensor(name, arrays[name]) for name in READ if arrays.get(name) is not None}
+        if target == "multiclass":
+            found["y"], classes = _classes(arrays["y"])
+        else:
+            found["y"] = _numbers(found["y"], target)
+        data = Graph(**found)
         check_graph(data)
+        if undirected:
+            _add_reverse_edges(data)
+        _split(data, labels_of(data, target), split, seed, notes)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    if undirected:
-        _add_reverse_edges(data)
-    _split(data, labels_of(data, target), split, seed, notes)
     return GraphFile(data, classes, notes)
 
 
@@ -145,10 +147,16 @@ def _read_pt(path: Path) -> Arrays:
 
 def _tensor(name: str, value: Any) -> Any:
     """Return a tensor of the type that a graph has: float32, int64 or bool."""
-    if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype.kind in "US"):
+    text = isinstance(value, np.ndarray) and value.dtype.kind in "US" and value.ndim
+    if name == "y" and (text or isinstance(value, list)):
         return value  # names of classes
     tensor = as_tensor(value, name)
+    check_memory(name, tensor.numel() * tensor.element_size())  # a few bytes may be expanded to it
+    if tensor.is_complex() or tensor.ndim == 0:
+        raise UserError(f"{name} should hold real numbers, one or more a node or an edge")
     if name in MASKS:
+        if not bool(((tensor == 0) | (tensor == 1)).all()):
+            raise UserError(f"{name} should hold a bool, or 0 or 1, for every node")
         return tensor.bool()
     if name == "edge_index":
         return tensor if tensor.is_floating_point() else tensor.long()
@@ -189,7 +197,7 @@ def _numbers(y: Any, target: Target) -> Tensor:
         raise UserError("y has one column of text; several labels a node are read from .pt or .npz")
     try:
         return torch.tensor([float(text) if str(text).strip() else torch.nan for text in y])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"y holds text, not numbers, for target regression: {error}") from None
 
 
@@ -217,12 +225,13 @@ def _split(
         if (mask := getattr(data, name, None)) is None:
             missing.append(name)
             continue
-        if mask.ndim == 2 and len(mask) == len(data.x):
+        if mask.ndim == 2 and len(mask) == len(data.x) and mask.shape[1]:
             notes.append(f"{name} has {mask.shape[1]} columns, of which the first is used")
             data[name] = mask = mask[:, 0]
         if mask.shape != free.shape:
             raise UserError(f"{name} should be shaped {tuple(free.shape)}, got {tuple(mask.shape)}")
         free = free & ~mask
+    _note_overlaps(data, notes)
     if not missing:
         return
     nodes = free.nonzero()[:, 0]
@@ -234,3 +243,9 @@ def _split(
         data[name] = torch.zeros(len(free), dtype=torch.bool).index_fill(0, nodes[start:end], True)
     counts = ", ".join(f"{name} {int(data[name].sum())}" for name in missing)
     notes.append(f"drawn with seed {seed} from {len(nodes)} labelled nodes: {counts}")
+
+
+def _note_overlaps(data: Data, notes: list[str]) -> None:
+    for first, second in itertools.combinations([name for name in MASKS if name in data], 2):
+        if shared := int((data[first] & data[second]).sum()):
+            notes.append(f"{first} and {second} share {shared} nodes")

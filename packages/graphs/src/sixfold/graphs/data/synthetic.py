@@ -117,11 +117,16 @@ def two_kinds_model(
         A graph with ``kind``: 1 for feature nodes, 0 for structure nodes.
 
     Raises:
-        UserError: a kind has a class without nodes.
+        UserError: homophily is not between 0 and 1, or a kind has a class without nodes.
     """
     from torch_geometric.data import Data as Graph
     from torch_geometric.utils import to_undirected
 
+    if not 0 <= homophily <= 1 or classes < 2:
+        raise UserError(
+            "two kinds need a homophily from 0 to 1 and two classes or more, got homophily "
+            f"{homophily}, {classes} classes"
+        )
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(nodes) % classes)
     kind = rng.permutation(np.arange(nodes) % 2)

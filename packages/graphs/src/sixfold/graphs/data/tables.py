@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,20 @@ def _read(path: Path, needed: list[str]) -> tuple[list[Row], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            columns = list(reader.fieldnames or ())
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no table in UTF-8 ({error}); save it as one") from None
     for name in needed:
         if name not in columns:
             raise UserError(f"{path} has no column {name}; it has: {_listed(columns)}")
+    if "" in columns:
+        raise UserError(f"{path}: column {columns.index('') + 1} has no name; name it, or drop it")
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UserError(f"{path} has columns of one name: {_listed(twice)}; rename or drop one")
+    if not rows and "id" in needed:
+        raise UserError(f"{path} has no rows; write one for each node")
     for line, row in rows:
         if None in row or None in row.values():
             raise UserError(

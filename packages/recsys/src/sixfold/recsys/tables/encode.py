@@ -12,6 +12,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from sixfold.core import UserError
+from sixfold.core.memory import check_memory
 from sixfold.recsys.tables.preprocess import TRANSFORMS
 from sixfold.recsys.tables.read import Block
 from sixfold.recsys.tables.schema import QUANTILES, Column, Schema
@@ -195,6 +196,7 @@ def _pad(
     inside = (place >= 0) & (place < length)
     if column.padding == "pre":
         place += np.maximum(length - lengths, 0)[row]
+    check_memory("a block of lists", 4 * len(lengths) * length, "make max_length smaller")
     padded = np.zeros((len(lengths), length), np.int32)
     padded[row[inside], place[inside]] = ids[inside]
     return padded, int((lengths > length).sum())

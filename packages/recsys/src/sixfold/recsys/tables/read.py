@@ -295,6 +295,12 @@ def _from_frame(frame: Any) -> pa.Table:
 
 
 def _from_columns(columns: Mapping[str, Any]) -> pa.Table:
+    for name, values in columns.items():
+        if not hasattr(values, "__len__"):
+            kind = type(values).__name__
+            raise UserError(
+                f"the table's column {name!r} is no array or list of values, but {kind}"
+            )
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -331,7 +337,7 @@ def _array(values: Any) -> pa.Array:
     for kind in (None, pa.uint64()):
         try:
             return pa.array(values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        except (pa.ArrowException, OverflowError):
             continue
     return pa.array([None if v is None else str(v) for v in values], pa.large_string())
 

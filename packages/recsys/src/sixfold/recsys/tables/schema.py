@@ -64,7 +64,7 @@ class Column(Config):
     source: str | None = None
     dtype: Literal["int", "str", "bool"] | None = None
     transform: Transform | None = None
-    buckets: int | None = Setting(default=None, ge=2)
+    buckets: int | None = Setting(default=None, ge=2, le=1 << 20)  # numbers sampled for them
     separator: str | None = Setting(default=None, min_length=1)
     max_length: int | None = Setting(default=None, ge=1)
     padding: Literal["pre", "post"] = "post"
@@ -187,6 +187,7 @@ class Schema(Config):
 
     def _problems(self) -> Iterator[str]:
         taken = {*self.labels, *filter(None, [self.weight])} & {*self.columns}
+        taken |= {*self.labels} & {*map(self.source, self.columns)}
         if taken:
             yield f"{', '.join(sorted(taken))} is a label or weight, and cannot be an input too"
         if "weight" in (*self.columns, *self.labels):
@@ -194,6 +195,8 @@ class Schema(Config):
                 "batches hold sample weights as 'weight'; call the column otherwise, e.g. columns: "
                 "{body_weight: {source: weight}}"
             )
+        if {self.weight, self.group} & {*self.labels}:
+            yield f"a label, {', '.join(self.labels)}, cannot be the weight or group too"
         if len(set(self.labels)) < len(self.labels):
             yield f"a label is named twice in {list(self.labels)}"
         for name, column in self.columns.items():

@@ -227,7 +227,7 @@ def _index(file: Path, begin: int, separator: str | None) -> Iterator[Lines]:
             if separator is not None and len(marks := _quotes(codes, separator)):
                 ends = ends[np.searchsorted(marks, ends) % 2 == 0]
                 if not more and len(marks) % 2:
-                    row += _count_rows(codes[: marks[-1]], ends[ends < marks[-1]]) - 1
+                    row += _count_rows(codes[: marks[-1] + 1], ends[ends < marks[-1]]) - 1
                     raise UserError(f"{file}, row {row}: quotes are opened and not closed")
             stop = len(held) if not more else (int(ends[-1]) + 1 if ends.size else 0)
             if stop and (rows := count(codes[:stop], ends)):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import PositiveInt
 
 from sixfold.core import Config
 from sixfold.core.data.fetch import Dataset, available, fetch
@@ -57,7 +58,7 @@ class CtrData(Config):
         min_count: Number of times that the training rows must hold a value to give it an id.
     """
 
-    min_count: int = 1
+    min_count: PositiveInt = 1
 
 
 def datasets(data: CtrData) -> list[Dataset]:

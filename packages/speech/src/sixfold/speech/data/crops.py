@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from sixfold.core.config import Config
+from sixfold.core.config import Config, Decibels, Range
 from sixfold.core.training.sampling import derive_seed
 from sixfold.speech.audio.files import open_recording
 from sixfold.speech.audio.resampling import resample
@@ -28,7 +28,7 @@ class CropConfig(Config):
     """
 
     seconds: PositiveFloat = 2.0
-    snr_db: tuple[float, float] = (-5.0, 15.0)
+    snr_db: Range[Decibels] = (-5.0, 15.0)
     valid_items: PositiveInt = 50
     valid_seconds: float = Field(default=10.0, gt=0.5)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sixfold.core.config import Config, UserError
+from sixfold.core.config import Config, Decibels, Range, UserError
 from sixfold.speech.audio.levels import level_gain
 from sixfold.speech.data.mixing import (
     describe,
@@ -45,10 +45,10 @@ class EnhancementData(Config):
     """
 
     seconds: PositiveFloat = 1.0
-    snr_db: tuple[float, float] = (-5.0, 10.0)
+    snr_db: Range[Decibels] = (-5.0, 10.0)
     test_clips: PositiveInt = 24
     test_seconds: PositiveFloat = 2.5
-    test_snr_db: tuple[float, float] = (0.0, 5.0)
+    test_snr_db: Range[Decibels] = (0.0, 5.0)
 
     def memory_bytes(self) -> float:
         """Return what a training crop and the test mixtures, at 16 kHz, take."""

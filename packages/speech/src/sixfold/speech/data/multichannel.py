@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from sixfold.core.config import Config, UserError
+from sixfold.core.config import Config, Decibels, Range, UserError
 from sixfold.core.data.fetch import fetch
 from sixfold.core.training.sampling import derive_seed
 from sixfold.speech.audio.files import read_audio
@@ -62,8 +62,8 @@ class MultichannelData(Config):
 
     microphones: PositiveInt = 4
     rooms: PositiveInt = 200
-    rt60_s: tuple[float, float] = (0.2, 0.5)
-    snr_db: tuple[float, float] = (-5.0, 10.0)
+    rt60_s: Range[PositiveFloat] = (0.2, 0.5)
+    snr_db: Range[Decibels] = (-5.0, 10.0)
     seconds: PositiveFloat = 1.0
     test_clips: PositiveInt = 16
     test_seconds: PositiveFloat = 2.5

@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sixfold.core.config import Config, UserError
+from sixfold.core.config import Config, Decibels, Range, UserError
 from sixfold.core.data.fetch import Dataset, fetch
 from sixfold.speech.audio.files import read_audio
 from sixfold.speech.audio.resampling import resample
@@ -53,7 +53,7 @@ class SeparationData(Config):
     """
 
     seconds: PositiveFloat = 1.0
-    ratio_db: tuple[float, float] = (-2.5, 2.5)
+    ratio_db: Range[Decibels] = (-2.5, 2.5)
     test_clips: PositiveInt = 24
     test_seconds: PositiveFloat = 2.0
 

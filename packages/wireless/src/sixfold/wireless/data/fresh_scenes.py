@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Range
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.data.fetch import Dataset, fetch
 from sixfold.core.training.sampling import derive_seed
@@ -39,7 +40,7 @@ class SensingData(Config):
 
     bins: PositiveInt = 1024
     widths_hz: tuple[float, ...] = Field(default=(0.5e6, 1e6, 2e6), min_length=1)
-    signals: tuple[PositiveInt, PositiveInt] = (1, 3)
+    signals: Range[PositiveInt] = (1, 3)
     test_scenes: PositiveInt = 100
     captures: bool = False
 

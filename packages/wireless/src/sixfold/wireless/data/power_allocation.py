@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Range
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
 from sixfold.wireless.data.one_thread import one_thread
@@ -51,10 +52,10 @@ class PowerData(Config):
         gradient_steps: Number of steps of the projected gradient.
     """
 
-    points: tuple[PositiveInt, PositiveInt] = (10, 40)
-    users: tuple[PositiveInt, PositiveInt] = (4, 16)
-    antennas: tuple[PositiveInt, PositiveInt] = (1, 8)
-    each: tuple[PositiveInt, PositiveInt] = (2, 10)
+    points: Range[PositiveInt] = (10, 40)
+    users: Range[PositiveInt] = (4, 16)
+    antennas: Range[PositiveInt] = (1, 8)
+    each: Range[PositiveInt] = (2, 10)
     test_layouts: PositiveInt = 50
     gradient_steps: PositiveInt = 500
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Decibels, Range
 from sixfold.core.data.atomic import atomic_folder
 from sixfold.core.training.sampling import derive_seed
 from sixfold.wireless.data.one_thread import one_thread
@@ -59,11 +60,11 @@ class PrecodingData(Config):
         wmmse_starts: Number of starts of the row "several starts".
     """
 
-    users: tuple[PositiveInt, PositiveInt] = (4, 8)
+    users: Range[PositiveInt] = (4, 8)
     antennas: PositiveInt = 16
     square: float = Field(default=0.5, ge=0, le=1)
     few_steps: float = Field(default=0.25, ge=0, le=1)
-    snr_db: tuple[float, float] = (0.0, 20.0)
+    snr_db: Range[Decibels] = (0.0, 20.0)
     test_channels: PositiveInt = 100
     wmmse_iterations: PositiveInt = 300
     wmmse_starts: PositiveInt = 4

@@ -12,6 +12,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional
 
+from sixfold.core import UserError
+
 ROLL_OFF, SPAN = 0.35, 10  # of the root-raised-cosine pulse; the span in symbols
 BANDWIDTH_TIME, GMSK_SPAN = 0.3, 4
 
@@ -66,7 +68,16 @@ def modulate(
 def root_raised_cosine(
     samples_per_symbol: int, roll_off: float = ROLL_OFF, span: int = SPAN
 ) -> Float[Tensor, " tap"]:
-    """Return the pulse over ``span`` symbols, 1 / samples_per_symbol apart."""
+    """Return the pulse over ``span`` symbols, 1 / samples_per_symbol apart.
+
+    Raises:
+        UserError: a number is not positive, or ``roll_off`` above 1.
+    """
+    if samples_per_symbol < 1 or span < 1 or not 0 < roll_off <= 1:
+        raise UserError(
+            "a pulse needs samples_per_symbol and span of 1 or more and a roll_off above 0 and up "
+            f"to 1, got {samples_per_symbol}, {span} and {roll_off}"
+        )
     t = torch.arange(-span * samples_per_symbol // 2, span * samples_per_symbol // 2 + 1)
     t = t.double() / samples_per_symbol
     a, b = math.pi * t * (1 - roll_off), math.pi * t * (1 + roll_off)

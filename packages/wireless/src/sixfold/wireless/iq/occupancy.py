@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.config import unknown_name_error
+from sixfold.core.data.tensors import check_one_shape
 
 RECALLED_AT = (0.5, 0.7, 0.9)
 RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -160,6 +161,7 @@ def complex_plane_iou(
         official_nan: Whether a block without any occupied bin in either gives NaN, as in the
             authors' code; by default it is right, 1.
     """
+    check_one_shape("occupied and mask", occupied, mask)
     both = (occupied.bool() & mask.bool()).sum(1).double()
     union = (occupied.bool() | mask.bool()).sum(1).double()
     ratio = both / union

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Range
 from sixfold.wireless.iq.modulation import MODULATIONS, Modulation, modulate, symbols_needed
 
 DRAWS_PER_SIGNAL = 10  # of a place, taken together for a whole scene
@@ -42,7 +43,7 @@ class SceneConfig(Config):
     widths_hz: tuple[PositiveFloat, ...] = Field(
         default=(0.1e6, 0.2e6, 0.5e6, 1e6, 2e6), min_length=1
     )
-    signals: tuple[PositiveInt, PositiveInt] = (1, 10)
+    signals: Range[PositiveInt] = (1, 10)
     guard_hz: float = Field(default=100e3, ge=0)
     modulations: tuple[Modulation, ...] = Field(default=MODULATIONS, min_length=1)
     fading: Literal["none", "rayleigh", "rician"] = "none"
@@ -50,8 +51,6 @@ class SceneConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "SceneConfig":
-        if self.signals[0] > self.signals[1]:
-            raise ValueError(f"signals: the smallest number is above the largest: {self.signals}")
         for width in self.widths_hz:
             steps = 2 * self.sample_rate_hz / width
             if width > self.sample_rate_hz or abs(steps - round(steps)) > 1e-6:

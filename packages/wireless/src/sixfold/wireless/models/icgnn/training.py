@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sixfold.core import Config
+from sixfold.core.config import Decibels, Range
 from sixfold.core.own_data import Recipe, Splits, command
 from sixfold.core.training.fit import FitConfig
 from sixfold.core.training.schedule import ScheduleConfig
@@ -29,7 +30,7 @@ class MimoOptions(Config):
         snr_db: Smallest and largest SNR in dB, where the data have no noise_power_w.
     """
 
-    snr_db: tuple[float, float] = (0.0, 20.0)
+    snr_db: Range[Decibels] = (0.0, 20.0)
 
 
 class LayoutOptions(Config):
