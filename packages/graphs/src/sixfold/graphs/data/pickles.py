@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 _ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _SPARSE = ("scipy.sparse.csr", "scipy.sparse._csr")
@@ -36,5 +35,8 @@ def harmless_pickles() -> Iterator[None]:
     def load(file: Any, **options: Any) -> Any:
         return _Harmless(file, **options).load()
 
-    with mock.patch("pickle.load", load):
+    original, pickle.load = pickle.load, load
+    try:
         yield
+    finally:
+        pickle.load = original
