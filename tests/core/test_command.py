@@ -43,12 +43,15 @@ def test_the_second_ctrl_c_ends_it_at_once():
     assert ended(f"{body}; time.sleep(9); print('late')") == (130, "", "sixfold: stopped\n")
 
 
-def test_an_interrupted_import_leaves_no_traceback(tmp_path):
+def test_an_interrupted_import_leaves_neither_traceback_nor_files(tmp_path):
     (tmp_path / "slow.py").write_text(
         ONCE.format("SIGINT").replace("try:", "import os, signal, time\ntry:")
     )
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    assert ended("import slow", env=env) == (130, "", "sixfold: stopped\n")
+    body = "from pathlib import Path\nfrom sixfold.core.data.atomic import scratch_folder\n"
+    body += f"with scratch_folder(Path({str(tmp_path / 'work')!r})): import slow"
+    assert ended(body, env=env) == (130, "", "sixfold: stopped\n")
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_whatever_an_interruption_becomes_it_leaves_no_traceback():

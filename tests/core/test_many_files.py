@@ -138,11 +138,13 @@ def test_an_input_is_never_replaced(inputs, tmp_path, link):
     [
         ("in/a.txt", "is the input"),
         ("in", "in is a folder; give the name"),
+        ("pipe", "pipe is a pipe or a device; give the name"),
         ("nowhere/scores.csv", "there is no folder"),
     ],
 )
 def test_a_table_of_results_takes_the_place_of_no_input(inputs, tmp_path, out, message):
     files = [inputs / "a.txt", inputs / "b.md"]
+    os.mkfifo(tmp_path / "pipe")
     check_table(None, files)
     check_table(tmp_path / "scores.csv", files)
     with pytest.raises(UserError, match=message):
