@@ -128,6 +128,12 @@ def test_an_error_shows_control_characters_instead_of_obeying_them(tmp_path, mon
         ),
         (["train", "pde/fno", "--data="], "an argument is empty .--data=.:"),
         ([""], "an argument is empty .the first.:"),
+        (["score", "vision", "a", "b", "--border", "2.7"], "--border '2.7': give a whole number"),
+        (
+            ["train", "speech/frcrn", "--data=a", "--out=b", "--seconds=1e20"],
+            "seconds: Input should be less than or equal to 86400 .got '1e20'.. Add",
+        ),
+        (["score", "recsys", "x" * 5000, "b"], ".*File name too long"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys):
@@ -140,3 +146,4 @@ def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys
     assert ended.value.code == 2
     assert re.fullmatch(rf"sixfold: {said}.*\n", text), text
     assert text[:-1].isprintable()
+    assert len(text) < 620
