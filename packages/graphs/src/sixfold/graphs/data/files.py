@@ -148,6 +148,8 @@ def _tensor(name: str, value: Any) -> Any:
     if isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype.kind in "US"):
         return value  # names of classes
     tensor = as_tensor(value, name)
+    if tensor.is_complex():
+        raise UserError(f"{name} holds complex numbers; give their parts as columns of their own")
     if name in MASKS:
         return tensor.bool()
     if name == "edge_index":
