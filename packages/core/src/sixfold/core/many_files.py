@@ -148,6 +148,8 @@ def _inputs(
             yield from ((file, file.relative_to(path)) for file in found)
         elif path.is_file():
             yield path, Path(path.name)
+        elif os.path.lexists(path):
+            raise UserError(f"{path} is a broken link, a pipe or a device; leave it out")
         else:
             matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
             if not matches:
