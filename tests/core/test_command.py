@@ -130,6 +130,10 @@ def test_an_error_shows_control_characters_instead_of_obeying_them(tmp_path, mon
         ([""], "an argument is empty .the first.:"),
         (["score", "vision", "a", "b", "--border", "2.7"], "--border '2.7': give a whole number"),
         (
+            ["run", "pde/sinenet", "a.h5", "b.h5", "--weights=w", f"--steps={10**23}"],
+            "--steps '10*': give a smaller number",
+        ),
+        (
             ["train", "speech/frcrn", "--data=a", "--out=b", "--seconds=1e20"],
             "seconds: Input should be less than or equal to 86400 .got '1e20'.. Add",
         ),

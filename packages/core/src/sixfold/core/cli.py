@@ -271,7 +271,7 @@ def _answer(app: "App", arguments: Sequence[str]) -> None:
     from cyclopts import CycloptsError
 
     _refuse_empty(arguments)
-    app.config = (_refuse_fractions,)
+    app.config = (_check_whole_numbers,)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -296,8 +296,8 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             )
 
 
-def _refuse_fractions(app: "App", commands: Any, arguments: "ArgumentCollection") -> None:
-    """Refuse 1.5 where a whole number is meant, which cyclopts would round.
+def _check_whole_numbers(app: "App", commands: Any, arguments: "ArgumentCollection") -> None:
+    """Refuse 1.5 where a whole number is meant, which cyclopts would round, and absurd ones.
 
     Raises:
         UserError: there is one.
@@ -307,6 +307,8 @@ def _refuse_fractions(app: "App", commands: Any, arguments: "ArgumentCollection"
         for token in argument.tokens if int in kinds and not kinds & {float, str} else ():
             if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
                 raise UserError(f"{argument.name} {shown(token.value)}: give a whole number")
+            if re.fullmatch(r"[+-]?\d{19,}", token.value):  # no tensor holds so many
+                raise UserError(f"{argument.name} {shown(token.value)}: give a smaller number")
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
