@@ -43,12 +43,15 @@ def test_the_second_ctrl_c_ends_it_at_once():
     assert ended(f"{body}; time.sleep(9); print('late')") == (130, "", "sixfold: stopped\n")
 
 
-def test_an_interrupted_import_leaves_no_traceback(tmp_path):
+def test_an_interrupted_import_leaves_neither_traceback_nor_files(tmp_path):
     (tmp_path / "slow.py").write_text(
         ONCE.format("SIGINT").replace("try:", "import os, signal, time\ntry:")
     )
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
-    assert ended("import slow", env=env) == (130, "", "sixfold: stopped\n")
+    body = "from pathlib import Path\nfrom sixfold.core.data.atomic import scratch_folder\n"
+    body += f"with scratch_folder(Path({str(tmp_path / 'work')!r})): import slow"
+    assert ended(body, env=env) == (130, "", "sixfold: stopped\n")
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_whatever_an_interruption_becomes_it_leaves_no_traceback():
@@ -125,6 +128,16 @@ def test_an_error_shows_control_characters_instead_of_obeying_them(tmp_path, mon
         ),
         (["train", "pde/fno", "--data="], "an argument is empty .--data=.:"),
         ([""], "an argument is empty .the first.:"),
+        (["score", "vision", "a", "b", "--border", "2.7"], "--border '2.7': give a whole number"),
+        (
+            ["run", "pde/sinenet", "a.h5", "b.h5", "--weights=w", f"--steps={10**23}"],
+            "--steps '10*': give a smaller number",
+        ),
+        (
+            ["train", "speech/frcrn", "--data=a", "--out=b", "--seconds=1e20"],
+            "seconds: Input should be less than or equal to 86400 .got '1e20'.. Add",
+        ),
+        (["score", "recsys", "x" * 5000, "b"], ".*File name too long"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys):
@@ -137,3 +150,4 @@ def test_arguments_that_do_not_fit_are_one_line(words, said, monkeypatch, capsys
     assert ended.value.code == 2
     assert re.fullmatch(rf"sixfold: {said}.*\n", text), text
     assert text[:-1].isprintable()
+    assert len(text) < 620

@@ -25,6 +25,7 @@ def test_a_device_that_is_none_is_named_beside_those_that_are_there(name):
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nGPU 0 has ..."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("Storage size calculation overflowed with sizes=[2, 900000000000000000]"),
     ],
     ids=lambda error: type(error).__name__,
 )

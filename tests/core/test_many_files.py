@@ -138,11 +138,13 @@ def test_an_input_is_never_replaced(inputs, tmp_path, link):
     [
         ("in/a.txt", "is the input"),
         ("in", "in is a folder; give the name"),
+        ("pipe", "pipe is a pipe or a device; give the name"),
         ("nowhere/scores.csv", "there is no folder"),
     ],
 )
 def test_a_table_of_results_takes_the_place_of_no_input(inputs, tmp_path, out, message):
     files = [inputs / "a.txt", inputs / "b.md"]
+    os.mkfifo(tmp_path / "pipe")
     check_table(None, files)
     check_table(tmp_path / "scores.csv", files)
     with pytest.raises(UserError, match=message):
@@ -154,6 +156,7 @@ def test_a_table_of_results_takes_the_place_of_no_input(inputs, tmp_path, out, m
     [
         (["in"], "and, last, the output"),
         (["nowhere.txt", "out.txt"], "there is no file .*nowhere.txt"),
+        (["in/los*", "out"], "lost is a broken link, a pipe or a device; leave it out"),
         (["in/*.wav", "out"], r"there is no file .*\*.wav"),
         (["in/a.txt", "nowhere.txt", "out"], "there is no file .*nowhere.txt"),
         (["empty", "out"], "holds no file of these kinds: .md, .txt"),
@@ -163,6 +166,7 @@ def test_a_table_of_results_takes_the_place_of_no_input(inputs, tmp_path, out, m
 )
 def test_what_is_wrong_is_said_before_anything_is_written(inputs, tmp_path, names, message):
     (tmp_path / "empty").mkdir()
+    (inputs / "lost").symlink_to("nowhere")
     if "in/a.md" in names:
         (inputs / "a.md").write_text("twin")
     before = tree(tmp_path)

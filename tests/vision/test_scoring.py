@@ -71,6 +71,8 @@ def test_names_that_do_not_match_are_named(folders):
         score(place / "hr", place / "hr", out=place / "nothing" / "scores.csv")
     with pytest.raises(UserError, match=r"a.png is the input"):
         score(place / "hr", place / "hr", out=place / "hr" / "a.png")
+    with pytest.raises(UserError, match="--border is 0 pixels or more, got -1"):
+        score(place / "hr", place / "hr", border=-1)
     (place / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
         score(place / "empty", place / "sr")

@@ -61,12 +61,20 @@ def test_what_cannot_be_scored_is_said(tmp_path):
         score(reference, empty)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         score(reference, tmp_path / "none.sigmf-meta", fft=FFT)
+    outside = write(tmp_path / "c.sigmf-meta", [annotation(0, 8 * FFT, 100, 200)])
+    with pytest.raises(UserError, match=r"no annotation of .*c.sigmf-meta fills half of a block"):
+        score(outside, reference, fft=FFT)
     np.savez(tmp_path / "a.npz", H=np.ones((2, 3, 4), complex))
     np.savez(tmp_path / "b.npz", H=np.ones((1, 3, 4), complex))
     with pytest.raises(UserError, match=r"channels \(2, 3, 4\), .* \(1, 3, 4\)"):
         score(tmp_path / "a.npz", tmp_path / "b.npz")
     with pytest.raises(UserError, match="no file, and no folder"):
         score(tmp_path / "c", tmp_path / "b.npz")
+    for name in ("true/a.npz", "true/a.mat", "made/a.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"a.mat and .*a.npz differ in their ending only"):
+        score(tmp_path / "true", tmp_path / "made")
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-30])

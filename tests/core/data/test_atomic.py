@@ -77,6 +77,15 @@ def test_a_file_is_not_written_over_a_folder(tmp_path):
     assert (tmp_path / "a/old").read_text() == "old"
 
 
+def test_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match="is a pipe or a device; give the name of a file"):
+            write_atomic(tmp_path / name, "new")
+    assert (tmp_path / "link").is_fifo()
+
+
 def test_the_permissions_are_those_of_any_new_file(tmp_path):
     write_atomic(tmp_path / "a", "x")
     with atomic_folder(tmp_path / "b") as partial:

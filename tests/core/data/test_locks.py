@@ -96,6 +96,8 @@ def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
 def test_a_link_has_the_lock_of_its_folder_and_a_volume_its_own(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert lock_file(tmp_path / "link") == lock_file(tmp_path / "a") == tmp_path / ".a.lock"
+    (tmp_path / "loop").symlink_to("loop")
+    assert lock_file(tmp_path / "loop").parent == tmp_path
     assert len(lock_file(tmp_path / ("x" * 250)).name) < 100
     monkeypatch.setattr(locks, "is_mount", lambda _: True)
     assert lock_file(tmp_path / "a") == tmp_path / "a/.lock"

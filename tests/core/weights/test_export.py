@@ -137,6 +137,13 @@ def test_unknown_names_are_refused(tmp_path, formats, dynamic, message):
         export(Toy(), [torch.zeros(1, 320)], tmp_path / "out", formats, dynamic)
 
 
+def test_a_file_takes_no_folder_of_results(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UserError, match="mine is no folder; name another"):
+        export(Toy(), [torch.zeros(2, 800)], tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_without_the_extra_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "find_spec", lambda name: None if name == "onnx" else name)
     with pytest.raises(UserError, match=r"needs onnx; try: pip install 'sixfold-core\[onnx\]'"):

@@ -130,6 +130,9 @@ def test_numbers_and_several_labels(graph, tmp_path):
     np.savez(tmp_path / "my.npz", x=graph.x, edge_index=graph.edge_index, y=labels)
     found = read_graph_file(tmp_path / "my.npz", target="multilabel")
     assert found.data.y.shape == (60, 3)
+    np.savez(tmp_path / "my.npz", x=graph.x * 1j, edge_index=graph.edge_index, y=labels)
+    with pytest.raises(UserError, match="x holds complex numbers"):
+        read_graph_file(tmp_path / "my.npz")
 
 
 def test_edges_in_both_directions(tmp_path):

@@ -1,5 +1,7 @@
 """One's own recordings in the layouts that people have, and what is said of misfits."""
 
+import os
+
 import pytest
 import torch
 
@@ -119,6 +121,8 @@ def test_faults_are_named(tmp_path):
     fault("there is no .*nowhere", place=tmp_path / "nowhere")
     fault(r"should hold noisy\*/ with clean\*/.*it holds no folders")
     fault(r"should hold mix\*/ with s1/, s2/", targets=2)
+    os.mkfifo(tmp_path / "pipe")
+    fault("pipe is no .csv", place=tmp_path / "pipe")
     write(tmp_path / "noisy" / "a.wav")
     (tmp_path / "clean").mkdir()
     fault("clean holds no sound files")

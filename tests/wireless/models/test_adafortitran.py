@@ -166,6 +166,9 @@ def test_sixfold_train_builds_for_the_data(tmp_path):
     assert model.config.subcarriers == 12
     assert model.config.pilot_subcarriers == 4
     assert (tmp_path / "run" / "model.safetensors").is_file()
+    far = write_npz(tmp_path / "far.npz", 9, scale=1e-30)
+    with pytest.raises(UserError, match=r"H has a level of .*, at which 32-bit floats end"):
+        train("wireless/linear", data=far, out=tmp_path / "far")
     held = write_npz(tmp_path / "held.npz", 9)
     model = train("wireless/linear", data=data, valid=held, out=tmp_path / "more", steps=1)
     assert model.config.subcarriers == 12

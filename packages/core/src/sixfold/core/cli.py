@@ -4,12 +4,14 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from sixfold.core.config import UserError
-from sixfold.core.messages import printable, shorten
+import pydantic
+
+from sixfold.core.config import UserError, in_one_line
+from sixfold.core.messages import LAST_RESORT, printable, shorten, shown
 from sixfold.core.system import (
     System,
     domain,
@@ -21,7 +23,7 @@ from sixfold.core.system import (
 )
 
 if TYPE_CHECKING:
-    from cyclopts import App
+    from cyclopts import App, ArgumentCollection
 
     from sixfold.core.pipeline.params import TaskRun
 
@@ -269,10 +271,13 @@ def _answer(app: "App", arguments: Sequence[str]) -> None:
     from cyclopts import CycloptsError
 
     _refuse_empty(arguments)
+    app.config = (_check_whole_numbers,)
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        text = " ".join(str(error).split())
+        cause, text = error.__cause__, " ".join(str(error).split())
+        if isinstance(cause, pydantic.ValidationError):
+            text = f"{in_one_line(cause)}."
         raise UserError(shorten(f"{text} Add --help to see what there is.")) from None
 
 
@@ -289,6 +294,28 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
                 f"an argument is empty ({place}): give it a value, or leave it out; is a variable "
                 "of the shell not set?"
             )
+
+
+def _check_whole_numbers(app: "App", commands: Any, arguments: "ArgumentCollection") -> None:
+    """Refuse 1.5 where a whole number is meant, which cyclopts would round, and absurd ones.
+
+    Raises:
+        UserError: there is one.
+    """
+    for argument in arguments:
+        kinds = set(_kinds(argument.hint))
+        for token in argument.tokens if int in kinds and not kinds & {float, str} else ():
+            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
+                raise UserError(f"{argument.name} {shown(token.value)}: give a whole number")
+            if re.fullmatch(r"[+-]?\d{19,}", token.value):  # no tensor holds so many
+                raise UserError(f"{argument.name} {shown(token.value)}: give a smaller number")
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """Yield the types in a type, such as int in ``tuple[int, ...] | None``."""
+    yield hint
+    for inner in get_args(hint):
+        yield from _kinds(inner)
 
 
 def _reflowed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -332,6 +359,7 @@ def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = N
         weights: Path of an official or sixfold checkpoint, or name of published weights.
         sample_rate: Sample rate of a network for audio, in Hz, if its checkpoint does not hold it.
     """
+    from sixfold.core.many_files import refuse_inputs
     from sixfold.core.weights.convert import from_pretrained
     from sixfold.core.weights.export import FILES, Exportable
     from sixfold.core.weights.export import export as write
@@ -339,6 +367,7 @@ def export(name: str, folder: Path, *, weights: str, sample_rate: int | None = N
     system = find_system(name)
     if system.export is None:
         raise UserError(f"{name} cannot be exported")
+    refuse_inputs([Path(weights)], [folder / file for file in FILES.values()])
     model = from_pretrained(weights, system, sample_rate=sample_rate)
     found: Exportable = load_function(system.export)(model)
     module, inputs, dynamic, outputs, facts = found
@@ -396,7 +425,7 @@ def main() -> None:
     except (UserError, OSError) as error:
         if debug:
             raise
-        print(f"sixfold: {printable(str(error))}", file=sys.stderr)
+        print(f"sixfold: {shorten(printable(str(error)), LAST_RESORT)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -7,6 +7,7 @@ with 130, SIGTERM with 143, a closed pipe quietly with 141. The second Ctrl-C en
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -30,6 +31,7 @@ class _Stop:
             os.kill(os.getpid(), number)
         if self.number or self.leaving or _is_importing(frame):
             self.say()
+            self.tidy()
             os._exit(128 + number)
         self.number = number
         self.unwind()
@@ -47,6 +49,13 @@ class _Stop:
 
     def say(self) -> None:
         os.write(2, b"sixfold: stopped\n")
+
+    def tidy(self) -> None:
+        """Remove temporary files, if anything that makes them has been imported."""
+        atomic = sys.modules.get("sixfold.core.data.atomic")
+        with suppress(Exception):  # it may be half imported
+            if atomic is not None:
+                atomic.remove_scratch()
 
 
 def _is_importing(frame: FrameType | None) -> bool:

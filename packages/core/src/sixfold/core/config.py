@@ -75,14 +75,19 @@ class Config(pydantic.BaseModel):
         try:
             return cls.model_validate(dict(values))
         except pydantic.ValidationError as error:
-            lines = []
-            for problem in error.errors():
-                if problem["type"] == "default_factory_not_called":
-                    continue  # because of another field, which has a line of its own
-                key = ".".join(str(part) for part in problem["loc"])
-                reason = problem["msg"].removeprefix("Value error, ")
-                lines.append(f"{key}: {reason} (got {shown(problem['input'])})" if key else reason)
-            raise UserError(shorten(f"{where}: {some(lines, 1, longest=200)}")) from None
+            raise UserError(shorten(f"{where}: {in_one_line(error)}")) from None
+
+
+def in_one_line(error: pydantic.ValidationError) -> str:
+    """Say which field is wrong, and why; of several the first, and how many more there are."""
+    lines = []
+    for problem in error.errors():
+        if problem["type"] == "default_factory_not_called":
+            continue  # because of another field, which has a line of its own
+        key = ".".join(str(part) for part in problem["loc"])
+        reason = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{key}: {reason} (got {shown(problem['input'])})" if key else reason)
+    return some(lines, 1, longest=200)
 
 
 def _holds_bool(value: Any) -> bool:

@@ -8,7 +8,10 @@ import torch
 from sixfold.core.config import UserError
 
 # What allocators of the CPU say; those of accelerators raise a class of their own.
-_REFUSALS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+_REFUSALS = (
+    "can't allocate memory", "not enough memory", "Cannot allocate memory",
+    "Storage size calculation overflowed",
+)  # fmt: skip
 
 
 def check_device(name: str | torch.device) -> torch.device:

@@ -9,7 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from sixfold.core.config import UserError
-from sixfold.core.data.atomic import atomic_folder, explain_write_errors, scratch_folder
+from sixfold.core.data.atomic import (
+    atomic_folder,
+    check_file_place,
+    explain_write_errors,
+    scratch_folder,
+)
 from sixfold.core.devices import explain_out_of_memory
 from sixfold.core.progress import progress
 
@@ -114,14 +119,13 @@ def check_table(out: Path | None, inputs: Collection[Path]) -> None:
     """Refuse, before the work begins, a file of results that could not be written at its end.
 
     Raises:
-        UserError: its folder is missing, it is a folder, or it would replace an input.
+        UserError: its folder is missing, or it would replace a folder, a device or an input.
     """
     if out is None:
         return
     if not out.absolute().parent.is_dir():
         raise UserError(f"cannot write {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder; give the name of a file")
+    check_file_place(out)
     refuse_inputs(inputs, [out])
 
 
@@ -144,6 +148,8 @@ def _inputs(
             yield from ((file, file.relative_to(path)) for file in found)
         elif path.is_file():
             yield path, Path(path.name)
+        elif os.path.lexists(path):
+            raise UserError(f"{path} is a broken link, a pipe or a device; leave it out")
         else:
             matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
             if not matches:

@@ -36,9 +36,12 @@ def score(
         The averages.
 
     Raises:
-        UserError: the names do not match, ``out`` cannot be written, or no picture has a score.
+        UserError: the border is negative, the names do not match, ``out`` cannot be written, or no
+            picture has a score.
         SystemExit: with status 1 at the end, if pictures were left out.
     """
+    if border < 0:
+        raise UserError(f"--border is 0 pixels or more, got {border}")
     pairs = _matched(Path(reference), Path(estimate))
     check_table(out, [file for pair in pairs.values() for file in pair])
     rows, left_out = [], 0

@@ -60,7 +60,13 @@ def _files(folder: Path) -> dict[str, Path]:
     found = [file for file in sorted(folder.rglob("*")) if file.suffix in (META, ".npz", ".mat")]
     if not found:
         raise UserError(f"{folder} is no file, and no folder that holds .sigmf-meta, .npz or .mat")
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in found}
+    named: dict[str, Path] = {}
+    for file in found:
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        if name in named:
+            raise UserError(f"{named[name]} and {file} differ in their ending only; remove one")
+        named[name] = file
+    return named
 
 
 def score_detections(pairs: Sequence[tuple[Path, Path]], bins: int = 1024) -> dict[str, float]:
@@ -77,6 +83,11 @@ def score_detections(pairs: Sequence[tuple[Path, Path]], bins: int = 1024) -> di
         _tally(tally, reference, estimate, bins)
     if not tally.bins:
         raise UserError(f"{pairs[0][0]} has no stretch of {bins} samples; use a smaller --fft")
+    if not tally.overlaps:
+        raise UserError(
+            f"no annotation of {pairs[0][0]} fills half of a block within its band: there is "
+            "nothing to score; are its samples and frequencies right?"
+        )
     scores = tally.scores()
     recall = {f"recall_{at}": value for at, value in scores.recall.items()}
     return {"pixel_accuracy": scores.pixel_accuracy, "mean_iou": scores.mean_iou, **recall}

@@ -40,11 +40,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Lend a temporary path of the same name; what is written there takes the place of ``path``.
 
     Raises:
-        UserError: the disk is full or cannot be written, or a folder has that name; what was there
+        UserError: as `check_file_place`, or the disk is full or cannot be written; what was there
             before is untouched.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the name of a file")
+    check_file_place(path)
     with explain_write_errors(path), scratch_folder(path.parent) as scratch:
         partial = scratch / path.name
         yield partial
@@ -53,13 +52,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+def check_file_place(path: Path) -> None:
+    """Refuse a path at which a file would replace something else, such as /dev/null.
+
+    Raises:
+        UserError: a folder, a pipe or a device is there.
+    """
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or a device"
+        raise UserError(f"{path} is a {kind}; give the name of a file")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Lend an empty folder that takes the place of ``path``, as `atomic_file` lends a file.
 
     A link to a folder stays one. A mounted volume is not replaced but filled, file by file.
     """
-    place = path.resolve() if path.is_symlink() else path
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
     filled = place.is_dir() and is_mount(place.resolve())
     with (
         explain_write_errors(path),
@@ -83,11 +93,20 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     _tidy_once(parent.resolve())
     scratch, handle = _make_scratch(parent)
+    _lent.add(scratch)
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        _lent.discard(scratch)
         os.close(handle)
+
+
+def remove_scratch() -> None:
+    """Remove what this process has lent, before it ends without unwinding."""
+    for scratch in tuple(_lent):
+        _put_back(scratch, scratch.parent)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def tidy(parent: Path) -> None:
@@ -124,6 +143,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+_lent: set[Path] = set()  # scratch folders that this process is using
 _tidy_once = functools.cache(tidy)  # a folder may hold a hundred thousand files
 
 

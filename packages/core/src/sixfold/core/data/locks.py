@@ -56,7 +56,7 @@ def held(path: Path, work: str) -> Iterator[None]:
 
 def lock_file(path: Path) -> Path:
     """Return the lock of a place, the same one for each name of it."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # of a loop of links what there is: writing fails later
     if is_mount(real):
         return real / LOCK
     name = os.fsencode(real.name)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import platform
 import re
 import shutil
@@ -64,7 +65,7 @@ def archive_run(folder: Path, why: str) -> None:
     Raises:
         UserError: the folder is a mounted volume, or its parent cannot be written.
     """
-    real = folder.resolve() if folder.is_symlink() else folder
+    real = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
     archive = next(p for n in itertools.count(1) if not (p := Path(f"{real}.old-{n}")).exists())
     try:
         real.rename(archive)

@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,8 @@ def export(
 
 @contextmanager
 def _lend_scratch(folder: Path) -> Iterator[Path]:
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name another for the files")
     with explain_write_errors(folder), scratch_folder(folder.parent) as partial:
         yield partial
 

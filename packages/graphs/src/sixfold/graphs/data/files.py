@@ -152,8 +152,10 @@ def _tensor(name: str, value: Any) -> Any:
         return value  # names of classes
     tensor = as_tensor(value, name)
     check_memory(name, tensor.numel() * tensor.element_size())  # a few bytes may be expanded to it
-    if tensor.is_complex() or tensor.ndim == 0:
-        raise UserError(f"{name} should hold real numbers, one or more a node or an edge")
+    if tensor.is_complex():
+        raise UserError(f"{name} holds complex numbers; give their parts as columns of their own")
+    if tensor.ndim == 0:
+        raise UserError(f"{name} should hold numbers, one or more a node or an edge")
     if name in MASKS:
         if not bool(((tensor == 0) | (tensor == 1)).all()):
             raise UserError(f"{name} should hold a bool, or 0 or 1, for every node")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from sixfold.core.config import Config, Decibels, Range
@@ -27,7 +27,7 @@ class CropConfig(Config):
         valid_seconds: Seconds of each that are scored.
     """
 
-    seconds: PositiveFloat = 2.0
+    seconds: float = Field(default=2.0, gt=0, le=86_400)
     snr_db: Range[Decibels] = (-5.0, 15.0)
     valid_items: PositiveInt = 50
     valid_seconds: float = Field(default=10.0, gt=0.5)

@@ -78,9 +78,9 @@ def open_layout(place: Path, targets: int) -> Layout:
     """
     if not place.exists():
         raise UserError(f"there is no {place}; --data is a folder, a .csv or a .scp")
-    if place.is_file():
+    if not place.is_dir():
         rows = {".csv": _csv_rows, ".scp": _scp_rows}.get(place.suffix.lower())
-        if rows is None:
+        if rows is None or not place.is_file():
             raise UserError(f"{place} is no .csv and no .scp; give one of these, or a folder")
         found = rows(place, targets)
     elif targets == 1 and (place / "clean").is_dir() and (place / "noise").is_dir():

@@ -149,6 +149,8 @@ def _conditions(found: Mapping[str, np.ndarray], count: int, file: Path) -> dict
     conditions = {}
     for name in CONDITIONS:
         if name in found:
+            if found[name].dtype.kind not in "fiu":
+                raise UserError(f"{file}: {name} is of type {found[name].dtype}; write numbers")
             try:
                 values = np.broadcast_to(found[name], (count,)).astype(np.float32)
             except ValueError:
@@ -176,10 +178,12 @@ def _complex(values: np.ndarray, axes: int, what: str) -> Complex[Tensor, "..."]
             f"{what} has {values.ndim} axes of {values.dtype}, which should be {axes} of complex "
             "numbers"
         )
+    with np.errstate(over="ignore"):  # what is too large is not finite afterwards
+        values = np.ascontiguousarray(values, dtype=np.complex64)
     _check_finite(values, what)
     if not values.any():
         raise UserError(f"{what} is 0 everywhere; there is no channel to learn from")
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.complex64))
+    return torch.from_numpy(values)
 
 
 def _check_finite(values: np.ndarray, what: str) -> None:

@@ -17,11 +17,13 @@ from jaxtyping import Complex
 
 from sixfold.core import UserError
 from sixfold.core.data.atomic import write_atomic
+from sixfold.core.messages import shown
 from sixfold.wireless.iq.datatypes import parse_datatype, quantised, scaled
 
 META, DATA = ".sigmf-meta", ".sigmf-data"
 COUNTS = ("sample_start", "sample_count", "header_bytes", "trailing_bytes", "offset")
 FREQUENCIES = ("frequency", "freq_lower_edge", "freq_upper_edge")
+MOST = {True: 2**53, False: 1e300}  # of counts and of frequencies: exact, and finite, as floats
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("global"), dict):
         raise UserError(f"{path} is no SigMF metadata: it has no 'global' object")
-    for part in ("captures", "annotations"):
-        entries = metadata.setdefault(part, [])
+    lists = {part: metadata.setdefault(part, []) for part in ("captures", "annotations")}
+    lists["core:extensions"] = metadata["global"].get("core:extensions", [])
+    for part, entries in lists.items():
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise UserError(f"{path}: {part!r} should be a list of objects")
     for entry in (metadata["global"], *metadata["captures"], *metadata["annotations"]):
@@ -167,9 +170,11 @@ def _check_numbers(entry: Mapping[str, Any], where: Path) -> None:
     for name in (*COUNTS, *FREQUENCIES):
         value, whole = entry.get(f"core:{name}", 0), name in COUNTS
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or (whole and (value < 0 or value % 1)):
-            kind = "a whole number, 0 or more" if whole else "a number of Hz"
-            raise UserError(f"{where}: core:{name} is {value!r}; write {kind}, or leave it out")
+        if not number or not abs(value) <= MOST[whole] or (whole and (value < 0 or value % 1)):
+            kind = "a whole number from 0 to 2^53" if whole else "a number of Hz"
+            raise UserError(
+                f"{where}: core:{name} is {shown(value)}; write {kind}, or leave it out"
+            )
 
 
 def _data_beside(path: Path, facts: Mapping[str, Any]) -> Path:

@@ -239,8 +239,8 @@ def open_channels(
         seed: Seed of noise and of what is held out.
 
     Raises:
-        UserError: the grid or the pilots are not the model's, conditions are missing, or there are
-            too few channels to hold some out.
+        UserError: the grid or the pilots are not the model's, conditions are missing, the level is
+            out of range, or there are too few channels to hold some out.
     """
     slots, settings = _open(model, found, pattern, seed)
     model.config = model.config.model_copy(update=settings)
@@ -263,6 +263,12 @@ def _open(
         raise UserError(
             f"{found.files[0]} has a grid of {' x '.join(map(str, found.channels.shape[1:]))}, the "
             f"network of {size[0]} x {size[1]}; build it with subcarriers and symbols of the data"
+        )
+    level = float(found.channels.to(torch.complex128).abs().square().mean().sqrt())
+    if not 1e-15 < level < 1e15:  # squares would leave the range of 32-bit floats
+        raise UserError(
+            f"{found.files[0]}: H has a level of {level:.1g}, at which 32-bit floats end; scale it "
+            "and its pilots to about 1"
         )
     slots, settings = prepare(found, pattern, Grid(subcarriers=size[0], symbols=size[1]), seed)
     pilots = tuple(slots.tensors["pilots"].shape[1:3])
