@@ -87,7 +87,7 @@ def test_a_finished_run_whose_checkpoint_is_damaged_is_trained_again_as_it_advis
 
     right = fit_steps(4)
     (tmp_path / "run" / "ckpt" / "step-00000004-phase-1" / "MANIFEST.json").write_bytes(b"")
-    with pytest.raises(UserError, match="delete .*DONE to train it again"):
+    with pytest.raises(UserError, match=r"delete .*DONE to train it again"):
         fit_steps(4)
     (tmp_path / "run" / "DONE").unlink()
     assert torch.equal(fit_steps(4), right)

@@ -284,10 +284,10 @@ def test_tables_that_are_not_utf8_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("y", np.array(1), "y should hold real numbers"),
-        ("y", np.zeros(2, complex), "y should hold real numbers"),
+        ("y", np.array(1), "y should hold numbers"),
+        ("y", np.zeros(2, complex), "y holds complex numbers"),
         ("y", np.array("ab"), "y should be a tensor or an array of numbers, got <U2"),
-        ("x", np.eye(2).astype(complex), "x should hold real numbers"),
+        ("x", np.eye(2).astype(complex), "x holds complex numbers"),
         ("x", np.array([["a", "b"]] * 2), "x should be a tensor or an array of numbers"),
         ("train_mask", np.array([0, 5]), "train_mask should hold a bool, or 0 or 1"),
         ("train_mask", np.array([np.nan, 1]), "train_mask should hold a bool, or 0 or 1"),
