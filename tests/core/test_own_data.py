@@ -149,3 +149,17 @@ def test_a_system_that_cannot_be_trained_so_says_it(toy, monkeypatch, capsys):
     assert "toy/line has no `sixfold run`" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"domain/system, e\.g\. toy/line; got 'line'"):
         train("line", data=toy, out=toy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"config": {}}, "toy/line: got an unexpected keyword argument 'config'; its options are"),
+        ({"out": None}, "toy/line: missing a required argument: 'out'"),
+    ],
+)
+def test_options_that_python_gives_are_checked_by_name(arguments, words, table, toy):
+    given = {"data": table, "out": toy / "run"} | arguments
+    given = {name: value for name, value in given.items() if value is not None}
+    with pytest.raises(UserError, match=words):
+        train("toy/line", **given)

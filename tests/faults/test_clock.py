@@ -40,7 +40,7 @@ time_t time(time_t *t) {
 """
 TRAIN = """
 import os, sys
-sys.path.insert(0, {toys!r})
+sys.path[:0] = {paths!r}
 import toys
 from sixfold.core.training.run import Run
 save = Run.checkpoint
@@ -65,7 +65,8 @@ def library(tmp_path_factory):
 
 
 def train(folder: Path, stop_at: int = -1, **env: str) -> int:
-    code = TRAIN.format(toys=str(Path(__file__).parents[1] / "core" / "support"))
+    tests = Path(__file__).parents[1]
+    code = TRAIN.format(paths=[str(tests / "core" / "support"), str(tests / "support")])
     command = [sys.executable, "-c", code, str(folder), str(stop_at)]
     return subprocess.run(
         command, env=os.environ | env, capture_output=True, check=False

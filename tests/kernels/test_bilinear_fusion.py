@@ -115,11 +115,12 @@ def test_exports_with_any_batch(sizes, unchecked):
     [
         (((2, 6), (2, 9), (18, 1)), 2, "2 heads should divide both streams, of 6 and 9"),
         (((2, 6), (2, 9), (18, 1)), 0, "0 heads"),
+        (((2, 6), (1, 9), (18, 1)), 3, "x has 2 rows and y 1"),
         (((2, 6), (2, 9), (17, 1)), 3, "need a weight of 18 entries an output, got 17"),
         (((2, 6), (2, 9), (36, 1)), 3, "18 entries an output, got 36"),
     ],
 )
-def test_sizes_that_do_not_fit_are_named(shapes, heads, message):
+def test_sizes_that_do_not_fit_are_named(shapes, heads, message, unchecked):
     with pytest.raises(ValueError, match=message):
         bilinear_fusion(*(torch.zeros(shape) for shape in shapes), heads=heads)
 

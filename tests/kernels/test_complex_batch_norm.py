@@ -178,6 +178,16 @@ def test_other_channels_than_the_parameters_have_are_refused():
         )
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("which", range(4), ids=["mean", "covariance", "weight", "bias"])
+def test_parameters_of_another_shape_are_not_broadcast(which, training, unchecked):
+    x, *given = draw((2, 3))
+    given[which] = torch.cat([given[which], given[which][:, :1]], 1)
+    mean, covariance, weight, bias = given
+    with pytest.raises(ValueError, match=r"3 channels need a mean and a bias \(3, 2\)"):
+        complex_batch_norm(x, (mean, covariance), weight, bias, training=training)
+
+
 @pytest.mark.parametrize(("batch", "numbers"), [(1, 1), (0, 0)])
 def test_too_few_numbers_to_train_on_are_refused(batch, numbers):
     _, mean, covariance, weight, bias = draw((2, 3))

@@ -307,6 +307,26 @@ def test_other_channels_than_the_kernel_reads_are_named(name, unchecked):
         function(x, weight, weight)
 
 
+@pytest.mark.parametrize("function", [complex_conv2d, complex_conv_transpose2d])
+@pytest.mark.parametrize(
+    ("imaginary", "bias", "message"),
+    [((64, 64, 1, 2), (64,), "should be alike"), ((64, 64, 2, 2), (1,), "biases of 64 numbers")],
+)
+def test_parts_of_other_shapes_are_not_broadcast(function, imaginary, bias, message, unchecked):
+    parts = (
+        (torch.zeros(64, 64, 2, 2), torch.zeros(64)),
+        (torch.zeros(imaginary), torch.zeros(bias)),
+    )
+    with pytest.raises(ValueError, match=message):
+        function([torch.zeros(1, 128, 3, 3)], *parts)
+
+
+def test_a_part_of_x_without_imaginary_channels_is_refused(unchecked):
+    layer = (torch.zeros(1, 2, 1, 1), torch.zeros(1))
+    with pytest.raises(ValueError, match="4 planar ones in all"):
+        complex_conv2d([torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2)], layer, layer)
+
+
 def test_no_bias_is_a_bias_of_zero(form):
     sizes = CONV[1]
     generator = torch.Generator().manual_seed(0)

@@ -86,6 +86,16 @@ def test_sizes_that_do_not_fit_are_named(x, a, b, message):
         complex_linear(torch.zeros(x), *layers)
 
 
+@pytest.mark.parametrize("part", [0, 1], ids=["real", "imaginary"])
+@pytest.mark.parametrize("shape", [(1,), (), (1, 4)], ids=str)
+def test_a_bias_of_another_shape_is_not_broadcast(part, shape, unchecked):
+    biases = [torch.zeros(4), torch.zeros(4)]
+    biases[part] = torch.zeros(shape)
+    layers = [(torch.zeros(4, 3), bias) for bias in biases]
+    with pytest.raises(ValueError, match="and biases of 4 numbers, got biases"):
+        complex_linear(torch.zeros(2, 6), layers[0], layers[1])
+
+
 def test_no_bias_is_a_bias_of_zero():
     x, a, bias, b, _ = draw(SIZES[0])
     zero = torch.zeros_like(bias)

@@ -223,6 +223,7 @@ def test_a_gpu_runs_the_kernels_and_says_when_it_does_not():
 @pytest.mark.parametrize(
     ("h", "x", "bias", "norm", "message"),
     [
+        ((1, 3), (2, 6), (6,), None, r"h \(1, 3\) .*, got x \(2, 6\)"),
         ((2, 3), (2, 5), (5,), None, r"h \(2, 3\) needs x and bias of 6 .*, got x \(2, 5\)"),
         ((2, 3), (2, 6), (3,), None, r"bias \(3,\)$"),
         ((2, 3), (2, 6), (6,), (6,), r"a norm of 3, .* norm \(6,\)"),
@@ -232,3 +233,10 @@ def test_sizes_that_do_not_fit_are_named(h, x, bias, norm, message, unchecked):
     pair = None if norm is None else (torch.zeros(norm), torch.zeros(norm))
     with pytest.raises(ValueError, match=message):
         cross_epilogue(*(torch.zeros(shape) for shape in (h, x, bias)), norm=pair)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (6,), (2, 1), ()], ids=str)
+def test_a_first_input_of_another_shape_is_never_read_past_its_end(shape, unchecked):
+    h, x, bias = (torch.zeros(size) for size in ((2, 3), (2, 6), (6,)))
+    with pytest.raises(ValueError, match=r"got x \(2, 6\), .*, x0 \("):
+        cross_epilogue(h, x, bias, x0=torch.zeros(shape))

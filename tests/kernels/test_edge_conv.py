@@ -118,6 +118,12 @@ def test_sizes_that_do_not_fit_are_named(x, weight, message, unchecked):
         edge_conv(torch.zeros(x), torch.zeros(weight), torch.zeros(weight[0]), [])
 
 
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_a_bias_of_another_shape_is_not_broadcast(shape, unchecked):
+    with pytest.raises(ValueError, match=r"bias should be \(2,\), got"):
+        edge_conv(torch.zeros(1, 2, 4, 4), torch.zeros(2, 1, 3, 3), torch.zeros(shape), [])
+
+
 @pytest.mark.parametrize(
     ("scale", "mask", "offset"),
     [

@@ -115,6 +115,21 @@ def test_gradcheck(sizes, way):
     assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("way", [0, 1], ids=["basis", "mixture"])
+def test_second_derivatives_are_none_too_few(way):
+    sizes = (2, 2, 2, (2, 2, 1, 3), 1.0)
+    values, where = draw(sizes)
+    assert torch.autograd.gradgradcheck(ways(sizes, where)[way], values)
+
+
+def test_a_spectrum_may_lie_in_memory_in_any_way():
+    values, where = draw(SIZES[0])
+    attention, spectrum = (value.detach() for value in values)
+    turned = spectrum.movedim(-1, 0).contiguous().movedim(0, -1)
+    for function in ways(SIZES[0], where):
+        assert torch.equal(function(attention, turned), function(attention, spectrum))
+
+
 def test_an_unmodulated_layer_is_the_convolution_it_was_made_from():
     """With all attention at 1 / members the parameter of a kernel gives that kernel back."""
     out, inputs, groups = 6, 4, 3

@@ -79,6 +79,8 @@ def test_the_curve_averages_trajectories_and_channels():
 def test_too_short_a_history_names_both_numbers():
     with pytest.raises(UserError, match="reads 2 frames, got 1"):
         rollout(network(), trajectory(1), 2)
+    with pytest.raises(UserError, match="reads 3 channels, got 1 in"):  # never broadcast
+        rollout(network(input_channels=3, output_channels=3), trajectory(2), 2)
     with pytest.raises(UserError, match="reads 1 channels and predicts 2"):
         rollout(network(output_channels=2), trajectory(2), 2)
 

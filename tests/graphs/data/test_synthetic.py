@@ -54,7 +54,9 @@ def test_digits_are_linked_with_similar_digits():
     assert int(degrees.min()) >= 5
 
 
-@pytest.mark.parametrize("bad", [{"homophily": 1.1}, {"nodes": 5}, {"classes": 1}])
+@pytest.mark.parametrize(
+    "bad", [{"homophily": 1.1}, {"nodes": 5}, {"classes": 1}, {"features": 0}, {"degree": -1.0}]
+)
 def test_impossible_block_models_are_refused(bad):
     with pytest.raises(UserError, match="a block model needs"):
         block_model(**bad)

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Data
 
 from sixfold.core import UserError
-from sixfold.graphs import Mowst
+from sixfold.graphs import ForwardGNN, GNNPipe, Mowst
 from sixfold.graphs.data.labels import check_labels, mask_of
 from sixfold.graphs.data.validate import (
     check_graph,
@@ -43,6 +43,11 @@ BAD = {
         put("y", lambda d: torch.ones_like(d.y)),
         "are of class 1; there is nothing",
     ),
+    "features without numbers": (put("x", lambda d: d.x.to("meta")), "no x; give"),
+    "a label that is no class": (
+        put("y", lambda d: d.y * 10**9),
+        "class 2000000000 of 60 nodes; number the classes from 0",
+    ),
     "label missing": (put("y", lambda d: d.y - 1), "leave nodes without a label out of the mask"),
     "labels of floats": (
         put("y", lambda d: d.y.float()),
@@ -65,6 +70,14 @@ def test_an_invalid_graph_is_refused_with_a_message(what, graph):
     change(graph)
     with pytest.raises(UserError, match=message):
         Mowst(layers=2, hidden=4, epochs=1).fit(graph)
+
+
+@pytest.mark.parametrize("kind", [ForwardGNN, Mowst, GNNPipe])
+@pytest.mark.parametrize("given", ["my.pt", None, Data()], ids=["path", "none", "no x"])
+def test_what_is_no_graph_is_refused_by_every_estimator(kind, given, unchecked):
+    for method in ("fit", "predict", "score"):
+        with pytest.raises(UserError, match="the graph has no x; give a torch_geometric Data"):
+            getattr(kind(), method)(given)
 
 
 def test_one_self_loop_a_node_is_allowed(graph):

@@ -16,6 +16,7 @@ from sixfold.pde.fields import statistics
 from sixfold.pde.fields.film import Film
 from sixfold.pde.fields.forecast import frames_after, rollout
 from sixfold.pde.fields.moments import moments
+from sixfold.pde.fields.noise import band_limited
 from sixfold.pde.fields.schedule import epoch_starts, learning_rate
 from sixfold.pde.fields.spectra import band_errors, shell_power
 from sixfold.pde.models.fno import FNO, FNOConfig
@@ -286,3 +287,9 @@ def test_settings_changed_by_replace_are_checked_too(unchecked):
     state = solver.at_rest(PLANES[:, 0].abs())
     (later,) = islice(replace(solver, viscosity=0).frames(state, every=3), 1)
     assert later.frame().isfinite().all()
+
+
+@pytest.mark.parametrize(("grid", "cutoff"), [((0, 4), 2), ((1, 1), 2), ((8, 8), 0.5)])
+def test_noise_without_a_wave_is_refused(grid, cutoff, unchecked):
+    with pytest.raises(UserError, match="is within a cutoff"):
+        band_limited(torch.ones(grid), cutoff)

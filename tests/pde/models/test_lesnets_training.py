@@ -149,7 +149,9 @@ U0 = random_field(8, 1)
     [
         ({"viscosity": -0.1}, r"flow: viscosity: .*greater than or equal to 0 \(got -0.1\)"),
         ({"time_step": 0.0}, "flow: time_step"),
-        ({"box": (6.28, 6.28)}, "flow: box"),
+        ({"box": (6.28, 6.28)}, "box should be 3 positive lengths"),
+        ({"box": 6.28}, "box should be 3 positive lengths"),
+        ({"box": "x"}, "box should be 3 positive lengths"),
         ({"box": (6.28, 6.28, 62.8)}, "does not match the grid"),
         ({"u0": U0 * float("nan")}, r"1536 values that are not finite, the first at \(0, 0, 0, 0"),
         ({"u0": U0[..., :2]}, r"components last, got \(1, 8, 8, 8, 2\)"),
@@ -166,7 +168,7 @@ U0 = random_field(8, 1)
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_trained_on_is_refused_in_words(change, message):
+def test_what_cannot_be_trained_on_is_refused_in_words(change, message, unchecked):
     arguments = {"u0": U0, **TERMS, "steps": 1} | change
     with pytest.raises(UserError, match=message):
         build().fit(**arguments)
@@ -203,6 +205,17 @@ def test_a_uniform_sequence_has_no_coefficient(speed):
 def test_padding_is_a_fraction_of_the_domain():
     with pytest.raises(UserError, match="domain_padding"):
         build(domain_padding=(-0.5, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("blocks", [0, 1.5, None])
+def test_blocks_are_counted_in_whole_numbers(blocks, unchecked):
+    with pytest.raises(UserError, match="blocks should be a whole number from 1"):
+        build(flow=make_flow(U0, NU, CUBE, STEP, 0.0, None)).predict(U0, blocks)
+
+
+def test_a_network_in_half_precision_is_refused():
+    with pytest.raises(UserError, match="the network should be in single or double precision"):
+        build(flow=make_flow(U0, NU, CUBE, STEP, 0.0, None)).half().predict(U0)
 
 
 def test_a_network_without_a_flow_says_how_to_give_it_one():

@@ -245,6 +245,11 @@ def test_an_encoder_of_other_weights_is_refused(folder, tmp_path):
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"embedding_l2": "l3(1)"}, "a regulariser is a number"),
         ({"settings": {"embedding": 3}}, "did you mean 'embedding_dim'"),
+        (
+            {"settings": {"labels": ["buy"]}},
+            "labels are read from schema and table; leave them out",
+        ),
+        ({"settings": {"embedding_dim": 10**12}}, "out of memory"),
         ({"negative_sampling": 2.0}, "share of negatives"),
         ({"valid": 1.5}, "fraction between 0 and 1"),
         ({"valid": "none.parquet"}, "there is no file or folder none.parquet"),
@@ -281,6 +286,15 @@ def test_a_table_without_rows_has_no_scores(folder):
     model = TinyRanker.from_pretrained(folder / "run")
     with pytest.raises(UserError, match="no rows to score"):
         model.score(pl.read_parquet(folder / "valid.parquet").head(0))
+
+
+def test_rows_may_be_a_frame_and_a_schema_no_dict(folder, unchecked):
+    model = TinyRanker.from_pretrained(folder / "run")
+    frame: Any = pl.read_parquet(folder / "valid.parquet").head(3)
+    assert model.score_rows(frame) == model.score_rows(frame.to_dicts())
+    schema: Any = {"columns": {}}
+    with pytest.raises(UserError, match=r"path of its YAML file, got dict; .* Schema.parse"):
+        TinyRanker.from_schema(schema)
 
 
 def test_rows_map_names(folder, unchecked):

@@ -32,6 +32,13 @@ def scene(batch: int, points: int, users: int, each: int) -> tuple[torch.Tensor,
     return gain, strongest_access_points(gain, each)
 
 
+@pytest.mark.parametrize("share", [equal, lambda gain, serve: projected_gradient(gain, serve, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_user_out_of_reach_still_has_a_power(share, dtype, unchecked):
+    gain = torch.tensor([[1, 0, 2], [0, 0, 3]], dtype=dtype)
+    assert bool(share(gain, torch.ones(2, 3, dtype=torch.bool)).isfinite().all())
+
+
 def test_layouts_do_not_depend_on_the_size_of_the_batch():
     whole = draw_layout(64, 7, 5, generator=torch.Generator().manual_seed(3))
     for size in (1, 7):

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from sixfold.core import UserError
-from sixfold.wireless.iq.modulation import MODULATIONS, Modulation, modulate, root_raised_cosine
+from sixfold.wireless.iq.modulation import (
+    MODULATIONS,
+    Modulation,
+    modulate,
+    root_raised_cosine,
+    symbols_needed,
+)
 from sixfold.wireless.iq.scenes import SceneConfig, draw_scenes, scene_masks
 from sixfold.wireless.iq.spectrum import Band, occupied_mask, spectrum
 
@@ -136,3 +142,9 @@ def test_settings_that_make_no_scene_are_refused(values, words):
 def test_a_pulse_of_no_length_or_roll_off_is_refused(wrong):
     with pytest.raises(UserError, match="a pulse needs samples_per_symbol"):
         root_raised_cosine(*wrong)
+
+
+@pytest.mark.parametrize("samples", [0, -2])
+def test_a_symbol_without_samples_is_refused(samples):
+    with pytest.raises(UserError, match="1 sample or more, got"):
+        symbols_needed(8, samples)

@@ -35,9 +35,19 @@ def test_every_method_keeps_within_power_and_serves_only_its_users(method, scene
     np.testing.assert_allclose(array, eta.numpy(), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["equal", "projected_gradient"])
+def test_gains_in_half_precision_are_shared_as_in_single(method, scene):
+    gain, serve = scene[0].half(), scene[1]
+    found = allocate_power(gain, serve, method=method)
+    expected = allocate_power(gain.float(), serve, method=method)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"power_mw": -3.0}, "power_mw is -3; give positive"),
     ({"antennas": 0}, "antennas is 0"),
+    ({"antennas": [1, 2]}, r"antennas is of shape \(2,\); give one number, or one for each of"),
     ({"gain": torch.full((2, 6, 3), -60.0)}, r"gain is -60 at \[0, 0, 0\]; .* not in dB"),
     ({"gain": torch.ones(6, 3)}, r"gain\[None\]"),
     ({"serve": torch.ones(2, 6, 3)}, "give booleans"),

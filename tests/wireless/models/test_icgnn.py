@@ -266,7 +266,12 @@ def test_numpy_in_numpy_out_and_the_command(tmp_path, network):
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"noise_power_w": -1.0}, "noise_power_w is -1"),
-    ({"power_w": 0.0}, "power_w is 0; give a positive"),
+    ({"power_w": 0.0}, "power_w is 0.0; give a positive"),
+    ({"power_w": [1.0]}, r"power_w is \[1.0\]; give a positive"),
+    ({"power_w": None}, "power_w should be a tensor or an array of numbers"),
+    ({"method": "icgnn", "model": ICGNN(ICGNNConfig(width=8, layers=1)).half()}, "by .float()"),
+    ({"method": "icgnn", "model": ICGNN(ICGNNConfig(width=8, layers=1)), "steps": 2.5},
+     r"steps is 2.5"),
     ({"method": "rzff"}, "did you mean 'rzf'"),
     ({"method": "icgnn"}, "needs a trained network"),
     ({"steps": 3}, "belong to method='icgnn'"),
@@ -278,7 +283,7 @@ def test_numpy_in_numpy_out_and_the_command(tmp_path, network):
     ({"channel": torch.full((2, 2, 2), torch.nan + 0j)}, r"first at \[0, 0, 0\]"),
     ({"channel": torch.zeros(2, 2, 2) + 0j}, r"at \[0\] is zero"),
 ])  # fmt: skip
-def test_bad_input_is_answered_in_words(change, words):
+def test_bad_input_is_answered_in_words(change, words, unchecked):
     given = {"channel": channels(2, 3, 4), "noise_power_w": NOISE, "power_w": 1.0, "method": "rzf"}
     given |= change
     with pytest.raises(UserError, match=words):

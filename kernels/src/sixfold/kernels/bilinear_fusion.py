@@ -33,7 +33,8 @@ def bilinear_fusion(
         heads: Number of chunks that each stream is cut into.
 
     Raises:
-        ValueError: heads do not divide a stream, or the weight has another number of entries.
+        ValueError: heads do not divide a stream, the streams differ in their rows, or the weight
+            has another number of entries.
     """
     (batch, x_size), y_size, out = x.shape, y.shape[1], weight.shape[1]
     if heads < 1 or x_size % heads or y_size % heads:
@@ -41,6 +42,8 @@ def bilinear_fusion(
             f"bilinear_fusion: {heads} heads should divide both streams, of {x_size} and {y_size} "
             "coordinates; choose a common divisor"
         )
+    if y.shape[0] != batch:
+        raise ValueError(f"bilinear_fusion: x has {batch} rows and y {y.shape[0]}; give as many")
     if weight.shape[0] != x_size * y_size // heads:
         raise ValueError(
             f"bilinear_fusion: streams of {x_size} and {y_size} coordinates in {heads} heads need "

@@ -45,7 +45,7 @@ def complex_batch_norm(
         eps: Constant added to both variances.
 
     Raises:
-        ValueError: channels do not agree, or one number a channel is to be whitened by itself.
+        ValueError: sizes do not agree, or one number a channel is to be whitened by itself.
     """
     channels, numbers = weight.shape[0], x[:, :1].numel()
     if x.shape[1] != 2 * channels:
@@ -53,22 +53,29 @@ def complex_batch_norm(
             f"complex_batch_norm: {channels} complex channels need {2 * channels} planar ones, "
             f"got x {tuple(x.shape)}"
         )
+    mean, covariance = moments
+    shapes = [tuple(value.shape) for value in (mean, covariance, weight, bias)]
+    if shapes != [(channels, count) for count in (2, 3, 3, 2)]:
+        raise ValueError(
+            f"complex_batch_norm: {channels} channels need a mean and a bias ({channels}, 2), a "
+            f"covariance and a weight ({channels}, 3), got mean, covariance, weight, bias {shapes}"
+        )
     if not training:
-        matrix = whitening(moments[1], weight, eps)
-        return _apply(x, matrix, bias - _times(matrix, moments[0])), moments
+        matrix = whitening(covariance, weight, eps)
+        return _apply(x, matrix, bias - _times(matrix, mean)), moments
     if numbers < 2:
         raise ValueError(
             f"complex_batch_norm: x {tuple(x.shape)} has {numbers} numbers a channel, and training "
             "needs 2 at least; use a larger batch or training=False"
         )
-    mean, centred, covariance = _moments(x)
-    y = _apply(centred, whitening(covariance, weight, eps), bias)
+    own_mean, centred, own = _moments(x)
+    y = _apply(centred, whitening(own, weight, eps), bias)
     with torch.no_grad():
-        guard = covariance.new_tensor([eps, eps, 0.0])
-        unbiased = (covariance + guard) * (numbers / (numbers - 1))
+        guard = own.new_tensor([eps, eps, 0.0])
+        unbiased = (own + guard) * (numbers / (numbers - 1))
         running = (
-            torch.lerp(moments[0], mean.to(moments[0].dtype), momentum),
-            torch.lerp(moments[1], unbiased.to(moments[1].dtype), momentum),
+            torch.lerp(mean, own_mean.to(mean.dtype), momentum),
+            torch.lerp(covariance, unbiased.to(covariance.dtype), momentum),
         )
     return y, running
 

@@ -53,9 +53,11 @@ def complex_conv2d(
         padding: Number of zeros on either side of height and width.
 
     Raises:
-        ValueError: the number of x's channels is not the one that the kernel reads.
+        ValueError: the number of x's channels is not the one that the kernel reads, or weights or
+            biases are not shaped alike.
     """
     channels = _channels("complex_conv2d", x, real[0].shape[1])
+    check_alike("complex_conv2d", real, imag, len(real[0]))
     kernel = complex_kernel(real[0], imag[0], channels)
     bias = optional_bias(real[1], imag[1])
     if kernel.is_cuda or len(kernel) < 3 * len(real[0]):  # block form: PyTorch's gradients are fast
@@ -77,9 +79,11 @@ def complex_conv_transpose2d(
         imag: Weight and bias of the imaginary part, shaped alike.
 
     Raises:
-        ValueError: the number of x's channels is not the one that the kernel reads.
+        ValueError: the number of x's channels is not the one that the kernel reads, or weights or
+            biases are not shaped alike.
     """
     channels = _channels("complex_conv_transpose2d", x, real[0].shape[0])
+    check_alike("complex_conv_transpose2d", real, imag, real[0].shape[1])
     bias = complex_bias(real[1], imag[1])
     if real[0].shape[1] <= THIN_CHANNELS:
         return apply_transposed(x, transposed_kernels(real[0], imag[0], channels), bias)
@@ -123,6 +127,22 @@ def optional_bias(real: Tensor | None, imag: Tensor | None) -> Tensor | None:
     if real is None or imag is None:
         raise ValueError("a complex layer has a bias of both parts or of neither; one is None")
     return complex_bias(real, imag)
+
+
+def check_alike(
+    name: str, real: tuple[Tensor, Tensor | None], imag: tuple[Tensor, Tensor | None], outputs: int
+) -> None:
+    """Refuse weights and biases that would be broadcast to each other's shape.
+
+    Raises:
+        ValueError: the weights differ in their shape, or a bias does not have a number an output.
+    """
+    biases = [tuple(part[1].shape) for part in (real, imag) if part[1] is not None]
+    if real[0].shape != imag[0].shape or any(shape != (outputs,) for shape in biases):
+        raise ValueError(
+            f"{name}: weights {tuple(real[0].shape)} and {tuple(imag[0].shape)} should be alike "
+            f"and biases of {outputs} numbers, got biases {biases}"
+        )
 
 
 def apply_kernel(
@@ -330,7 +350,8 @@ def _overlap_add(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 def _channels(name: str, x: Sequence[Tensor], channels: int) -> list[int]:
     """Return the number of complex channels of each part; check their sum against the kernel's."""
-    if sum(part.shape[1] for part in x) != 2 * channels:
+    counts = [part.shape[1] for part in x]
+    if sum(counts) != 2 * channels or any(count % 2 for count in counts):
         shapes = ", ".join(str(tuple(part.shape)) for part in x)
         raise ValueError(
             f"{name}: the kernel reads {channels} complex channels, so x should have "

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from sixfold.kernels.complex_conv import check_alike
+
 
 def complex_linear(
     x: Float[Tensor, "*batch in2"],
@@ -26,7 +28,7 @@ def complex_linear(
             part and a + b on the imaginary one; both may be None.
 
     Raises:
-        ValueError: x is not twice as wide as the layers, or the layers' sizes differ.
+        ValueError: x is not twice as wide as the layers, or the layers' sizes or biases differ.
     """
     (a, _), (b, _) = real, imag
     if a.shape != b.shape or x.shape[-1] != 2 * a.shape[1]:
@@ -34,6 +36,7 @@ def complex_linear(
             f"complex_linear: weights {tuple(a.shape)} and {tuple(b.shape)} should be alike and x "
             f"should have {2 * a.shape[1]} planar coordinates, got {x.shape[-1]}"
         )
+    check_alike("complex_linear", real, imag, len(a))
     if (real[1] is None) != (imag[1] is None):
         raise ValueError("a complex layer has a bias of both parts or of neither; one is None")
     rows = x.unflatten(-1, (2, a.shape[1]))  # real part, imaginary part

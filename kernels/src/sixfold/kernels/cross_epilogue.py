@@ -46,10 +46,12 @@ def cross_epilogue(
     half, width = h.shape[-1], x.shape[-1]
     gamma, beta = norm or (None, None)
     shapes = [value.shape for value in (gamma, beta) if value is not None]
-    if width != 2 * half or bias.shape != (width,) or any(s != (half,) for s in shapes):
+    rows = h.shape[:-1] == x.shape[:-1] and (x0 is None or x0.shape == x.shape)
+    if not rows or width != 2 * half or bias.shape != (width,) or any(s != (half,) for s in shapes):
         raise ValueError(
             f"cross_epilogue: h {tuple(h.shape)} needs x and bias of {2 * half} coordinates and a "
             f"norm of {half}, got x {tuple(x.shape)}, bias {tuple(bias.shape)}"
+            + ("" if x0 is None else f", x0 {tuple(x0.shape)}")
             + "".join(f", norm {tuple(s)}" for s in shapes)
         )
     wide = None if half <= WIDEST else f"{half} coordinates are more than the {WIDEST} it holds"

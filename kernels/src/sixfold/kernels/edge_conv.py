@@ -61,6 +61,8 @@ def edge_conv_merge(
         ValueError: a branch has other sizes.
     """
     channels = weight.shape[0]
+    if bias.shape != (channels,):
+        raise ValueError(f"edge_conv: bias should be ({channels},), got {tuple(bias.shape)}")
     for i, (scale, mask, offset) in enumerate(branches):
         expected = ((channels, 1, 1, 1), weight.shape[1:], (channels,))
         got = (scale.shape, mask.shape[1:], offset.shape)

@@ -16,7 +16,6 @@ inverse transform is linear, so the weighted sum may stand on either side of it:
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int, int]
 
@@ -119,7 +118,6 @@ class _Members(torch.autograd.Function):
         return _invert(planes.view(-1, rows, half), shape)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, sent: Tensor) -> tuple[Tensor, None, None, None]:
         (places,), (rows, half) = ctx.saved_tensors, _plane_size(ctx.shape)
         spectra = torch.fft.rfft2(_to_planes(sent)).view(-1, ctx.groups * rows * half)
@@ -171,10 +169,9 @@ class _Mixture(torch.autograd.Function):
         if order is not None:
             plane = mixed.new_zeros(len(mixed), rows * half, 2)
             mixed = plane.index_copy_(1, order.long(), mixed)
-        return _invert(torch.view_as_complex(mixed).unflatten(1, (rows, half)), shape)
+        return _invert(torch.view_as_complex(mixed.contiguous()).unflatten(1, (rows, half)), shape)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, sent: Tensor):
         attention, spectrum, groups, order = ctx.saved_tensors
         grads = fdconv_mixture_backward(sent, attention, spectrum, groups, ctx.shape, order)

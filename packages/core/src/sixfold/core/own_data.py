@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,8 +97,14 @@ def train(name: str, **arguments: Any) -> nn.Module:
     target = find_system(name).train
     if target is None:
         raise UserError(f"{name} cannot be trained on one's own data")
+    function = load_function(target)
+    try:
+        signature(function).bind(**arguments)
+    except TypeError as error:
+        mend = f"its options are those of `sixfold train {name} --help`"
+        raise UserError(f"{name}: {error}; {mend}") from None
     paths = {key: Path(arguments[key]) for key in ("data", "out") if key in arguments}
-    return load_function(target)(**arguments | paths)
+    return function(**arguments | paths)
 
 
 def command(system: System, recipe: Recipe) -> Callable[..., nn.Module]:

@@ -141,8 +141,8 @@ def check_labels(
         target: Kind of ``y``.
 
     Raises:
-        UserError: labels are missing, of another kind or out of range, or all training nodes have
-            the same class.
+        UserError: labels are missing, of another kind or out of range, there would be more classes
+            than nodes, or all training nodes have the same class.
     """
     y = labels_of(data, target)
     if target != "multiclass":
@@ -154,6 +154,11 @@ def check_labels(
                 )
         return y.shape[1]
     count = int(y.max()) + 1 if classes is None else classes
+    if classes is None and count > len(y):
+        raise UserError(
+            f"y names the class {count - 1} of {len(y)} nodes; number the classes from 0, e.g. "
+            "y.unique(return_inverse=True)[1], or set classes"
+        )
     for number, name in enumerate(masks):
         least, most = (int(value) for value in y[mask_of(data, name)].aminmax())
         if least < 0 or most >= count:

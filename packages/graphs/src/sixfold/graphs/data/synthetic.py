@@ -57,8 +57,14 @@ def block_model(
         split: Number of the split, 0 to 4.
 
     Raises:
-        UserError: homophily is not between 0 and 1, or a class has fewer than two nodes.
+        UserError: homophily is not between 0 and 1, a class has fewer than two nodes, there are no
+            features, or the degree is none of so many nodes.
     """
+    if not (features >= 1 and 0 <= degree < nodes):
+        raise UserError(
+            f"a block model needs 1 feature or more and a degree from 0 to less than its {nodes} "
+            f"nodes, got {features} features, degree {degree}"
+        )
     if not 0 <= homophily <= 1 or nodes < 2 * classes or classes < 2:
         raise UserError(
             f"a block model needs a homophily from 0 to 1 and two nodes or more of two classes or "

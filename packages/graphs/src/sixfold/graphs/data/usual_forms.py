@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sixfold.core import UserError
 from sixfold.core.memory import check_memory
-from sixfold.graphs.data.validate import Data
+from sixfold.graphs.data.validate import Data, check_tensors
 
 MASKS = ("train_mask", "val_mask", "test_mask")
 
@@ -26,7 +26,9 @@ def accepts_usual_forms(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(model: Any, data: Data, *arguments: Any, **options: Any) -> Any:
         others = [in_usual_form(value) for value in arguments]
         named = {name: in_usual_form(value) for name, value in options.items()}
-        return method(model, in_usual_form(data), *others, **named)
+        graph = in_usual_form(data)
+        check_tensors(graph)
+        return method(model, graph, *others, **named)
 
     return call
 
@@ -56,8 +58,10 @@ def in_usual_form(data: Data) -> Data:
         found["y"] = y[:, 0]
     for name in MASKS:
         mask = getattr(data, name, None)
-        if isinstance(mask, Tensor) and mask.dtype != torch.bool and mask.ndim == 1:
-            found[name] = _mask(name, mask, len(data.x))
+        if not isinstance(mask, Tensor) or not isinstance(x, Tensor):
+            continue
+        if mask.dtype != torch.bool and mask.ndim == 1:
+            found[name] = _mask(name, mask, len(x))
     if not found:
         return data
     data = copy.copy(data)

@@ -29,9 +29,7 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
             wrong shape or dtype, there are no nodes, an edge names a node that does not exist, or
             a direction is missing.
     """
-    for name in ("x", "edge_index"):
-        if not isinstance(getattr(data, name, None), Tensor):
-            raise UserError(f"the graph has no {name}; give a torch_geometric Data with a tensor")
+    check_tensors(data)
     x, edge_index = data.x, data.edge_index
     if x.ndim != 2 or not x.is_floating_point():
         mend = "x[:, None] is one feature a node" if x.ndim == 1 else "try x.float()"
@@ -55,6 +53,18 @@ def check_graph(data: Data, *, undirected: bool = False) -> None:
             "the graph is directed, but both directions of every edge are needed here; "
             "pass torch_geometric.utils.to_undirected(edge_index)"
         )
+
+
+def check_tensors(data: Data) -> None:
+    """Check that a graph has features and edges.
+
+    Raises:
+        UserError: it is none, or holds no tensors, or such without numbers.
+    """
+    for name in ("x", "edge_index"):
+        value = getattr(data, name, None)
+        if not isinstance(value, Tensor) or value.is_meta:
+            raise UserError(f"the graph has no {name}; give a torch_geometric Data with a tensor")
 
 
 def _check_edges(edge_index: Tensor, nodes: int) -> None:

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sixfold.core.autograd import once_differentiable
 from sixfold.kernels import Graph
 from sixfold.kernels.graph import Csr
 from sixfold.kernels.spmm_sum import weighted_sum

@@ -59,6 +59,11 @@ def frames_after(model: Forecaster, history: Any) -> Iterator[Predicted]:
             f"a history is (batch, time, channel, x, y), got {tuple(history.shape)}; for one "
             "trajectory pass x[None]"
         )
+    if history.shape[2] != config.input_channels:
+        raise UserError(
+            f"this network reads {config.input_channels} channels, got {history.shape[2]} in "
+            f"{tuple(history.shape)} of (batch, time, channel, x, y); give those it was trained on"
+        )
     if history.shape[1] < config.time_history:
         raise UserError(
             f"this network reads {config.time_history} frames, got {history.shape[1]} in "

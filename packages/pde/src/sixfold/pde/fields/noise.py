@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sixfold.core import UserError
 from sixfold.pde.fields.stepping import check_counts
 
 
@@ -27,8 +28,16 @@ def uniform_numbers(
 
 
 def band_limited(noise: Float[Tensor, "*lead x y"], cutoff: float) -> Float[Tensor, "*lead x y"]:
-    """Keep the waves with 0 < |k| <= cutoff, in waves per period: mean zero, variance one."""
+    """Keep the waves with 0 < |k| <= cutoff, in waves per period: mean zero, variance one.
+
+    Raises:
+        UserError: there is no such wave.
+    """
     grid = noise.shape[-2:]
+    if min(grid) < 1 or max(grid) < 2 or not cutoff >= 1:
+        raise UserError(
+            f"no wave of a grid {tuple(grid)} is within a cutoff of {cutoff}; give a cutoff from 1"
+        )
     kx = torch.fft.fftfreq(grid[0], 1 / grid[0], device=noise.device)[:, None]
     ky = torch.fft.rfftfreq(grid[1], 1 / grid[1], device=noise.device)
     keep = (kx**2 + ky**2 > 0) & (kx**2 + ky**2 <= cutoff**2)

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from sixfold.core.autograd import once_differentiable
 
 Make = Callable[..., Tensor]
 

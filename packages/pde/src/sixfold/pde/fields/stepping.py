@@ -97,7 +97,7 @@ def as_box(box: Sequence[float], axes: int) -> Any:
     """
     try:
         sides = tuple(float(length) for length in box)
-    except TypeError:  # one number, or what is no number
+    except (TypeError, ValueError):  # one number, or what is no number
         sides = ()
     if len(sides) != axes or not all(0 < length < math.inf for length in sides):
         raise UserError(

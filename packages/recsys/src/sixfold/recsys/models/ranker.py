@@ -119,7 +119,9 @@ class Ranker(nn.Module):
 
     def score_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
         """Return the probability of each label for rows, as a service gets them."""
-        found = self.predict(rows) if rows else {}
+        if isinstance(rows, list | tuple) and not rows:
+            return []
+        found = self.predict(rows)
         columns = {label: values.tolist() for label, values in found.items()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import torch
 from pydantic import Field, field_validator
 
-from sixfold.core import Config, System
+from sixfold.core import Config, System, UserError
+from sixfold.core.devices import explain_out_of_memory
 from sixfold.core.training.distributed import barrier, rank
 from sixfold.core.training.fit import FitConfig, derive_seed, fit
 from sixfold.core.training.run import Run
@@ -143,9 +144,16 @@ def fit_table(
 
 
 def _build(system: System, settings: Mapping[str, Any], encoder: Encoder, seed: int) -> Any:
+    where, read = f"the settings of {system.name}", {"fields", "labels"}
+    if given := sorted(read & settings.keys()):
+        raise UserError(
+            f"{where}: {', '.join(given)} are read from schema and table; leave them out"
+        )
     torch.manual_seed(derive_seed(seed, "init"))
     values = {**settings, "fields": encoder.fields, "labels": encoder.schema.labels}
-    model = system.build(system.config.parse(values, f"the settings of {system.name}"))
+    config = system.config.parse(values, where)
+    with explain_out_of_memory():
+        model = system.build(config)
     load_vectors(model, encoder)
     return model
 

@@ -22,7 +22,7 @@ import yaml
 from pydantic import Field as Setting
 from pydantic import model_validator
 
-from sixfold.core import Config
+from sixfold.core import Config, UserError
 from sixfold.core.config import unknown_name_error
 from sixfold.core.data.atomic import write_atomic
 from sixfold.core.yaml_files import read_yaml
@@ -214,6 +214,13 @@ def as_schema(schema: "Schema | str | Path") -> Schema:
     """Return a schema, or read it from its file.
 
     Raises:
-        UserError: the file is no schema.
+        UserError: it is neither, or the file is no schema.
     """
-    return schema if isinstance(schema, Schema) else Schema.read(schema)
+    if isinstance(schema, Schema):
+        return schema
+    if not isinstance(schema, str | Path):
+        raise UserError(
+            f"a schema is a Schema or the path of its YAML file, got {type(schema).__name__}; of a "
+            "dict make Schema.parse(values, 'schema')"
+        )
+    return Schema.read(schema)

@@ -40,7 +40,13 @@ MODULATIONS: tuple[Modulation, ...] = get_args(Modulation)
 
 
 def symbols_needed(count: int, samples_per_symbol: int) -> int:
-    """Return how many symbols ``count`` samples of a signal take."""
+    """Return how many symbols ``count`` samples of a signal take.
+
+    Raises:
+        UserError: a symbol has no sample.
+    """
+    if samples_per_symbol < 1:
+        raise UserError(f"a symbol should have 1 sample or more, got {samples_per_symbol}")
     return -(-count // samples_per_symbol)
 
 

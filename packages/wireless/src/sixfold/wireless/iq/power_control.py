@@ -57,7 +57,9 @@ def fractional(
         power_mw: Power of an access point: one number, or one per access point.
     """
     # Relative to the strongest user, or a power of a gain could leave the range of floats.
-    logs = (exponent * gain.log()).masked_fill(~serve, -math.inf)
+    logs = gain.log()
+    logs = exponent * logs if exponent else torch.zeros_like(logs)  # a gain of 0 has a log of -inf
+    logs = logs.masked_fill(~serve, -math.inf)
     top = logs.amax(-1, keepdim=True)
     shares = (logs - torch.where(top.isfinite(), top, 0.0)).exp()
     total = shares.sum(-1, keepdim=True)

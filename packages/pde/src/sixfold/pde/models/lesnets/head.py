@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+
+from sixfold.core.autograd import once_differentiable
 
 BLOCK = 8192  # points at once: their hidden features stay in the cache
 

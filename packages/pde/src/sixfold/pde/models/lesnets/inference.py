@@ -11,6 +11,7 @@ from torch import Tensor
 from sixfold.core import UserError
 from sixfold.core.data.tensors import as_tensor
 from sixfold.pde.fields.checks import check_divergence
+from sixfold.pde.fields.stepping import check_counts, check_precision
 from sixfold.pde.models.lesnets.loss import Flow, closed_form_coefficient, residual
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ def predict(model: "LESnets", u0: Any, blocks: int = 1) -> Prediction:
     Raises:
         UserError: the network was not trained, or the field is not what it takes.
     """
-    if blocks < 1:
-        raise UserError(f"blocks={blocks} is no number of blocks; give 1 or more")
+    check_counts(blocks=blocks)
     flow, frames = flow_of(model), model.config.frames
-    field = as_fields(u0, "u0").to(next(model.parameters()))
+    weights = next(model.parameters())
+    check_precision(weights, "the network")
+    field = as_fields(u0, "u0").to(weights)
     check_divergence(field, flow.box, "u0")
     velocity = field.new_empty(*field.shape, blocks * frames)
     accelerations, divergences = [], []

@@ -20,6 +20,7 @@ from sixfold.core.training.fit import FitConfig, fit
 from sixfold.core.training.run import Run
 from sixfold.core.training.schedule import ScheduleConfig
 from sixfold.pde.fields.checks import check_divergence
+from sixfold.pde.fields.stepping import as_box
 from sixfold.pde.models.lesnets.inference import as_fields, as_sequence
 from sixfold.pde.models.lesnets.loss import Flow, Official, official_loss, physics_loss, relative_l2
 
@@ -186,11 +187,12 @@ def make_flow(
     filter_width: float | None,
 ) -> Flow:
     """Check what a user says of a flow; the filter is as wide as the longest side of a cell."""
+    box = as_box(box, 3)
     if filter_width is None:
-        filter_width = max(length / n for length, n in zip(box, fields.shape[1:4], strict=False))
+        filter_width = max(length / n for length, n in zip(box, fields.shape[1:4], strict=True))
     values = {
         "viscosity": viscosity,
-        "box": tuple(box),
+        "box": box,
         "time_step": time_step,
         "smagorinsky": smagorinsky,
         "filter_width": filter_width,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sixfold.core.autograd import once_differentiable
 from sixfold.kernels import fdconv_mixture, fdconv_mixture_backward, fdconv_weight
 from sixfold.vision.models.fdconv.sample_conv import Pair, convolve_samples, is_product
 

@@ -65,9 +65,10 @@ def allocate_power(
     numbers = [as_tensor(each, name).to(values) for name, each in given.items()]
     _check(values, served, *numbers)
     function = _method(method, model)
-    numbers = [number.expand(values.shape[:2]) for number in numbers]
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    numbers = [number.to(wide).expand(values.shape[:2]) for number in numbers]
     with torch.no_grad():
-        eta = function(values, served, *numbers)
+        eta = function(wide, served, *numbers).to(values)
     return eta.numpy() if isinstance(gain, np.ndarray) else eta
 
 
@@ -104,7 +105,8 @@ def _check(gain: Tensor, serve: Tensor, antennas: Tensor, power: Tensor) -> None
             f"serve is {serve.dtype} of shape {tuple(serve.shape)}; give booleans of shape "
             f"{tuple(gain.shape)}, e.g. from strongest_access_points"
         )
-    for name, value in (("gain", gain), ("antennas", antennas), ("power_mw", power)):
+    numbers = {"antennas": antennas, "power_mw": power}
+    for name, value in {"gain": gain, **numbers}.items():
         wrong = ~(value.isfinite() & (value > 0))
         if bool(wrong.any()):
             place = wrong.nonzero()[0].tolist()
@@ -112,10 +114,21 @@ def _check(gain: Tensor, serve: Tensor, antennas: Tensor, power: Tensor) -> None
             raise UserError(
                 f"{name} is {value[tuple(place)]:g}{where}; give positive numbers, not in dB"
             )
+    for name, value in numbers.items():
+        if not _broadcasts(value.shape, gain.shape[:2]):
+            raise UserError(
+                f"{name} is of shape {tuple(value.shape)}; give one number, or one for each of "
+                f"{tuple(gain.shape[:2])} (layouts, access points)"
+            )
     alone = ~serve.any(1)
     if bool(alone.any()):
         layout, user = alone.nonzero()[0].tolist()
         raise UserError(f"nobody serves user {user} of layout {layout}; serve it or leave it out")
+
+
+def _broadcasts(shape: torch.Size, whole: torch.Size) -> bool:
+    ends = zip(shape[::-1], whole[::-1], strict=False)
+    return len(shape) <= len(whole) and all(n in (1, size) for n, size in ends)
 
 
 def run(source: Path, target: Path, *, method: str = "icgnn", weights: str | None = None) -> None:

@@ -110,7 +110,11 @@ def _method(
         )
     network = model if isinstance(model, ICGNN) else ICGNN.from_pretrained(model)
     weight = network.embed.weight
-    if steps is not None and not 1 <= steps <= MOST_STEPS:
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise UserError(
+            f"the network is in {weight.dtype}, too coarse here; convert it by .float()"
+        )
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MOST_STEPS):
         raise UserError(
             f"steps is {shown(steps)}; give 1 to {MOST_STEPS}, of which as many as users are "
             "exact, or none"
@@ -128,8 +132,9 @@ def _method(
 def _check(channel: Tensor, noise_power_w: float, power_w: float) -> None:
     """Refuse what cannot be precoded; warn of what can, but differently than one may think."""
     for name, value in (("noise_power_w", noise_power_w), ("power_w", power_w)):
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name} is {value:g}; give a positive number of watts")
+        number = as_tensor(value, name)
+        if number.ndim or number.is_complex() or not 0 < float(number) < float("inf"):
+            raise UserError(f"{name} is {shown(value)}; give a positive number of watts")
     if channel.dim() < 2 or not channel.is_complex() or channel.numel() == 0:
         raise UserError(
             f"the channel is {channel.dtype} of shape {tuple(channel.shape)}; give complex numbers "
