@@ -3,6 +3,7 @@
 import builtins
 import math
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +144,7 @@ BAD = {
     "nothing": (torch.ones(0), torch.ones(0), "estimate has no samples"),
     "nan": (torch.tensor([0.0, math.nan]), torch.ones(2), "estimate holds 1 samples of 2"),
     "inf": (torch.tensor([0.0, 1.0]), torch.tensor([0.0, math.inf]), "reference holds 1"),
+    "loud": (torch.tensor([0.0, 1e30]), torch.tensor([0.0, 1.0]), "peak of 1e.30.*scale it down"),
     "silent": (torch.tensor([0.0, 1.0]), torch.zeros(2), "reference is silent"),
     "silent estimate": (torch.zeros(2), torch.tensor([0.0, 1.0]), "estimate is silent"),
 }
@@ -165,6 +167,22 @@ def test_wrong_sample_rates_and_too_short_signals_are_refused():
         metrics.dnsmos(clean, 8000)
     with pytest.raises(UserError, match=r"at least 0\.4 seconds"):
         metrics.stoi(clean, clean, RATE)
+
+
+def test_rates_and_bands_that_are_none_are_refused(unchecked):
+    clean = speech_like(1.0)
+    rates: list[Any] = [None, "16000", 16000.5, [16000]]
+    for rate in rates:
+        with pytest.raises(UserError, match="positive whole numbers of Hz"):
+            metrics.stoi(clean, clean, rate)
+    with pytest.raises(UserError, match="PESQ has no band 3"):
+        metrics.pesq(clean, clean, RATE, 3)  # type: ignore[arg-type]
+
+
+def test_averages_need_as_many_estimates_as_references():
+    for estimates, references in (([], []), ([torch.ones(2)], [])):
+        with pytest.raises(UserError, match="cannot be scored by 0 references"):
+            metrics.averages({"si_sdr": metrics.si_sdr}, estimates, references)
 
 
 def utterances(count: int, on_s: float, off_s: float) -> np.ndarray:

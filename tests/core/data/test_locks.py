@@ -93,6 +93,13 @@ def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
     assert "a cannot be locked (No locks available): make sure" in capsys.readouterr().out
 
 
+def test_a_link_planted_at_the_lock_is_not_followed_and_said(tmp_path, capsys):
+    lock_file(tmp_path / "a").symlink_to(tmp_path / "elsewhere")
+    with held(tmp_path / "a", ""):
+        assert not (tmp_path / "elsewhere").exists()
+    assert "a cannot be locked (Too many levels" in capsys.readouterr().out
+
+
 def test_a_link_has_the_lock_of_its_folder_and_a_volume_its_own(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert lock_file(tmp_path / "link") == lock_file(tmp_path / "a") == tmp_path / ".a.lock"

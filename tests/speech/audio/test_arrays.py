@@ -107,6 +107,13 @@ def test_what_is_no_recording_is_refused(name, unchecked):
     bad[..., 3] = np.inf
     with pytest.raises(UserError, match="samples are NaN or infinite"):
         call(bad)
+    with pytest.raises(UserError, match=r"a peak of .*e\+[23].*; scale it down"):
+        call(noise(*shape) * 1e30)
+    with pytest.raises(UserError, match="masked elements"):
+        call(np.ma.masked_greater(noise(*shape), 0))
+    for empty in (torch.zeros(shape, device="meta"), torch.zeros(shape).to_sparse()):
+        with pytest.raises(UserError, match="give a dense tensor"):
+            call(empty)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

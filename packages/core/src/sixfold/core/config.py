@@ -114,9 +114,9 @@ def _takes_bool(annotation: Any) -> bool:
     return any(_takes_bool(part) for part in parts if part not in (Ellipsis, type(None)))
 
 
-def unknown_name_error(owner: str, kind: str, name: str, known: Collection[str]) -> str:
+def unknown_name_error(owner: str, kind: str, name: object, known: Collection[str]) -> str:
     """Phrase "no such name", with the nearest known name when one is near, and the known ones."""
-    near = difflib.get_close_matches(name[:100], known, n=1)
+    near = difflib.get_close_matches(str(name)[:100], known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     names = shorten(", ".join(known), 90) or "none"  # the first and the last of many
     return f"{owner} has no {kind} {shown(name)}; {hint}it has: {names}"

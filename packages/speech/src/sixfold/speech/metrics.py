@@ -19,7 +19,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from sixfold.core.config import UserError
+from sixfold.core.config import UserError, unknown_name_error
+from sixfold.core.data.tensors import as_tensor
+from sixfold.speech.audio.arrays import LOUDEST, whole_rate
 
 # Without shapes, because the errors of `validate` explain more than those of a type checker.
 Signal = Tensor | np.ndarray
@@ -34,7 +36,15 @@ def averages(
     estimates: Sequence[Tensor],
     references: Sequence[Tensor],
 ) -> dict[str, float | None]:
-    """Average each metric over items; one that is not installed is None, with a printed reason."""
+    """Average each metric over items; one that is not installed is None, with a printed reason.
+
+    Raises:
+        UserError: there are no items, or not as many of both; or a metric raises for one.
+    """
+    if len(estimates) != len(references) or not len(references):
+        raise UserError(
+            f"{len(estimates)} estimates cannot be scored by {len(references)} references"
+        )
     found: dict[str, float | None] = {}
     for name, metric in scores.items():
         try:
@@ -135,7 +145,10 @@ def pesq(
         sample_rate: Sample rate in Hz: 16000, or 8000 for the narrow band.
         band: Frequency band: "wb" of P.862.2 (50 to 7000 Hz) or "nb" of P.862 (telephone).
     """
-    _require_rate("PESQ " + band, sample_rate, (16000,) if band == "wb" else (8000, 16000))
+    rates = {"wb": (16000,), "nb": (8000, 16000)}
+    if band not in rates:
+        raise UserError(unknown_name_error("PESQ", "band", band, rates))
+    sample_rate = _check_rate(f"PESQ {band}", sample_rate, rates[band])
     try:
         import pesq as itu
     except ImportError:
@@ -173,7 +186,7 @@ def stoi(estimate: Signal, reference: Signal, sample_rate: int, *, extended: boo
     """
     import pystoi
 
-    if sample_rate < 8000:
+    if (sample_rate := whole_rate(sample_rate)) < 8000:
         raise UserError(f"STOI judges bands up to 4.3 kHz: {sample_rate} Hz is below its 8000 Hz")
     e, r = validate(estimate, reference)
     with warnings.catch_warnings():
@@ -201,7 +214,7 @@ def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
     Raises:
         UserError: the extra is not installed, the rate is not 16 kHz, or samples exceed ±1.
     """
-    _require_rate("DNSMOS", sample_rate, (16000,))
+    sample_rate = _check_rate("DNSMOS", sample_rate, (16000,))
     try:
         from speechmos import dnsmos as networks
     except ImportError as error:
@@ -219,9 +232,10 @@ def dnsmos(estimate: Signal, sample_rate: int) -> dict[str, float]:
 
 
 def _float64(signal: Signal) -> np.ndarray:
-    if isinstance(signal, Tensor):
-        signal = signal.detach().cpu().double().numpy()
-    return np.asarray(signal, dtype=np.float64)
+    values = as_tensor(signal, "a signal")
+    if values.is_complex():
+        raise UserError("a signal holds complex numbers; give samples")
+    return values.detach().cpu().double().numpy()
 
 
 def _check_usable(name: str, signal: np.ndarray) -> None:
@@ -229,6 +243,8 @@ def _check_usable(name: str, signal: np.ndarray) -> None:
         raise UserError(f"the {name} has no samples")
     if bad := int(np.count_nonzero(~np.isfinite(signal))):
         raise UserError(f"the {name} holds {bad} samples of {signal.size} that are NaN or infinite")
+    if (peak := np.abs(signal).max()) > LOUDEST:
+        raise UserError(f"the {name} has a peak of {peak:.3g}, and full scale is ±1; scale it down")
     if signal.min() == signal.max():
         raise UserError(
             f"the {name} is silent (all {signal.size} samples are {signal[0]:g}): it has no score; "
@@ -236,12 +252,13 @@ def _check_usable(name: str, signal: np.ndarray) -> None:
         )
 
 
-def _require_rate(metric: str, sample_rate: int, allowed: Sequence[int]) -> None:
-    if sample_rate not in allowed:
+def _check_rate(metric: str, sample_rate: int, allowed: Sequence[int]) -> int:
+    if (rate := whole_rate(sample_rate)) not in allowed:
         rates = " or ".join(map(str, allowed))
         raise UserError(
-            f"{metric} is defined at {rates} Hz, got {sample_rate} Hz; resample both signals first"
+            f"{metric} is defined at {rates} Hz, got {rate} Hz; resample both signals first"
         )
+    return rate
 
 
 def _energy(signal: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 _ASK_EVERY_S, _SAY_AFTER_S = 0.05, 1.0
-_UNLOCKABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_SAID_LATER = (errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.ENAMETOOLONG)  # by the writer
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _acquire(place: Path, path: Path, work: str) -> int | None:
             if try_lock(handle) and _is_at(handle, place):
                 return handle
         except OSError as error:
-            if error.errno in _UNLOCKABLE:
+            if error.errno not in _SAID_LATER:
                 reason = f"{path} cannot be locked ({error.strerror})"
                 print(f"{reason}: make sure that no other process writes there", flush=True)
             if handle is not None:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from sixfold.core.config import UserError
+from sixfold.core.data.tensors import as_tensor
 
 Audio = TypeVar("Audio", Tensor, np.ndarray)
 _MOST_CHANNELS = 256  # more are taken for time
+LOUDEST = 1e15  # squares of more leave the range of 32-bit floats
 
 
 def accepts_arrays(function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -34,13 +36,13 @@ def to_tensor(audio: Tensor | np.ndarray) -> Tensor:
     """Convert an array of floats to a tensor, by a copy; a tensor stays as it is.
 
     Raises:
-        UserError: the samples are no floats.
+        UserError: the samples are no floats, or masked, sparse or without data.
     """
     if isinstance(audio, Tensor) and audio.is_floating_point():
-        return audio
+        return as_tensor(audio, "audio")
     if isinstance(audio, np.ndarray) and audio.dtype.kind == "f":
-        single = audio.dtype.itemsize <= 4
-        return torch.from_numpy(np.array(audio, np.float32 if single else np.float64, order="C"))
+        dtype = torch.float32 if audio.dtype.itemsize <= 4 else torch.float64
+        return as_tensor(audio, "audio").to(dtype, copy=True)
     kind = getattr(audio, "dtype", type(audio).__name__)
     raise UserError(
         f"audio is a tensor or a NumPy array of floats, full scale ±1, got {kind}; divide integers "
@@ -87,8 +89,8 @@ def as_channels(
         and device of ``audio``, and one channel the shape (time,) if ``audio`` has it.
 
     Raises:
-        UserError: the audio is of another shape or no float, has no samples, or holds NaN or
-            infinity.
+        UserError: the audio is of another shape or no float, has no samples, or holds NaN,
+            infinity or levels that no recording has.
     """
     given = to_tensor(audio)
     if given.ndim not in (1, 2):
@@ -104,6 +106,8 @@ def as_channels(
     if given.numel() == 0:
         raise UserError(f"the audio has zero samples, shape {tuple(given.shape)}")
     check_finite("audio", given)
+    if (peak := float(given.detach().abs().max())) > LOUDEST:
+        raise UserError(f"audio has a peak of {peak:.3g}, and full scale is ±1; scale it down")
 
     def restore(blocks: Iterable[Tensor]) -> Any:
         result = torch.cat([block.to(given) for block in blocks], 1)

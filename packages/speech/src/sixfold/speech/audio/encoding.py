@@ -36,7 +36,7 @@ def known_format(name: str, format: str | None) -> tuple[str, str]:
     Raises:
         UserError: it is not one of `FORMATS`.
     """
-    found = FORMATS.get((format or "").lower().removeprefix("."))
+    found = FORMATS.get(str(format or "").lower().removeprefix("."))
     if found is None:
         mend = "" if format else "; name a suffix, or give format="
         raise UserError(
